@@ -1,0 +1,298 @@
+"""The data model: items, users' comparisons of them, and the texts they come from.
+
+A *comparison* is one user's choice between two responses in one context. An *item* is a distinct
+(context, response). Arrays hold indices: `chosen[i]` and `rejected[i]` are rows of the items, `user[i]` a user
+number, `group[i]` the unit (conversation, argument pair, ...) that is never divided between train and test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prbench.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+class Message(NamedTuple):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+Context = tuple[Message, ...]
+
+
+def as_context(value: str | Sequence[Mapping[str, str]]) -> Context:
+    """A context from a bare string (one user message) or a list of `{"role", "content"}` messages.
+
+    Raises InputError when a message lacks a role or content, or either is no string.
+    """
+    if isinstance(value, str):
+        return (Message("user", value),)
+    messages = []
+    for i, message in enumerate(value):
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise InputError(f"message {i + 1} needs a 'role' and a 'content', both strings")
+        messages.append(Message(role, content))
+    return tuple(messages)
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The representation of m items that methods see.
+
+    `embedding` is [m, d]; `reward` [m] is the encoder's own reward where it has one; `head` [d] is the vector
+    of its linear reward head; `length` [m] the number of characters of the response; `identity` [m] tells equal
+    items apart from different ones across subsets.
+    """
+
+    embedding: torch.Tensor
+    reward: torch.Tensor | None = None
+    head: torch.Tensor | None = None
+    length: torch.Tensor | None = None
+    identity: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.embedding.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """d, the width of the embedding."""
+        return int(self.embedding.shape[1])
+
+    def take(self, index: IntArray) -> Items:
+        """The items at `index` [k], in that order."""
+        import torch
+
+        where = torch.from_numpy(np.ascontiguousarray(index))
+
+        def pick(column: torch.Tensor | None) -> torch.Tensor | None:
+            return None if column is None else column[where]
+
+        return Items(
+            embedding=self.embedding[where],
+            reward=pick(self.reward),
+            head=self.head,
+            length=pick(self.length),
+            identity=where if self.identity is None else self.identity[where],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparisons:
+    """n comparisons over shared items. All integer columns are int64 [n].
+
+    `row` is the number of the comparison in its data set: stable across splits and subsets. `block`, where the
+    data have one, is a unit across users (a debate topic) that a protocol may hold out as a whole. `time`
+    orders a user's comparisons where the source tells. `mark` is 0 (train) or 1 (test) where the source has
+    its own split.
+    """
+
+    items: Items
+    user: IntArray
+    chosen: IntArray
+    rejected: IntArray
+    group: IntArray
+    row: IntArray
+    block: IntArray | None = None
+    time: FloatArray | None = None
+    mark: IntArray | None = None
+
+    def __len__(self) -> int:
+        return int(self.user.shape[0])
+
+    @cached_property
+    def users(self) -> IntArray:
+        """The distinct users, ascending."""
+        return np.unique(self.user)
+
+    def take(self, index: IntArray | NDArray[np.bool_]) -> Comparisons:
+        """The comparisons at `index` (positions or a mask), in that order."""
+        columns: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[index]
+            for name in ("user", "chosen", "rejected", "group", "row", "block", "time", "mark")
+        }
+        return Comparisons(items=self.items, **columns)
+
+    def of(self, user: int) -> Comparisons:
+        """One user's comparisons."""
+        return self.take(np.flatnonzero(self.user == user))
+
+    def by_user(self) -> Comparisons:
+        """The same comparisons with each user's rows together, users ascending, order within a user kept."""
+        return self.take(np.argsort(self.user, kind="stable"))
+
+    def differences(self, *, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """e(chosen) − e(rejected), [n, d]."""
+        import torch
+
+        embedding = self.items.embedding
+        chosen = embedding.index_select(0, torch.from_numpy(self.chosen))
+        rejected = embedding.index_select(0, torch.from_numpy(self.rejected))
+        return chosen.to(dtype or embedding.dtype).sub_(rejected)
+
+
+def concatenate(parts: Iterable[Comparisons]) -> Comparisons:
+    """Comparisons over the same items, one after another."""
+    parts = list(parts)
+    if any(part.items is not parts[0].items for part in parts):
+        raise ValueError("comparisons over different items cannot be joined")
+    columns: dict[str, Any] = {}
+    for name in ("user", "chosen", "rejected", "group", "row", "block", "time", "mark"):
+        found = [getattr(part, name) for part in parts]
+        columns[name] = None if any(column is None for column in found) else np.concatenate(found)
+    return Comparisons(items=parts[0].items, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known of simulated users. Accuracies are expected values over the choice noise, per user [users].
+
+    `ceiling` belongs to the user's own true reward (Bayes-optimal), `floor` to the best single reward shared by
+    all users. `reward` [users, items] is not kept; `utility_margin` [n] is the true reward difference of each
+    comparison (chosen minus rejected) before noise. `cluster` [users] is the planted cluster.
+    """
+
+    ceiling: FloatArray
+    floor: FloatArray
+    utility_margin: FloatArray
+    cluster: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class PreferenceData:
+    """A data set as a loader returns it: texts (or ready embeddings) and who chose what.
+
+    `user_keys` are the source's own ids of the users, by user number. They may be crowd-platform ids: they are
+    used for splits that must match published code, and are never printed and never leave the cache.
+    `counts` says what the loader found and dropped, in the order to print it.
+    """
+
+    name: str
+    contexts: tuple[Context, ...]
+    item_context: IntArray
+    responses: tuple[str, ...]
+    user: IntArray
+    chosen: IntArray
+    rejected: IntArray
+    group: IntArray
+    user_keys: tuple[str, ...] = field(repr=False)
+    block: IntArray | None = None
+    time: FloatArray | None = None
+    mark: IntArray | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    embedded: Items | None = None
+    truth: Truth | None = None
+
+    def __post_init__(self) -> None:
+        n, m = len(self.user), self.n_items
+        for name in ("chosen", "rejected", "group", "block", "time", "mark"):
+            column = getattr(self, name)
+            if column is not None and len(column) != n:
+                raise ValueError(f"{name} has {len(column)} rows, user has {n}")
+        for name, top in (("chosen", m), ("rejected", m), ("user", len(self.user_keys))):
+            column = getattr(self, name)
+            if n and (column.min() < 0 or column.max() >= top):
+                raise ValueError(f"{name} points outside 0..{top - 1}")
+        if n and bool((self.chosen == self.rejected).any()):
+            raise ValueError("a comparison has the same item as chosen and rejected")
+
+    @property
+    def n_items(self) -> int:
+        """The number of distinct items."""
+        return len(self.embedded) if self.embedded is not None else len(self.responses)
+
+    @property
+    def n_users(self) -> int:
+        """The number of users."""
+        return len(self.user_keys)
+
+    def __len__(self) -> int:
+        return int(self.user.shape[0])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change whenever a text, a choice or a user's identity changes."""
+        state = hashlib.sha256()
+        state.update(repr((self.contexts, self.responses)).encode())
+        for name in ("item_context", "user", "chosen", "rejected", "group", "block", "mark", "time"):
+            column = getattr(self, name)
+            state.update(name.encode())
+            if column is not None:
+                state.update(np.ascontiguousarray(column).tobytes())
+        state.update(repr(self.user_keys).encode())
+        if self.embedded is not None:
+            state.update(self.embedded.embedding.contiguous().numpy().tobytes())
+        return state.hexdigest()[:16]
+
+    def comparisons(self, items: Items) -> Comparisons:
+        """The comparisons over the given items.
+
+        Raises InputError when the number of items is not this data set's.
+        """
+        if len(items) != self.n_items:
+            raise InputError(
+                f"{self.name} has {self.n_items} items, its embeddings have {len(items)}",
+                hint=f"run `prbench embed --dataset {self.name}` again",
+            )
+        return Comparisons(
+            items=items,
+            user=self.user,
+            chosen=self.chosen,
+            rejected=self.rejected,
+            group=self.group,
+            row=np.arange(len(self), dtype=np.int64),
+            block=self.block,
+            time=self.time,
+            mark=self.mark,
+        )
+
+    def select_users(self, keep: IntArray) -> PreferenceData:
+        """Only the users `keep`, renumbered 0.. in ascending order; items nobody compared are dropped."""
+        keep = np.unique(keep)
+        index = np.flatnonzero(np.isin(self.user, keep))
+        renumbered = np.full(self.n_users, -1, dtype=np.int64)
+        renumbered[keep] = np.arange(len(keep))
+        used = np.unique(np.concatenate([self.chosen[index], self.rejected[index]]))
+        item = np.full(self.n_items, -1, dtype=np.int64)
+        item[used] = np.arange(len(used))
+        contexts_used = np.unique(self.item_context[used]) if len(self.item_context) else used[:0]
+        context = np.full(len(self.contexts), -1, dtype=np.int64)
+        context[contexts_used] = np.arange(len(contexts_used))
+        rows: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[index]
+            for name in ("group", "block", "time", "mark")
+        }
+        truth = self.truth and Truth(
+            self.truth.ceiling[keep],
+            self.truth.floor[keep],
+            self.truth.utility_margin[index],
+            self.truth.cluster[keep],
+        )
+        return replace(
+            self,
+            contexts=tuple(self.contexts[i] for i in contexts_used),
+            item_context=context[self.item_context[used]] if len(self.item_context) else self.item_context,
+            responses=tuple(self.responses[i] for i in used) if self.responses else (),
+            user=renumbered[self.user[index]],
+            chosen=item[self.chosen[index]],
+            rejected=item[self.rejected[index]],
+            user_keys=tuple(self.user_keys[i] for i in keep),
+            embedded=None if self.embedded is None else self.embedded.take(used),
+            truth=truth,
+            **rows,
+        )

@@ -1,0 +1,257 @@
+"""The interface of a personalised reward model.
+
+A method is fitted on the choices of *seen* users, adapts to an *unseen* user from a few *support* choices, and
+scores items for one user. Everything it learns is tensors, so that it can be counted, saved and compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+
+from prbench.comparisons import Comparisons, IntArray, Items
+from prbench.errors import InputError
+from prbench.files import writing
+from prbench.seeds import Rng
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ITEMS_AT_ONCE = 16_384
+
+
+class ParameterCount(NamedTuple):
+    """Trained numbers: `shared` by all users, and `per_user` stored for each."""
+
+    shared: int
+    per_user: int
+
+    def total(self, users: int) -> int:
+        """All numbers stored for a population of `users`."""
+        return self.shared + self.per_user * users
+
+
+@dataclass(frozen=True, eq=False)
+class UserStates:
+    """What a method knows of u users: tensors whose first dimension is the user.
+
+    `users` [u] are user numbers, ascending and distinct. A method without personal state has no tensors.
+    """
+
+    users: IntArray
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.users.shape[0])
+
+    def positions(self, user: IntArray) -> Tensor:
+        """Where each of `user` [n] is in `users`; raises KeyError for a user without a state."""
+        position = np.searchsorted(self.users, user)
+        found = position < len(self.users)
+        if not found.all() or not (self.users[position] == user).all():
+            raise KeyError("a user has no state: adapt the method to this user first")
+        return torch.from_numpy(position)
+
+    def take(self, user: IntArray) -> UserStates:
+        """The states of some of the users."""
+        users = np.unique(user)
+        where = self.positions(users)
+        return UserStates(users, {name: tensor[where.to(tensor.device)] for name, tensor in self.tensors.items()})
+
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write as safetensors; `metadata` goes into the header."""
+        save_tensors(path, {"users": torch.from_numpy(self.users), **self.tensors}, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[UserStates, dict[str, str]]:
+        """Read what `save` wrote, with its metadata. Raises InputError when the file is no such file."""
+        tensors, metadata = load_tensors(path)
+        if "users" not in tensors:
+            raise InputError(f"{path} holds no user states", hint="make one with `prbench user adapt`")
+        return cls(tensors.pop("users").numpy(), tensors), metadata
+
+
+class Method(ABC):
+    """A personalised reward model.
+
+    Hyper-parameters are keyword-only constructor arguments, stored unchanged under their own names. What is
+    learned lives in tensors and is returned by `learned`.
+    """
+
+    # True where the order of a user's support comparisons may change the result.
+    order_matters: ClassVar[bool] = False
+    # True where a user's state depends on numbers drawn in `adapt_unseen`.
+    adaptation_is_random: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise TypeError(f"{cls.__name__}: the hyper-parameter {name!r} must be keyword-only")
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The constructor arguments by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def fresh(self) -> Self:
+        """A new, unfitted method with the same hyper-parameters."""
+        return type(self)(**self.hyper_parameters)
+
+    def unsupported(self, data: Comparisons) -> str | None:
+        """Why this method cannot run on `data`, in one sentence, or None when it can."""
+        return None
+
+    @abstractmethod
+    def fit_seen(self, train: Comparisons, validation: Comparisons, *, rng: Rng, device: str = "cpu") -> Self:
+        """Learn from the seen users' choices and adapt to each of these users.
+
+        `validation` holds other choices of the same users and may be empty: then nothing is selected and the
+        method does what its recipe says. A method that selects something on `validation` fits again on both.
+        """
+
+    @classmethod
+    def fit_splits(
+        cls,
+        methods: Sequence[Self],
+        problems: Sequence[FitProblem],
+        *,
+        device: str = "cpu",
+        watch: Watch | None = None,
+    ) -> None:
+        """Fit `methods[i]` on `problems[i]`; `watch` is told of every piece of work done.
+
+        Methods that can train many splits together override this.
+        """
+        for method, problem in zip(methods, problems, strict=True):
+            method.fit_seen(problem.train, problem.validation, rng=problem.rng, device=device)
+            if watch:
+                watch(1 / len(methods))
+
+    @abstractmethod
+    def seen_users(self) -> UserStates:
+        """The adapted states of the users in `train`."""
+
+    @abstractmethod
+    def adapt_unseen(self, support: Comparisons, *, users: IntArray | None = None, rng: Rng) -> UserStates:
+        """States of `users` (default: those in `support`) from their support choices; changes nothing here.
+
+        A user without support gets the method's cold start. Each state depends on that user's rows alone.
+        """
+
+    def cold_start(self, users: IntArray, items: Items, *, rng: Rng) -> UserStates:
+        """The states of `users` before any choice of theirs is known."""
+        none = np.empty(0, dtype=np.int64)
+        empty = Comparisons(items=items, user=none, chosen=none, rejected=none, group=none, row=none)
+        return self.adapt_unseen(empty, users=np.unique(users), rng=rng)
+
+    def item_features(self, items: Items) -> Tensor:
+        """What does not depend on the user, computed once per item: [m, k]. By default the embedding."""
+        return items.embedding
+
+    @abstractmethod
+    def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:
+        """Scores [n] of item features [n, k] for the users at `position` [n] of `states`. Higher is preferred."""
+
+    def score(self, states: UserStates, user: IntArray, items: Items) -> Tensor:
+        """Scores [n] of n items for n user numbers. Higher is preferred; scores compare within a user only."""
+        return self.score_features(states, states.positions(user), self.item_features(items))
+
+    def margins(self, states: UserStates, comparisons: Comparisons) -> Tensor:
+        """score(chosen) − score(rejected), [n]: positive where the method agrees with the user."""
+        used = np.unique(np.concatenate([comparisons.chosen, comparisons.rejected]))
+        parts = [
+            self.item_features(comparisons.items.take(used[i : i + ITEMS_AT_ONCE]))
+            for i in range(0, len(used), ITEMS_AT_ONCE)
+        ]
+        features = torch.cat(parts) if parts else self.item_features(comparisons.items.take(used))
+        position = states.positions(comparisons.user)
+        out = []
+        for i in range(0, len(comparisons), ITEMS_AT_ONCE):
+            part = slice(i, i + ITEMS_AT_ONCE)
+            chosen, rejected = (
+                self.score_features(
+                    states, position[part], features[torch.from_numpy(np.searchsorted(used, column[part]))]
+                )
+                for column in (comparisons.chosen, comparisons.rejected)
+            )
+            out.append(chosen - rejected)
+        return torch.cat(out) if out else torch.empty(0)
+
+    @abstractmethod
+    def parameter_count(self) -> ParameterCount:
+        """The trained numbers of this fitted method, shared and per user."""
+
+    @abstractmethod
+    def learned(self) -> dict[str, Tensor]:
+        """Every learned tensor by name; those of the seen users' states are named `users` and `users.*`."""
+
+    @abstractmethod
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        """Take learned tensors back, as `learned` gave them."""
+
+    def fit_record(self) -> dict[str, Any]:
+        """What the fit decided (chosen epoch, chosen strength, ...) and by which rule, for the record."""
+        return {}
+
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write what was learned as safetensors."""
+        save_tensors(path, self.learned(), metadata)
+
+    def load(self, path: Path) -> Self:
+        """Read what `save` wrote."""
+        return self.restore(load_tensors(path)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class FitProblem:
+    """One split's fitting job.
+
+    `choose`, where given, replaces the validation accuracy as the judge of a candidate (a fitted copy of the
+    method); only the test-oracle rule uses it, to show what choosing on test data claims.
+    """
+
+    train: Comparisons
+    validation: Comparisons
+    rng: Rng
+    choose: Callable[[Method], float] | None = None
+
+
+# Called with the share of the whole fit that has been done since the last call.
+Watch = Callable[[float], None]
+
+
+def require_fitted(value: Tensor | None, method: Method) -> Tensor:
+    """`value`, or RuntimeError when the method has not been fitted."""
+    if value is None:
+        raise RuntimeError(f"{type(method).__name__} is not fitted: call fit_seen first")
+    return value
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    with writing(path) as temporary:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, temporary, metadata=dict(metadata or {}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file. Raises InputError when it is missing or broken."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable safetensors file: {error}") from error
