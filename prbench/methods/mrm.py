@@ -1,0 +1,329 @@
+"""MRM: meta-learned starting weights over linear base functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch.nn.functional import softplus
+
+from prbench.comparisons import Comparisons, IntArray
+from prbench.episodes import EpisodeBatches, EpisodePlan, Episodes
+from prbench.method import ParameterCount, UserStates, Watch, require_fitted
+from prbench.methods.linear import Inner, LinearBases, Link, Reduction, fit_weights, mix, mix_backward
+from prbench.seeds import Rng
+from prbench.training import DifferenceTable, Snapshot, StackedAdam, clip_per_split, warmup_cosine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAM_EPS = 1e-8
+
+
+class MRM(LinearBases):
+    """Meta reward modelling (Cai et al. 2026, arXiv 2601.18731).
+
+    Score = s·e·Vᵀ·softmax(w_u) with K linear base functions V and user weights w_u that start from a shared w0. An
+    episode takes one or more gradient steps on w0 over a user's support choices (Eq. 8) and judges the result on
+    the user's query choices (Eq. 9); V and w0 minimise Σ_u σ((L_u − τ)/γ)·L_u, the robust objective over the
+    users of an update, with τ the (1 − ρ) quantile of their query losses L_u (Eq. 10). Gradients flow through the
+    inner step, the weights and τ. An unseen user takes the same steps on all of the support.
+
+    The defaults are the published code's: fresh Adam in the inner step, softmax weights, mean losses.
+
+    bases: K.
+    input_scale: s.
+    epochs, rate: passes over the seen users, and the outer Adam's step size.
+    inner, inner_rate, inner_steps: the inner optimiser ("adam" or "sgd"), its step size and number of steps.
+    users_per_update: users that meet in an update.
+    query_share: share of a user's groups used as query.
+    robust, rho, gamma: the robust objective; without it, the plain sum over users. gamma = 0 keeps only users whose
+        loss reaches τ.
+    reduction: "mean" or "sum" over a user's choices (the paper's Eq. 7 sums).
+    link: "softmax" or "identity" (the paper's Eq. 5 has free weights).
+    second_order: whether the outer gradient sees the inner step's dependence on V and w0.
+    clip, warmup: largest norm of the outer gradient; share of updates over which the step size rises, before a
+        cosine to zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        bases: int = 2,
+        input_scale: float = 0.01,
+        epochs: int = 200,
+        rate: float = 1e-3,
+        inner: Inner = "adam",
+        inner_rate: float = 1e-3,
+        inner_steps: int = 1,
+        users_per_update: int = 2,
+        query_share: float = 0.9,
+        robust: bool = True,
+        rho: float = 0.5,
+        gamma: float = 0.5,
+        reduction: Reduction = "mean",
+        link: Link = "softmax",
+        second_order: bool = True,
+        clip: float = 1.0,
+        warmup: float = 0.05,
+    ) -> None:
+        self.bases = bases
+        self.input_scale = input_scale
+        self.epochs = epochs
+        self.rate = rate
+        self.inner = inner
+        self.inner_rate = inner_rate
+        self.inner_steps = inner_steps
+        self.users_per_update = users_per_update
+        self.query_share = query_share
+        self.robust = robust
+        self.rho = rho
+        self.gamma = gamma
+        self.reduction = reduction
+        self.link = link
+        self.second_order = second_order
+        self.clip = clip
+        self.warmup = warmup
+        self.scale = input_scale
+
+    _start: Tensor | None = None
+
+    @property
+    def budget(self) -> int:
+        """The number of epochs."""
+        return self.epochs
+
+    def plan(self, train: Comparisons, rng: Rng) -> EpisodePlan:
+        """The episodes this method draws from a split."""
+        return EpisodePlan(
+            train,
+            rng.child("episodes"),
+            users_per_update=self.users_per_update,
+            query_share=self.query_share,
+            reduction=self.reduction,
+        )
+
+    def initial(self, dim: int, rng: Rng) -> tuple[Tensor, Tensor]:
+        """V [K, dim] from U(±1/√dim), a torch linear layer's default, and w0 [K] from N(0, 1)."""
+        bound = dim**-0.5
+        v = torch.rand(self.bases, dim, generator=rng.child("bases").torch()).mul_(2 * bound).sub_(bound)
+        return v, torch.randn(self.bases, generator=rng.child("start").torch())
+
+    @classmethod
+    def train_splits(
+        cls,
+        methods: Sequence[Self],
+        trains: Sequence[Comparisons],
+        rngs: Sequence[Rng],
+        *,
+        wanted: Sequence[Collection[int]],
+        device: str,
+        watch: Watch | None = None,
+    ) -> Iterator[Snapshot]:
+        """See `GradientMethod.train_splits`; a unit is one epoch."""
+        recipe = methods[0]
+        table = DifferenceTable.of(trains, device=device)
+        plans = [recipe.plan(train, rng) for train, rng in zip(trains, rngs, strict=True)]
+        positions = [table.positions(train) for train in trains]
+        batches = EpisodeBatches(plans, positions, device=device, dtype=table.matrix.dtype)
+        initial = [recipe.initial(table.matrix.shape[1], rng) for rng in rngs]
+        bases, start = (torch.stack(part).to(device, table.matrix.dtype) for part in zip(*initial, strict=True))
+        adam = StackedAdam([bases, start])
+        per_epoch = np.array([plan.updates for plan in plans])
+        epochs = [max(units) for units in wanted]
+        steps = int((per_epoch * epochs).max())
+        rates = recipe.rate * np.stack(
+            [
+                warmup_cosine(np.full(len(plans), t), per_epoch * recipe.epochs, warmup=recipe.warmup)
+                for t in range(steps)
+            ]
+        )
+        rates_t = torch.from_numpy(rates).to(device, table.matrix.dtype)
+        for step, episodes in enumerate(batches.updates(epochs), start=1):
+            rows = table.matrix.index_select(0, episodes.where.reshape(-1)).view(*episodes.where.shape, -1)
+            projected = torch.bmm(bases, rows.transpose(1, 2)).mul_(recipe.input_scale)
+            _, by_projection, by_start = recipe.outer_gradient(projected, start, episodes)
+            by_bases = torch.bmm(by_projection.mul_(recipe.input_scale), rows)
+            clip_per_split([by_bases, by_start], recipe.clip)
+            adam.step([by_bases, by_start], rates_t[step - 1])
+            for split in np.flatnonzero(step % per_epoch == 0).tolist():
+                epoch = step // int(per_epoch[split])
+                if epoch in wanted[split]:
+                    tensors = {"bases": bases[split].clone(), "start": start[split].clone()}
+                    yield Snapshot(split, epoch, tensors)
+            if watch:
+                watch(1 / steps)
+
+    def outer_gradient(self, projected: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective [S] of one update and its gradients.
+
+        `projected` [S, K, R] are s·V·Δeᵀ, `start` [S, K] is w0. Returns the objective and its gradients with respect
+        to `projected` and `start`. One inner step has its derivative written out; more go through autograd.
+        """
+        if self.inner_steps == 1:
+            return self._one_step_gradient(projected, start, episodes)
+        with torch.enable_grad():
+            projected, start = projected.detach().requires_grad_(), start.detach().requires_grad_()
+            objective = self.outer_objective(projected, start, episodes)
+            by_projection, by_start = torch.autograd.grad(objective.sum(), (projected, start))
+        return objective.detach(), by_projection, by_start
+
+    def outer_objective(self, projected: Tensor, start: Tensor, episodes: Episodes) -> Tensor:
+        """The objective [S] of one update, differentiable in `projected` [S, K, R] and `start` [S, K]."""
+        weights = start[:, None].expand(-1, episodes.slots.shape[1], -1)
+        adam = StackedAdamStep(self.inner_rate) if self.inner == "adam" else None
+        for _ in range(self.inner_steps):
+            mixed = mix(weights, self.link)
+            margin = torch.bmm(mixed, projected)
+            pull = -torch.sigmoid(-margin) * episodes.support
+            gradient = mix_backward(torch.bmm(pull, projected.transpose(1, 2)), mixed, self.link)
+            if not self.second_order:
+                gradient = gradient.detach()
+            weights = weights - (self.inner_rate * gradient if adam is None else adam.update(gradient))
+        margin = torch.bmm(mix(weights, self.link), projected)
+        losses = (softplus(-margin) * episodes.query).sum(-1)
+        if not self.robust:
+            return losses.sum(-1)
+        threshold = _quantile(losses, 1 - self.rho, episodes.present)[0]
+        excess = losses - threshold[:, None]
+        weight = torch.sigmoid(excess / self.gamma) if self.gamma > 0 else (excess >= 0).to(losses.dtype)
+        return (weight * losses * episodes.present).sum(-1)
+
+    def _one_step_gradient(self, z: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
+        zt = z.transpose(1, 2)
+        mixed = mix(start, self.link)[:, None]
+        # Inner step: the gradient of the support loss at w0, per user, [S, B, K].
+        pull = torch.sigmoid(-torch.bmm(mixed, z))
+        pulled = episodes.support * pull
+        by_mixed = torch.bmm(pulled, zt).neg_()
+        by_weight = mix_backward(by_mixed, mixed, self.link)
+        if self.inner == "adam":
+            # A fresh Adam's first step is g/(|g| + eps), whose slope is eps/(|g| + eps)².
+            size = by_weight.abs().add_(ADAM_EPS)
+            weights = start[:, None] - self.inner_rate * by_weight / size
+            slope = (self.inner_rate * ADAM_EPS) / size.square()
+        else:
+            weights = start[:, None] - self.inner_rate * by_weight
+            slope = torch.full_like(by_weight, self.inner_rate)
+        # Query loss of the adapted weights, and the users' shares in the objective.
+        adapted = mix(weights, self.link)
+        margin = torch.bmm(adapted, z)
+        losses = (softplus(-margin) * episodes.query).sum(-1)
+        objective, share = self._robust(losses, episodes.present)
+        outer_pull = torch.sigmoid(-margin).mul_(episodes.query).mul_(share[:, :, None]).neg_()
+        by_z = torch.bmm(adapted.transpose(1, 2), outer_pull)
+        by_weights = mix_backward(torch.bmm(outer_pull, zt), adapted, self.link)
+        by_start = by_weights.sum(1)
+        if not self.second_order:
+            return objective, by_z, by_start
+        # Through the inner step: the gradient of u·(inner gradient) with u = −slope·∂objective/∂weights.
+        u = by_weights.mul_(slope).neg_()
+        q = mix_backward(u, mixed, self.link)
+        along = torch.bmm(q, z)
+        bend = pulled * (1 - pull) * along
+        by_z = by_z - torch.bmm(q.transpose(1, 2), pulled) + mixed.transpose(1, 2) * bend.sum(1, keepdim=True)
+        through = torch.bmm(bend, zt)
+        if self.link == "softmax":
+            through = through + u * by_mixed - by_mixed * (u * mixed).sum(-1, keepdim=True)
+            through = through - u * (by_mixed * mixed).sum(-1, keepdim=True)
+        return objective, by_z, by_start + mix_backward(through, mixed, self.link).sum(1)
+
+    def _robust(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective [S] over the users' losses [S, B], and its gradient with respect to them."""
+        if not self.robust:
+            return losses.sum(-1), present.to(losses.dtype)
+        threshold, by_loss = _quantile(losses, 1 - self.rho, present)
+        excess = losses - threshold[:, None]
+        if self.gamma > 0:
+            weight = torch.sigmoid(excess / self.gamma) * present
+            tilt = losses * weight * (1 - weight) / self.gamma
+        else:
+            weight = ((excess >= 0) & present).to(losses.dtype)
+            tilt = torch.zeros_like(losses)
+        return (weight * losses).sum(-1), weight + tilt - by_loss * tilt.sum(-1, keepdim=True)
+
+    def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
+        """Take V and w0; the seen users adapt as unseen ones do, on all their training choices."""
+        self._bases = tensors["bases"].cpu()
+        self._start = tensors["start"].cpu()
+        self._seen = self.adapt_unseen(train, rng=rng)
+        return self
+
+    def cold_weights(self, users: IntArray) -> Tensor:
+        """w0 for everyone."""
+        return require_fitted(self._start, self).expand(len(users), -1)
+
+    def adapt_weights(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
+        """The inner steps, over all of the user's choices."""
+        return fit_weights(
+            projected,
+            owner,
+            weights,
+            link=self.link,
+            steps=self.inner_steps,
+            rate=self.inner_rate,
+            inner=self.inner,
+            reduction=self.reduction,
+        )
+
+    def parameter_count(self) -> ParameterCount:
+        """K·d + K trained (V and w0), and K stored per user."""
+        return ParameterCount(self.bases_matrix.numel() + self.bases, self.bases)
+
+    def learned(self) -> dict[str, Tensor]:
+        """`bases` [K, d], `start` [K] and the seen users' states."""
+        return {**super().learned(), "start": require_fitted(self._start, self)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        """Take back what `learned` gave, or the state dict of a checkpoint that the MRM authors released."""
+        if "layers.0.weight" in tensors:
+            return self._restore_published(tensors)
+        super().restore(tensors)
+        self._start = tensors["start"]
+        return self
+
+    def _restore_published(self, tensors: Mapping[str, Tensor]) -> Self:
+        """`layers.0.weight` [K, d] is V and `shared_weight` [K] is w0; such a file knows no seen users."""
+        self._bases = tensors["layers.0.weight"].float()
+        self._start = tensors["shared_weight"].float().reshape(-1)
+        none = np.empty(0, dtype=np.int64)
+        self._seen = UserStates(none, {"weight": self._start.new_empty(0, self.bases)})
+        return self
+
+
+class StackedAdamStep:
+    """Fresh Adam whose updates can be differentiated through."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.steps = 0
+        self.first: Tensor | float = 0.0
+        self.second: Tensor | float = 0.0
+
+    def update(self, gradient: Tensor) -> Tensor:
+        """What to subtract from the parameters."""
+        self.steps += 1
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient.square()
+        first = self.first / (1 - 0.9**self.steps)
+        second = self.second / (1 - 0.999**self.steps)
+        # The root's slope is infinite at 0, where a user without support has its gradient.
+        tiny = torch.finfo(gradient.dtype).tiny
+        return self.rate * first / (second.clamp_min(tiny).sqrt() + ADAM_EPS)
+
+
+def _quantile(values: Tensor, q: float, present: Tensor) -> tuple[Tensor, Tensor]:
+    """The linearly interpolated q-quantile [S] of the present values [S, B], and its gradient [S, B]."""
+    count = present.sum(-1)
+    ordered, index = values.masked_fill(~present, torch.inf).sort(-1)
+    place = q * (count - 1).clamp_min(0)
+    low = place.floor().long()
+    high = torch.minimum(low + 1, (count - 1).clamp_min(0))
+    part = (place - low)[:, None].to(values.dtype)
+    ends = torch.stack([low, high], -1)
+    shares = torch.cat([1 - part, part], -1)
+    picked = ordered.gather(-1, ends).masked_fill((count == 0)[:, None], 0)
+    gradient = torch.zeros_like(values).scatter_add_(-1, index.gather(-1, ends), shares)
+    return (picked * shares).sum(-1), gradient * present

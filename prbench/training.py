@@ -1,0 +1,265 @@
+"""The batched training engine: all splits of a method are trained together.
+
+Splits of one data set share most of their comparisons and all of their embeddings. A linear method sees an
+embedding only through e(chosen) − e(rejected), so these differences are formed once for all splits; parameters
+carry a leading split dimension [S, ...]; one pass over memory and one optimiser update serve every split. What
+each split computes does not depend on which others are beside it, up to floating-point rounding.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+import torch
+
+from prbench.comparisons import Comparisons, IntArray, concatenate
+from prbench.method import FitProblem, Method, UserStates, Watch
+from prbench.seeds import Rng
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CANDIDATES = 20
+"""How many moments of its training each gradient method may choose from: the same for all of them."""
+
+
+class Snapshot(NamedTuple):
+    """The parameters of one split after `unit` epochs (or steps) of training."""
+
+    split: int
+    unit: int
+    tensors: dict[str, Tensor]
+
+
+class GradientMethod(Method):
+    """A method trained by gradient steps through the engine.
+
+    A subclass gives its budget (`budget`), its training (`train_splits`) and what to do with the outcome
+    (`accept`). Choosing when to stop is the same for all: up to `CANDIDATES` moments, spaced geometrically, are
+    judged by the accuracy on held-out choices of the seen users; then the method is trained again on all of
+    the seen users' choices up to the best one.
+    """
+
+    _record: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def budget(self) -> int:
+        """How many epochs (or full-batch steps) the recipe trains."""
+
+    @classmethod
+    @abstractmethod
+    def train_splits(
+        cls,
+        methods: Sequence[Self],
+        trains: Sequence[Comparisons],
+        rngs: Sequence[Rng],
+        *,
+        wanted: Sequence[Collection[int]],
+        device: str,
+        watch: Watch | None = None,
+    ) -> Iterator[Snapshot]:
+        """Train all splits; yield the parameters of split i after each unit in `wanted[i]`.
+
+        Training of a split ends with its last wanted unit. All methods have the same hyper-parameters.
+        `watch` is told the share of the longest split's work as it gets done.
+        """
+
+    @abstractmethod
+    def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
+        """Take trained parameters and adapt to the users of `train`."""
+
+    def fit_seen(self, train: Comparisons, validation: Comparisons, *, rng: Rng, device: str = "cpu") -> Self:
+        """Fit one split; see `Method.fit_seen`."""
+        type(self).fit_splits([self], [FitProblem(train, validation, rng)], device=device)
+        return self
+
+    @classmethod
+    def fit_splits(
+        cls,
+        methods: Sequence[Self],
+        problems: Sequence[FitProblem],
+        *,
+        device: str = "cpu",
+        watch: Watch | None = None,
+    ) -> None:
+        """Fit all splits together; see `Method.fit_splits`.
+
+        With validation data a candidate is chosen on them and training is done again on everything; with a
+        problem's own `choose` the chosen candidate itself is kept; with neither, the whole budget is trained.
+        """
+        rngs = [problem.rng for problem in problems]
+        selecting = [bool(len(p.validation)) or p.choose is not None for p in problems]
+        if any(selecting) != all(selecting):
+            raise ValueError("either every split selects or none does")
+        if not selecting[0]:
+            joined = [problem.train for problem in problems]
+            final = [{method.budget} for method in methods]
+            for snapshot in cls.train_splits(methods, joined, rngs, wanted=final, device=device, watch=watch):
+                cls._keep(methods, snapshot, joined, rngs, {"rule": "last", "chosen": snapshot.unit})
+            return
+
+        half: Watch | None = None if watch is None else (lambda share: watch(share / 2))
+        best, curves, kept = cls._choose(methods, problems, device=device, watch=half)
+        refit = [i for i, problem in enumerate(problems) if problem.choose is None]
+        for i, problem in enumerate(problems):
+            if problem.choose is not None:
+                record = {"rule": "test-oracle", "chosen": best[i], "curve": curves[i]}
+                cls._keep(methods, kept[i]._replace(split=i), [p.train for p in problems], rngs, record)
+        if not refit:
+            if half:
+                half(1.0)
+            return
+        joined = [concatenate([problems[i].train, problems[i].validation]) for i in refit]
+        kept_rngs = [rngs[i] for i in refit]
+        for snapshot in cls.train_splits(
+            [methods[i] for i in refit],
+            joined,
+            kept_rngs,
+            wanted=[{best[i]} for i in refit],
+            device=device,
+            watch=half,
+        ):
+            i = refit[snapshot.split]
+            record = {
+                "rule": "validation",
+                "chosen": best[i],
+                "curve": curves[i],
+                "refitted_on": "train + validation",
+            }
+            cls._keep([methods[j] for j in refit], snapshot, joined, kept_rngs, record)
+
+    @classmethod
+    def _choose(
+        cls, methods: Sequence[Self], problems: Sequence[FitProblem], *, device: str, watch: Watch | None
+    ) -> tuple[list[int], list[dict[str, float]], list[Snapshot]]:
+        rngs = [problem.rng for problem in problems]
+        trains = [problem.train for problem in problems]
+        wanted = [candidates(method.budget) for method in methods]
+        curves: list[dict[str, float]] = [{} for _ in methods]
+        best: list[tuple[float, Snapshot] | None] = [None] * len(methods)
+        for snapshot in cls.train_splits(methods, trains, rngs, wanted=wanted, device=device, watch=watch):
+            i = snapshot.split
+            candidate = methods[i].fresh().accept(snapshot.tensors, trains[i], rngs[i])
+            problem = problems[i]
+            value = (
+                problem.choose(candidate) if problem.choose else validation_accuracy(candidate, problem.validation)
+            )
+            curves[i][str(snapshot.unit)] = value
+            held = best[i]
+            if held is None or value > held[0]:
+                best[i] = (value, snapshot)
+        found = [pair for pair in best if pair is not None]
+        return [snapshot.unit for _, snapshot in found], curves, [snapshot for _, snapshot in found]
+
+    @staticmethod
+    def _keep(
+        methods: Sequence[GradientMethod],
+        snapshot: Snapshot,
+        trains: Sequence[Comparisons],
+        rngs: Sequence[Rng],
+        record: dict[str, Any],
+    ) -> None:
+        i = snapshot.split
+        methods[i].accept(snapshot.tensors, trains[i], rngs[i])
+        methods[i]._record = record
+
+    def fit_record(self) -> dict[str, Any]:
+        """The rule that ended the training, the chosen epoch or step, and the judged candidates."""
+        return getattr(self, "_record", {})
+
+
+def candidates(budget: int) -> list[int]:
+    """Up to `CANDIDATES` units from 1 to `budget`, spaced geometrically: overfitting sets in early."""
+    return sorted({round(unit) for unit in np.geomspace(1, budget, CANDIDATES)})
+
+
+def validation_accuracy(method: Method, validation: Comparisons) -> float:
+    """Mean over users of the share of their held-out choices predicted; a tie counts one half."""
+    return user_accuracy(method.margins(method.seen_users(), validation), validation.user)
+
+
+def user_accuracy(margin: Tensor, user: IntArray) -> float:
+    """Mean over users of the mean over their comparisons of [margin > 0], ties one half."""
+    right = (margin.numpy() > 0) + 0.5 * (margin.numpy() == 0)
+    _, number = np.unique(user, return_inverse=True)
+    return float((np.bincount(number, right) / np.bincount(number)).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class DifferenceTable:
+    """e(chosen) − e(rejected) of every comparison that any split trains on: [rows, d], formed once."""
+
+    matrix: Tensor
+    rows: IntArray
+
+    @classmethod
+    def of(cls, trains: Sequence[Comparisons], *, device: str) -> DifferenceTable:
+        """The table of the union of the splits' comparisons, in float64 if the embeddings are, else float32."""
+        together = concatenate(trains) if len(trains) > 1 else trains[0]
+        rows, first = np.unique(together.row, return_index=True)
+        dtype = torch.float64 if together.items.embedding.dtype == torch.float64 else torch.float32
+        return cls(together.take(first).differences(dtype=dtype).to(device), rows)
+
+    def positions(self, comparisons: Comparisons) -> IntArray:
+        """Where the comparisons are in the table."""
+        return np.searchsorted(self.rows, comparisons.row)
+
+
+class StackedAdam:
+    """Adam (Kingma and Ba 2015, without weight decay) on parameters [S, ...] with a step size per split.
+
+    Elementwise the same arithmetic as `torch.optim.Adam`; that one has a single step size for all splits, which
+    is not enough where splits follow schedules of different lengths.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
+        self.parameters = list(parameters)
+        self.betas, self.eps = betas, eps
+        self.first = [torch.zeros_like(p) for p in parameters]
+        self.second = [torch.zeros_like(p) for p in parameters]
+        self.steps = 0
+
+    def step(self, gradients: Sequence[Tensor], rate: float | Tensor) -> None:
+        """One update in place; `rate` is a number or [S]."""
+        self.steps += 1
+        b1, b2 = self.betas
+        root = (1 - b2**self.steps) ** 0.5
+        size = rate / (1 - b1**self.steps)
+        for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
+            m.lerp_(g, 1 - b1)
+            v.mul_(b2).addcmul_(g, g, value=1 - b2)
+            denominator = v.sqrt().div_(root).add_(self.eps)
+            if isinstance(size, float):
+                p.addcdiv_(m, denominator, value=-size)
+            else:
+                p.sub_(denominator.reciprocal_().mul_(m).mul_(size.view(-1, *([1] * (p.dim() - 1)))))
+
+
+def clip_per_split(gradients: Sequence[Tensor], largest: float) -> None:
+    """Scale each split's gradients [S, ...] in place so that their joint norm is at most `largest`."""
+    total = sum(g.flatten(1).square().sum(1) for g in gradients)
+    scale = (largest / (torch.as_tensor(total).sqrt() + 1e-6)).clamp_(max=1.0)
+    for g in gradients:
+        g.mul_(scale.view(-1, *([1] * (g.dim() - 1))))
+
+
+def warmup_cosine(step: IntArray, total: IntArray, *, warmup: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Linear rise over the first `warmup` share of `total` steps, then a cosine to 0; 0 past the end.
+
+    `step` counts from 0; the value is the factor of the step size at that step.
+    """
+    rise = (warmup * total).astype(np.int64)
+    rising = step / np.maximum(1, rise)
+    progress = (step - rise) / np.maximum(1, total - rise)
+    factor = np.where(step < rise, rising, 0.5 * (1 + np.cos(np.pi * np.clip(progress, 0, 1))))
+    return np.where(step < total, factor, 0.0)
+
+
+def seen_states(users: IntArray, tensors: Mapping[str, Tensor]) -> UserStates:
+    """States with tensors on the CPU."""
+    return UserStates(users, {name: tensor.detach().cpu() for name, tensor in tensors.items()})
