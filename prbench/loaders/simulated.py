@@ -1,0 +1,366 @@
+"""Simulated users with known rewards: the embedded data set.
+
+Items are embeddings whose variance falls off as a power law over the directions of a random orthogonal basis,
+as that of real encoders does; responses to one prompt share a context part. A user's reward is linear in the
+embedding and the sum of four parts with stated shares of its variance: one shared by all users, a low-rank one
+(per-user weights of a few bases), one per cluster of users, and one of the user's own. Choices follow Bradley
+and Terry with a stated temperature.
+
+Because the truth is known, so are the ceiling and the floor of every table on these data. The ceiling of a user
+is the expected accuracy of that user's true reward, the mean of sigmoid(|margin|) over the user's comparisons.
+The floor is the expected accuracy of the best rule that does not know the user: for each pair it prefers the
+response that more of the population prefers, in expectation over users and noise. No reward shared by all users
+does better in expectation over who is asked; a reward learned from few choices does worse.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from prbench.comparisons import FloatArray, IntArray, Items, PreferenceData, Truth
+from prbench.errors import InputError
+from prbench.loaders import STRICT, RawSource
+from prbench.seeds import Rng
+
+Float32 = NDArray[np.float32]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+# The offset that all embeddings of an encoder have in common, as a share of their mean square.
+OFFSET_SHARE = 0.3
+# Rewards have no part in directions beyond this many times `reward_directions`.
+REWARD_REACH = 8
+# Correlation of a response's log length with the shared reward.
+LENGTH_CORRELATION = 0.3
+PROMPTS_AT_ONCE = 512
+PAIRS_AT_ONCE = 8192
+
+
+class Pairs(NamedTuple):
+    """Comparisons: the user, the chosen and the rejected item and the group of each, [n]."""
+
+    user: IntArray
+    chosen: IntArray
+    rejected: IntArray
+    group: IntArray
+
+
+class Population(NamedTuple):
+    """Rewards as weights of the r leading latent directions.
+
+    `users` [users, r], their mean direction `shared` [r], the encoder's own reward `encoder` [r], both of length
+    1, and the cluster of each user [users].
+    """
+
+    users: Float32
+    shared: Float32
+    encoder: Float32
+    cluster: IntArray
+
+
+class Prompts(NamedTuple):
+    """Per prompt, the number of its responses, its group and, in dialogues, its user."""
+
+    size: IntArray
+    group: IntArray
+    user: IntArray
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Simulated:
+    """Options of simulated data. The same options give the same data under any name.
+
+    Layout. With `posts` > 0, `responses` answers to each post are shared by all users, and each user judges
+    `pairs_per_post` distinct pairs on each of `comparisons` / `pairs_per_post` posts; a group is a post. With
+    `dialogues` > 0, each user has that many dialogues of one or more turns (1 + Poisson, mean `turns`), with
+    `responses` answers in the first turn and two in later ones; the user picks one, which is compared with each
+    other answer of its turn; a group is a dialogue. Exactly one of `posts` and `dialogues` is above 0.
+
+    Items. `dim` is d. The variance along direction j falls as j ** -`spectrum`; `context_share` of it is common
+    to the responses of a prompt. The mean square of a coordinate is 1, of which 0.3 is a constant offset.
+
+    Rewards. `shared` + `low_rank` + `clustered` + `idiosyncratic` = 1 are shares of the variance of a reward
+    among the responses of a prompt, on average over users. The personal parts have mean zero over users, so the
+    shared part is the population's mean reward. `bases` are weighted by Dirichlet(0.5) or Gaussian `weights`;
+    users fall into `clusters` of equal size. About `reward_directions` leading directions of the spectrum carry
+    the rewards: direction j holds a part proportional to 1 / (1 + (j / reward_directions) ** 2).
+
+    Noise. A response is preferred with probability sigmoid(difference of rewards / `temperature`); differences
+    have variance 2. Temperatures 0.3, 0.5, 0.8, 1.2 give ceilings of about 0.89, 0.83, 0.76, 0.69.
+
+    `reference_correlation` is that of the encoder's own reward with the shared one, among the responses of a
+    prompt.
+    """
+
+    cached: ClassVar[bool] = False
+
+    users: Annotated[int, Field(ge=2)] = 60
+    dim: Annotated[int, Field(ge=8)] = 64
+    posts: Annotated[int, Field(ge=0)] = 0
+    dialogues: Annotated[int, Field(ge=0)] = 0
+    responses: Annotated[int, Field(ge=2)] = 4
+    comparisons: Count = 60
+    pairs_per_post: Count = 2
+    turns: Annotated[float, Field(ge=1, le=100)] = 3.67
+    spectrum: Annotated[float, Field(ge=0, le=4)] = 1.0
+    context_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    shared: Share = 0.5
+    low_rank: Share = 0.25
+    clustered: Share = 0.15
+    idiosyncratic: Share = 0.1
+    bases: Count = 3
+    weights: Literal["dirichlet", "gaussian"] = "dirichlet"
+    clusters: Count = 4
+    reward_directions: Count = 8
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    reference_correlation: Share = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = self.shared + self.low_rank + self.clustered + self.idiosyncratic
+        if abs(shares - 1) > 1e-6:
+            raise InputError(
+                f"simulated data: the options shared, low_rank, clustered and idiosyncratic sum to {shares:g}, not 1"
+            )
+        if (self.posts > 0) == (self.dialogues > 0):
+            raise InputError(
+                f"simulated data: posts is {self.posts} and dialogues is {self.dialogues}",
+                hint="set exactly one of the two above 0",
+            )
+        if self.posts:
+            most = self.responses * (self.responses - 1) // 2
+            if self.pairs_per_post > most:
+                raise InputError(
+                    f"simulated data: pairs_per_post is {self.pairs_per_post}, but {self.responses} responses make "
+                    f"{most} pairs"
+                )
+            if self.comparisons % self.pairs_per_post:
+                raise InputError(
+                    f"simulated data: comparisons is {self.comparisons}, no multiple of pairs_per_post "
+                    f"({self.pairs_per_post})"
+                )
+            if self.comparisons // self.pairs_per_post > self.posts:
+                raise InputError(
+                    f"simulated data: {self.comparisons} comparisons of {self.pairs_per_post} per post need "
+                    f"{self.comparisons // self.pairs_per_post} posts, posts is {self.posts}"
+                )
+        if self.low_rank and self.weights == "dirichlet" and self.bases < 2:
+            raise InputError(
+                "simulated data: dirichlet weights need at least 2 bases", hint='or weights = "gaussian"'
+            )
+        if self.clustered and not 2 <= self.clusters <= self.users:
+            raise InputError(f"simulated data: clusters is {self.clusters}, must be from 2 to users ({self.users})")
+
+    def load(self, raw: RawSource, name: str) -> PreferenceData:
+        """The simulated data set under `name`; needs no raw files."""
+        import torch
+
+        rng = Rng("simulated", self.seed)
+        population = self._population(rng.child("population"))
+        prompts = self._prompts(rng.child("prompts"))
+        embedding, latent, head = self._items(rng.child("items"), prompts, population)
+        if self.posts:
+            pairs = self._judged(rng, latent, population)
+        else:
+            pairs = self._picked(rng.child("choices"), latent, population, prompts)
+        margin = self._margins(latent, population, pairs)
+        items = Items(
+            embedding=torch.from_numpy(embedding),
+            reward=torch.from_numpy(embedding @ head),
+            head=torch.from_numpy(head),
+            length=torch.from_numpy(_lengths(rng.child("lengths"), latent @ population.shared)),
+        )
+        return PreferenceData(
+            name=name,
+            contexts=(),
+            item_context=np.empty(0, dtype=np.int64),
+            responses=(),
+            user=pairs.user,
+            chosen=pairs.chosen,
+            rejected=pairs.rejected,
+            group=pairs.group,
+            user_keys=tuple(f"sim-{user}" for user in range(self.users)),
+            counts={
+                "users": self.users,
+                "comparisons": len(margin),
+                "prompts": len(prompts.size),
+                "items": len(embedding),
+            },
+            embedded=items,
+            truth=self._truth(latent, population, pairs, margin),
+        )
+
+    def _population(self, rng: Rng) -> Population:
+        """Every user's reward; the parts' mean squared lengths over users are the stated shares."""
+        r = min(self.dim, REWARD_REACH * self.reward_directions)
+        spread = 1 / (1 + (np.arange(1, r + 1) / self.reward_directions) ** 2)
+
+        def draw(part: str, count: int) -> FloatArray:
+            drawn: FloatArray = rng.child(part).numpy().standard_normal((count, r))
+            drawn *= np.sqrt(spread / spread.sum())
+            return drawn
+
+        def personal(part: FloatArray, share: float) -> FloatArray:
+            """Mean zero and mean squared length `share` over users."""
+            if not share:
+                return np.zeros_like(part)
+            part = part - part.mean(axis=0)
+            scaled: FloatArray = part * np.sqrt(share / (part**2).sum(axis=1).mean())
+            return scaled
+
+        shared, other = draw("shared", 1)[0], draw("encoder", 1)[0]
+        shared /= np.linalg.norm(shared)
+        other -= (other @ shared) * shared
+        other /= np.linalg.norm(other)
+        rho = self.reference_correlation
+        generator = rng.child("weights").numpy()
+        if self.weights == "dirichlet":
+            weights = generator.dirichlet(np.full(self.bases, 0.5), self.users)
+        else:
+            weights = generator.standard_normal((self.users, self.bases))
+        cluster = rng.child("clusters").numpy().permutation(np.arange(self.users) % self.clusters)
+        users = (
+            np.sqrt(self.shared) * shared
+            + personal(weights @ draw("bases", self.bases), self.low_rank)
+            + personal(draw("centres", self.clusters)[cluster], self.clustered)
+            + personal(draw("own", self.users), self.idiosyncratic)
+        )
+        return Population(
+            users.astype(np.float32),
+            shared.astype(np.float32),
+            (rho * shared + np.sqrt(1 - rho**2) * other).astype(np.float32),
+            cluster.astype(np.int64),
+        )
+
+    def _prompts(self, rng: Rng) -> Prompts:
+        if self.posts:
+            number = np.arange(self.posts)
+            return Prompts(np.full(self.posts, self.responses), number, np.full(self.posts, -1))
+        turns = 1 + rng.numpy().poisson(self.turns - 1, self.users * self.dialogues)
+        dialogue = np.repeat(np.arange(len(turns)), turns)
+        size = np.full(len(dialogue), 2)
+        size[np.cumsum(turns) - turns] = self.responses
+        return Prompts(size, dialogue, dialogue // self.dialogues)
+
+    def _items(self, rng: Rng, prompts: Prompts, population: Population) -> tuple[Float32, Float32, Float32]:
+        """Embeddings [m, d], the latent coordinates [m, r] that rewards are linear in, and the encoder's head [d].
+
+        The basis is a product of cosine transforms and random signs: orthogonal, and applied in d log d.
+        """
+        from scipy.fft import dct
+
+        d, r = self.dim, population.users.shape[1]
+        signs = rng.child("basis").numpy().choice(np.array([-1, 1], dtype=np.float32), (3, d))
+
+        def rotate(x: Float32) -> Float32:
+            x *= signs[0]
+            x = dct(x, axis=1, norm="ortho", overwrite_x=True)
+            x *= signs[1]
+            x = dct(x, axis=1, norm="ortho", overwrite_x=True)
+            x *= signs[2]
+            return x
+
+        offset = rng.child("offset").numpy().standard_normal(d)
+        offset *= np.sqrt(OFFSET_SHARE * d) / np.linalg.norm(offset)
+        variance = np.arange(1, d + 1, dtype=np.float64) ** -self.spectrum
+        deviation = np.sqrt(variance * (1 - OFFSET_SHARE) * d / variance.sum())
+        scale = deviation.astype(np.float32)
+        common, own = np.sqrt(self.context_share), np.sqrt(1 - self.context_share)
+
+        end = np.cumsum(prompts.size)
+        embedding = np.empty((int(end[-1]), d), dtype=np.float32)
+        latent = np.empty((len(embedding), r), dtype=np.float32)
+        for at in range(0, len(end), PROMPTS_AT_ONCE):
+            size = prompts.size[at : at + PROMPTS_AT_ONCE]
+            where = slice(int(end[at] - size[0]), int(end[at] - size[0] + size.sum()))
+            generator = rng.child("prompts", at).numpy()
+            context = generator.standard_normal((len(size), d), dtype=np.float32)
+            z = generator.standard_normal((int(size.sum()), d), dtype=np.float32)
+            z *= np.float32(own)
+            z += np.float32(common) * np.repeat(context, size, axis=0)
+            latent[where] = z[:, :r] / np.float32(own)
+            z *= scale
+            embedding[where] = rotate(z)
+        embedding += offset.astype(np.float32)
+
+        head = np.zeros((1, d), dtype=np.float32)
+        head[0, :r] = population.encoder / (own * deviation[:r])
+        return embedding, latent, rotate(head)[0]
+
+    def _judged(self, rng: Rng, latent: Float32, population: Population) -> Pairs:
+        """Layout `posts`: every user's choices in random pairs of random posts."""
+        first, second = np.triu_indices(self.responses, 1)
+        count = self.comparisons // self.pairs_per_post
+        post = np.empty((self.users, count), dtype=np.int64)
+        pair = np.empty((self.users, count, self.pairs_per_post), dtype=np.int64)
+        for user in range(self.users):
+            generator = rng.child("pairs", user).numpy()
+            post[user] = generator.choice(self.posts, count, replace=False)
+            pair[user] = generator.random((count, len(first))).argsort(axis=1)[:, : self.pairs_per_post]
+        group = np.repeat(post.ravel(), self.pairs_per_post)
+        base = group * self.responses
+        users = np.repeat(np.arange(self.users), self.comparisons)
+        pairs = Pairs(users, base + first[pair.ravel()], base + second[pair.ravel()], group)
+        margin = self._margins(latent, population, pairs)
+        kept = rng.child("choices").numpy().random(len(margin)) < _sigmoid(margin)
+        return pairs._replace(
+            chosen=np.where(kept, pairs.chosen, pairs.rejected), rejected=np.where(kept, pairs.rejected, pairs.chosen)
+        )
+
+    def _picked(self, rng: Rng, latent: Float32, population: Population, prompts: Prompts) -> Pairs:
+        """Layout `dialogues`: the pick of each turn against each other answer.
+
+        Rewards plus Gumbel noise make a pick follow the softmax of the rewards, and so each pair Bradley-Terry.
+        """
+        prompt = np.repeat(np.arange(len(prompts.size)), prompts.size)
+        reward = np.einsum("mr,mr->m", latent, population.users[prompts.user[prompt]]).astype(np.float64)
+        noisy = reward / self.temperature + rng.numpy().gumbel(size=len(reward))
+        best = np.lexsort((noisy, prompt))[np.cumsum(prompts.size) - 1]
+        other = np.flatnonzero(best[prompt] != np.arange(len(prompt)))
+        where = prompt[other]
+        return Pairs(prompts.user[where], best[where], other, prompts.group[where])
+
+    def _margins(self, latent: Float32, population: Population, pairs: Pairs) -> FloatArray:
+        """True reward of chosen minus that of rejected, in units of the temperature, [n]."""
+        margin = np.empty(len(pairs.user))
+        for at in range(0, len(margin), PAIRS_AT_ONCE):
+            part = slice(at, at + PAIRS_AT_ONCE)
+            difference = latent[pairs.chosen[part]] - latent[pairs.rejected[part]]
+            margin[part] = np.einsum("nr,nr->n", difference, population.users[pairs.user[part]])
+        return margin / self.temperature
+
+    def _truth(self, latent: Float32, population: Population, pairs: Pairs, margin: FloatArray) -> Truth:
+        agreement = np.empty(len(margin))
+        for at in range(0, len(margin), PAIRS_AT_ONCE):
+            part = slice(at, at + PAIRS_AT_ONCE)
+            difference = latent[pairs.chosen[part]] - latent[pairs.rejected[part]]
+            everyone = _sigmoid(difference @ population.users.T / self.temperature).mean(axis=1)
+            agreement[part] = _sigmoid(np.where(everyone >= 0.5, margin[part], -margin[part]))
+        count = np.bincount(pairs.user, minlength=self.users)
+        return Truth(
+            ceiling=np.bincount(pairs.user, _sigmoid(np.abs(margin)), self.users) / count,
+            floor=np.bincount(pairs.user, agreement, self.users) / count,
+            utility_margin=margin,
+            cluster=population.cluster,
+        )
+
+
+def _lengths(rng: Rng, shared: Float32) -> IntArray:
+    """Response lengths in characters, log-normal around 250."""
+    shared = (shared - shared.mean()) / shared.std()
+    noise = rng.numpy().standard_normal(len(shared))
+    log_length = LENGTH_CORRELATION * shared + np.sqrt(1 - LENGTH_CORRELATION**2) * noise
+    length: IntArray = np.maximum(1, np.rint(250 * np.exp(0.5 * log_length))).astype(np.int64)
+    return length
+
+
+def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+    from scipy.special import expit
+
+    value: NDArray[Any] = expit(x)
+    return value
