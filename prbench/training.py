@@ -210,6 +210,62 @@ class DifferenceTable:
         return np.searchsorted(self.rows, comparisons.row)
 
 
+@dataclass(frozen=True, eq=False)
+class PairTable:
+    """The items that any split trains on, [items, d], for methods that need e(chosen) and e(rejected) apart."""
+
+    items: Tensor
+    rows: IntArray
+    chosen: Tensor
+    rejected: Tensor
+
+    @classmethod
+    def of(cls, trains: Sequence[Comparisons], *, device: str, scale: float = 1.0) -> PairTable:
+        """The table of the union of the splits' comparisons; embeddings are multiplied by `scale`."""
+        together = concatenate(trains) if len(trains) > 1 else trains[0]
+        rows, first = np.unique(together.row, return_index=True)
+        together = together.take(first)
+        used, place = np.unique(np.stack([together.chosen, together.rejected]), return_inverse=True)
+        pair = torch.from_numpy(place.reshape(2, -1)).to(device)
+        embedding = together.items.embedding
+        dtype = torch.float64 if embedding.dtype == torch.float64 else torch.float32
+        items = embedding[torch.from_numpy(used)].to(device, dtype) * scale
+        return cls(items, rows, pair[0], pair[1])
+
+    def positions(self, comparisons: Comparisons) -> IntArray:
+        """Where the comparisons are in the table."""
+        return np.searchsorted(self.rows, comparisons.row)
+
+    def members(self, where: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The comparisons that count for each user of an update.
+
+        From the update's comparisons `where` [S, R] and their weights [S, B, R], the item rows [S, B, n, 2] (chosen,
+        rejected) of those with a weight, and the weights [S, B, n]; zero where padded.
+        """
+        counts = weight > 0
+        n = max(1, int(counts.sum(-1).max()))
+        index = counts.to(torch.uint8).argsort(stable=True, dim=-1, descending=True)[..., :n]
+        rows = where[:, None].expand(-1, weight.shape[1], -1).gather(-1, index)
+        return torch.stack([self.chosen[rows], self.rejected[rows]], -1), weight.gather(-1, index)
+
+
+class Gather:
+    """Takes rows of a table by index into memory it keeps: fresh pages each time would cost more than the copy."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.buffer = matrix.new_empty(0, matrix.shape[1])
+
+    def __call__(self, where: Tensor) -> Tensor:
+        """matrix[where], [*where.shape, d]; valid until the next call."""
+        n = where.numel()
+        if len(self.buffer) < n:
+            self.buffer = self.matrix.new_empty(n + n // 4, self.matrix.shape[1])
+        rows = self.buffer[:n]
+        torch.index_select(self.matrix, 0, where.reshape(-1), out=rows)
+        return rows.view(*where.shape, -1)
+
+
 class StackedAdam:
     """Adam (Kingma and Ba 2015, without weight decay) on parameters [S, ...] with a step size per split.
 

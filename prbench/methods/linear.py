@@ -118,19 +118,13 @@ class LinearBases(GradientMethod):
         return ParameterCount(self.bases_matrix.numel(), self.bases_matrix.shape[0])
 
     def learned(self) -> dict[str, Tensor]:
-        """`bases` [K, d] and the seen users' states."""
-        states = self.seen_users()
-        return {
-            "bases": self.bases_matrix,
-            "users": torch.from_numpy(states.users),
-            **{f"users.{name}": tensor for name, tensor in states.tensors.items()},
-        }
+        """`bases`: V [K, d]."""
+        return {"bases": self.bases_matrix}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
         """See `Method.restore`."""
         self._bases = tensors["bases"]
-        users = tensors["users"].numpy()
-        self._seen = UserStates(users, {n[6:]: t for n, t in tensors.items() if n.startswith("users.")})
+        self._seen = UserStates(np.empty(0, dtype=np.int64), {"weight": self._bases.new_empty(0, len(self._bases))})
         return self
 
 

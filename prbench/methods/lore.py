@@ -14,7 +14,7 @@ from prbench.comparisons import Comparisons, IntArray
 from prbench.method import ParameterCount, UserStates, Watch
 from prbench.methods.linear import LinearBases, fit_weights, mix, mix_backward
 from prbench.seeds import Rng
-from prbench.training import DifferenceTable, Snapshot, StackedAdam, seen_states
+from prbench.training import DifferenceTable, Gather, Snapshot, StackedAdam, seen_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,9 +195,10 @@ class FullBatch:
         self.chunk = max(8, budget // (row_bytes * splits))
         self.bytes_per_step = 2 * row_bytes * int((share > 0).sum())
         free = torch.cuda.mem_get_info()[0] if matrix.is_cuda else psutil.virtual_memory().available
+        self.gather = Gather(matrix)
         self.rows: list[Tensor] | None = None
         if splits * rows * row_bytes < free / 4:
-            self.rows = [self._gather(c) for c in self._chunks()]
+            self.rows = [Gather(matrix)(self.where[:, part]) for part in self._chunks()]
 
     def start(self, rngs: Sequence[Rng], bases: int, *, personal: bool) -> tuple[Tensor, Tensor]:
         """V [S, K, d] and logits [S, users, K], both from N(0, 1); logits are zero without personal weights."""
@@ -218,7 +219,7 @@ class FullBatch:
         pulls = torch.empty_like(by_row)
         loss = bases.new_zeros(splits)
         for number, part in enumerate(self._chunks()):
-            rows = self.rows[number] if self.rows is not None else self._gather(part)
+            rows = self.rows[number] if self.rows is not None else self.gather(self.where[:, part])
             projected = torch.bmm(bases, rows.transpose(1, 2))
             mixing = by_row[:, :, part]
             margin = (projected * mixing).sum(1).mul_(self.scale)
@@ -235,7 +236,3 @@ class FullBatch:
     def _chunks(self) -> Iterator[slice]:
         total = self.where.shape[1]
         return (slice(i, min(i + self.chunk, total)) for i in range(0, total, self.chunk))
-
-    def _gather(self, part: slice) -> Tensor:
-        where = self.where[:, part]
-        return self.matrix.index_select(0, where.reshape(-1)).view(*where.shape, -1)

@@ -11,10 +11,10 @@ from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray
 from prbench.episodes import EpisodeBatches, EpisodePlan, Episodes
-from prbench.method import ParameterCount, UserStates, Watch, require_fitted
+from prbench.method import ParameterCount, Watch, require_fitted
 from prbench.methods.linear import Inner, LinearBases, Link, Reduction, fit_weights, mix, mix_backward
 from prbench.seeds import Rng
-from prbench.training import DifferenceTable, Snapshot, StackedAdam, clip_per_split, warmup_cosine
+from prbench.training import DifferenceTable, Gather, Snapshot, StackedAdam, clip_per_split, warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +130,7 @@ class MRM(LinearBases):
         batches = EpisodeBatches(plans, positions, device=device, dtype=table.matrix.dtype)
         initial = [recipe.initial(table.matrix.shape[1], rng) for rng in rngs]
         bases, start = (torch.stack(part).to(device, table.matrix.dtype) for part in zip(*initial, strict=True))
-        adam = StackedAdam([bases, start])
+        adam, gather = StackedAdam([bases, start]), Gather(table.matrix)
         per_epoch = np.array([plan.updates for plan in plans])
         epochs = [max(units) for units in wanted]
         steps = int((per_epoch * epochs).max())
@@ -142,7 +142,7 @@ class MRM(LinearBases):
         )
         rates_t = torch.from_numpy(rates).to(device, table.matrix.dtype)
         for step, episodes in enumerate(batches.updates(epochs), start=1):
-            rows = table.matrix.index_select(0, episodes.where.reshape(-1)).view(*episodes.where.shape, -1)
+            rows = gather(episodes.where)
             projected = torch.bmm(bases, rows.transpose(1, 2)).mul_(recipe.input_scale)
             _, by_projection, by_start = recipe.outer_gradient(projected, start, episodes)
             by_bases = torch.bmm(by_projection.mul_(recipe.input_scale), rows)
@@ -184,12 +184,12 @@ class MRM(LinearBases):
             weights = weights - (self.inner_rate * gradient if adam is None else adam.update(gradient))
         margin = torch.bmm(mix(weights, self.link), projected)
         losses = (softplus(-margin) * episodes.query).sum(-1)
-        if not self.robust:
-            return losses.sum(-1)
-        threshold = _quantile(losses, 1 - self.rho, episodes.present)[0]
-        excess = losses - threshold[:, None]
-        weight = torch.sigmoid(excess / self.gamma) if self.gamma > 0 else (excess >= 0).to(losses.dtype)
-        return (weight * losses * episodes.present).sum(-1)
+        fixed = losses.detach()
+        objective, share = robust_objective(
+            fixed, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma
+        )
+        # Worth the objective, with its slope in the losses.
+        return objective + ((losses - fixed) * share).sum(-1)
 
     def _one_step_gradient(self, z: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
         zt = z.transpose(1, 2)
@@ -211,7 +211,9 @@ class MRM(LinearBases):
         adapted = mix(weights, self.link)
         margin = torch.bmm(adapted, z)
         losses = (softplus(-margin) * episodes.query).sum(-1)
-        objective, share = self._robust(losses, episodes.present)
+        objective, share = robust_objective(
+            losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma
+        )
         outer_pull = torch.sigmoid(-margin).mul_(episodes.query).mul_(share[:, :, None]).neg_()
         by_z = torch.bmm(adapted.transpose(1, 2), outer_pull)
         by_weights = mix_backward(torch.bmm(outer_pull, zt), adapted, self.link)
@@ -229,20 +231,6 @@ class MRM(LinearBases):
             through = through + u * by_mixed - by_mixed * (u * mixed).sum(-1, keepdim=True)
             through = through - u * (by_mixed * mixed).sum(-1, keepdim=True)
         return objective, by_z, by_start + mix_backward(through, mixed, self.link).sum(1)
-
-    def _robust(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective [S] over the users' losses [S, B], and its gradient with respect to them."""
-        if not self.robust:
-            return losses.sum(-1), present.to(losses.dtype)
-        threshold, by_loss = _quantile(losses, 1 - self.rho, present)
-        excess = losses - threshold[:, None]
-        if self.gamma > 0:
-            weight = torch.sigmoid(excess / self.gamma) * present
-            tilt = losses * weight * (1 - weight) / self.gamma
-        else:
-            weight = ((excess >= 0) & present).to(losses.dtype)
-            tilt = torch.zeros_like(losses)
-        return (weight * losses).sum(-1), weight + tilt - by_loss * tilt.sum(-1, keepdim=True)
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """Take V and w0; the seen users adapt as unseen ones do, on all their training choices."""
@@ -273,24 +261,21 @@ class MRM(LinearBases):
         return ParameterCount(self.bases_matrix.numel() + self.bases, self.bases)
 
     def learned(self) -> dict[str, Tensor]:
-        """`bases` [K, d], `start` [K] and the seen users' states."""
+        """`bases`: V [K, d] and `start`: w0 [K]."""
         return {**super().learned(), "start": require_fitted(self._start, self)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
-        """Take back what `learned` gave, or the state dict of a checkpoint that the MRM authors released."""
-        if "layers.0.weight" in tensors:
-            return self._restore_published(tensors)
-        super().restore(tensors)
-        self._start = tensors["start"]
-        return self
+        """Take back what `learned` gave, or the state dict of a checkpoint that the MRM authors released.
 
-    def _restore_published(self, tensors: Mapping[str, Tensor]) -> Self:
-        """`layers.0.weight` [K, d] is V and `shared_weight` [K] is w0; such a file knows no seen users."""
-        self._bases = tensors["layers.0.weight"].float()
-        self._start = tensors["shared_weight"].float().reshape(-1)
-        none = np.empty(0, dtype=np.int64)
-        self._seen = UserStates(none, {"weight": self._start.new_empty(0, self.bases)})
-        return self
+        In the latter `layers.0.weight` [K, d] is V and `shared_weight` [K] is w0.
+        """
+        if "layers.0.weight" in tensors:
+            tensors = {
+                "bases": tensors["layers.0.weight"].float(),
+                "start": tensors["shared_weight"].float().flatten(),
+            }
+        self._start = tensors["start"]
+        return super().restore(tensors)
 
 
 class StackedAdamStep:
@@ -312,6 +297,27 @@ class StackedAdamStep:
         # The root's slope is infinite at 0, where a user without support has its gradient.
         tiny = torch.finfo(gradient.dtype).tiny
         return self.rate * first / (second.clamp_min(tiny).sqrt() + ADAM_EPS)
+
+
+def robust_objective(
+    losses: Tensor, present: Tensor, *, robust: bool, rho: float, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Σ_u σ((L_u − τ)/γ)·L_u over the users present in an update (Eq. 10), or the plain sum if not `robust`.
+
+    `losses` [S, B] are the users' query losses, `present` [S, B] tells users from padding. Returns the objective
+    [S] and its gradient [S, B] with respect to the losses, through the weights and τ.
+    """
+    if not robust:
+        return losses.sum(-1), present.to(losses.dtype)
+    threshold, by_loss = _quantile(losses, 1 - rho, present)
+    excess = losses - threshold[:, None]
+    if gamma > 0:
+        weight = torch.sigmoid(excess / gamma) * present
+        tilt = losses * weight * (1 - weight) / gamma
+    else:
+        weight = ((excess >= 0) & present).to(losses.dtype)
+        tilt = torch.zeros_like(losses)
+    return (weight * losses).sum(-1), weight + tilt - by_loss * tilt.sum(-1, keepdim=True)
 
 
 def _quantile(values: Tensor, q: float, present: Tensor) -> tuple[Tensor, Tensor]:
