@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from prbench.comparisons import Items, PreferenceData
 from prbench.console import progress, stderr
-from prbench.encoders import build_encoder
-from prbench.encoders.base import Encoded, Encoder, ModelUnavailableError, Text, TextError, keys_of
+from prbench.encoders import OWN, build_encoder
+from prbench.encoders import encoder_entry_for as encoder_entry_for
+from prbench.encoders.base import Encoded, Encoder, ModelUnavailableError, Text, TextError, keys_of, resolved_device
 from prbench.entries import EncoderEntry
 from prbench.errors import InputError
 from prbench.files import digest, home
@@ -19,12 +21,21 @@ from prbench.store import SHARD_ROWS, EmbeddingStore
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingPlan:
-    """What embedding a data set takes: its store's folder, distinct texts, and how many are still to be encoded."""
+    """What embedding a data set takes: distinct texts, how many are still to be encoded, and the store's folder.
 
-    folder: Path
-    fingerprint: str
+    `folder` is None for data that come with embeddings: nothing is to be encoded then.
+    """
+
+    data: str
+    encoder: str
     texts: int
     missing: int
+    fingerprint: str
+    folder: Path | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return {**asdict(self), "folder": str(self.folder or "")}
 
 
 def embed(
@@ -39,13 +50,14 @@ def embed(
 
     Texts that the store PRBENCH_HOME/embeddings/<family>/<encoder>/ lacks are encoded, `batch` at a time with
     progress, and stored in shards. `family` is the data set's family (default: the data's name); settings of one
-    family share a store. Data that come with embeddings are returned as they are.
+    family share a store. Data that come with embeddings have the encoder "own" and are returned as they are.
 
-    Raises InputError when the model, the device or a shard cannot be used, and, with the item's row, for a
-    text that cannot be encoded or comes out NaN, infinite or of the wrong width.
+    Raises InputError for another encoder on such data and for "own" on texts; when the model, the device or a
+    shard cannot be used; and, with the item's row, for a text that cannot be encoded or comes out NaN, infinite
+    or of the wrong width.
     """
-    if data.embedded is not None:
-        return data.embedded
+    if (own := _own(data, encoder_entry)) is not None:
+        return own
     job = _open(data, encoder_entry, family, device)
     if job.missing():
         _encode_missing(job, device, batch)
@@ -54,21 +66,37 @@ def embed(
 
 def plan_embedding(
     data: PreferenceData, encoder_entry: EncoderEntry, *, family: str | None = None, device: str = "cpu"
-) -> EmbeddingPlan | None:
-    """What `embed` would do, without loading weights or writing; None for data that come with embeddings."""
-    if data.embedded is not None:
-        return None
+) -> EmbeddingPlan:
+    """What `embed` would do, without loading weights or writing. Raises InputError as `embed` does."""
+    name = encoder_entry.name
+    if (own := _own(data, encoder_entry)) is not None:
+        return EmbeddingPlan(data.name, name, len(own), 0, _own_fingerprint(data), None)
     job = _open(data, encoder_entry, family, device)
-    return EmbeddingPlan(job.store.folder, job.fingerprint, len(set(job.keys)), len(job.missing()))
+    return EmbeddingPlan(data.name, name, len(set(job.keys)), len(job.missing()), job.fingerprint, job.store.folder)
 
 
 def embedding_fingerprint(
     data: PreferenceData, encoder_entry: EncoderEntry, *, family: str | None = None, device: str = "cpu"
 ) -> str:
     """16 hex digits that change with the encoder's fingerprint and with any text of `data`."""
-    if data.embedded is not None:
-        return digest(["own", data.fingerprint])
+    if _own(data, encoder_entry) is not None:
+        return _own_fingerprint(data)
     return _open(data, encoder_entry, family, device).fingerprint
+
+
+def _own(data: PreferenceData, entry: EncoderEntry) -> Items | None:
+    """The embeddings that the data come with, or None for texts."""
+    if (data.embedded is not None) == (entry.name == OWN):
+        return data.embedded
+    if entry.name == OWN:
+        raise InputError(f"{data.name} comes without embeddings", hint="choose one of `prbench list encoders`")
+    raise InputError(
+        f"{data.name} comes with embeddings and cannot be encoded by {entry.name}", hint="leave --encoder out"
+    )
+
+
+def _own_fingerprint(data: PreferenceData) -> str:
+    return digest([OWN, data.fingerprint])
 
 
 def store_folder(family: str, encoder: str) -> Path:
@@ -144,7 +172,7 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
 def _encode_missing(job: _Job, device: str, batch: int | None) -> None:
     if job.encoder is None:
         raise job.unavailable or RuntimeError("no encoder")
-    encoder = job.encoder
+    encoder, device = job.encoder, resolved_device(device)
     encoder.prepare(device)
     step = batch or encoder.texts_at_once
     with job.store.writer() as store:

@@ -13,17 +13,33 @@ from prbench.errors import InputError
 if TYPE_CHECKING:
     from prbench.encoders.base import Encoder
 
+OWN = "own"
+"""The encoder's name of data that come with embeddings."""
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+OWN_ENTRY = EncoderEntry(
+    name=OWN,
+    title="the data set's own embeddings",
+    target="prbench.encoders:OWN",
+    licence="that of the data set",
+    homepage="",
+    summary="embeddings that came with the data set",
+)
 
 
 def encoder_entry_for(name: str) -> EncoderEntry:
     """The entry called `name`, or one made for a folder or a Hugging Face id ("organisation/model").
 
-    The made entry's name can be a folder's: "organisation--model", or a folder's own name and 8 hex digits of
-    its path. Raises InputError, with the nearest names, when `name` is none of the three.
+    "own" stands for the embeddings that a data set comes with. The made entry's name can be a folder's:
+    "organisation--model", or a folder's own name and 8 hex digits of its path. Raises InputError, with the
+    nearest names, when `name` is none of these.
     """
     from prbench import registry
 
+    if name == OWN:
+        return OWN_ENTRY
     if name in registry.names("encoders"):
         return registry.get("encoders", name)
     folder = Path(name).expanduser()
@@ -46,7 +62,7 @@ def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:
     import inspect
 
     from prbench import registry
-    from prbench.encoders.base import Encoder
+    from prbench.encoders.base import Encoder, resolved_device
     from prbench.entryfiles import near
 
     target = registry.load_target("encoders", entry)
@@ -60,7 +76,7 @@ def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:
                 hint=f"it has {', '.join(known) or 'none'}",
             )
     encoder = target(**entry.options)
-    encoder.device = device
+    encoder.device = resolved_device(device)
     return encoder
 
 

@@ -105,6 +105,15 @@ class ModelUnavailableError(InputError):
     """The model's files cannot be had: it is not here and cannot be downloaded."""
 
 
+def resolved_device(device: str) -> str:
+    """`device`, with "auto" being cuda where there is one, else cpu."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def require_device(device: str) -> None:
     """Raise InputError when torch cannot compute on `device`."""
     import torch
