@@ -166,12 +166,7 @@ def _read_cache(folder: Path) -> PreferenceData | None:
             responses=tuple(map(str, items["response"])),
             user_keys=tuple(map(str, keys["key"])),
             counts=record["counts"],
-            **{
-                name: table[name].to_numpy(dtype=np.float64 if name == "time" else np.int64)
-                if name in table
-                else None
-                for name in COLUMNS
-            },
+            **columns,
         )
         if data.fingerprint == record["fingerprint"]:
             return data

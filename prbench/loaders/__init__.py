@@ -62,6 +62,8 @@ def keep_frequent(data: PreferenceData, least: int) -> PreferenceData:
 
     import numpy as np
 
+    if least <= 1:
+        return data
     per_user = np.bincount(data.user, minlength=data.n_users)
     keep = np.flatnonzero(per_user >= least)
     if not len(keep):
