@@ -1,0 +1,325 @@
+"""A leaderboard's contents: for one data set and one encoder, every method's numbers and their comparisons.
+
+What is refused: rows that rest on different data, embeddings, protocols, seeds or test comparisons.
+What is shown but never ranked, starred or compared: rows chosen on test data. What is shown, compared over the
+splits it shares with others, but never ranked: rows that lack splits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench import metrics, stats
+from prbench.errors import InputError
+from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
+from prbench.seeds import Rng
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prbench.results import Results
+
+# Called after each comparison.
+Watch = Callable[[], None]
+
+ORACLE = "test-oracle"
+RANKED = ("seen", "unseen", "overall")
+BOUNDS = {"ceiling": "Ceiling: the true rewards", "floor": "Floor: best without personalisation"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one selection rule: means and standard deviations [population][metric], as fractions.
+
+    `splits` are those with results. `note` says why the others are missing.
+    """
+
+    method: str
+    selection: str
+    title: str
+    style: Mapping[str, str]
+    splits: tuple[int, ...]
+    complete: bool
+    mean: Mapping[str, Mapping[str, float]]
+    std: Mapping[str, Mapping[str, float]]
+    note: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names the row within its board."""
+        return self.method, self.selection
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the row was chosen on test data."""
+        return self.selection == ORACLE
+
+    @property
+    def rankable(self) -> bool:
+        """Whether the row may be best or second."""
+        return self.complete and not self.oracle
+
+    def value(self, population: str, metric: str = "accuracy") -> float:
+        """A mean over splits, NaN where missing."""
+        return self.mean.get(population, {}).get(metric, math.nan)
+
+    def spread(self, population: str, metric: str = "accuracy") -> float:
+        """A standard deviation over splits, NaN where missing."""
+        return self.std.get(population, {}).get(metric, math.nan)
+
+
+@dataclass
+class Pair:
+    """Row a against row b in one population; `holm_table` where the pair belongs to the table's own family."""
+
+    population: str
+    a: Row
+    b: Row
+    result: stats.Comparison
+    holm_pairs: float = math.nan
+    holm_table: float = math.nan
+
+    def reversed(self) -> Pair:
+        """The same comparison seen from the other side."""
+        return replace(self, a=self.b, b=self.a, result=self.result.reversed())
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table. Rows by falling overall accuracy: complete ones, those that lack splits, test-oracle ones."""
+
+    dataset: str
+    encoder: str
+    rows: list[Row]
+    baseline: Mapping[tuple[str, str], Row | None]
+    pairs: list[Pair]
+    ratio: float
+    splits: int
+    alpha: float
+    bounds: Mapping[str, Row] = field(default_factory=dict)
+
+    def ranked(self, population: str) -> list[list[Row]]:
+        """Rankable rows by falling accuracy in a population, rows of equal accuracy together."""
+        rows = [r for r in self.rows if r.rankable and not math.isnan(r.value(population))]
+        rows.sort(key=lambda r: -r.value(population))
+        ranks: list[list[Row]] = []
+        for row in rows:
+            if ranks and ranks[-1][0].value(population) - row.value(population) <= stats.ROUNDING:
+                ranks[-1].append(row)
+            else:
+                ranks.append([row])
+        return ranks
+
+    def best_and_rival(self, population: str) -> tuple[Row, Row] | None:
+        """The best rankable row and the best of the others, or None with fewer than two."""
+        rows = [row for rank in self.ranked(population) for row in rank]
+        return (rows[0], rows[1]) if len(rows) > 1 else None
+
+    def pair(self, a: Row, b: Row, population: str) -> Pair | None:
+        """The comparison of a with b, or None where there is none (rows without numbers, or chosen on test data)."""
+        for pair in self.pairs:
+            if pair.population == population and {pair.a.key, pair.b.key} == {a.key, b.key}:
+                return pair if pair.a.key == a.key else pair.reversed()
+        return None
+
+    def against_baseline(self, row: Row) -> Pair | None:
+        """The comparison of a row with its baseline in the overall population."""
+        baseline = self.baseline.get(row.key)
+        return self.pair(row, baseline, "overall") if baseline else None
+
+    def in_table(self) -> list[Pair]:
+        """The comparisons that the table prints, each once: rows against the baseline, best against runner-up."""
+        printed = {
+            ("overall", frozenset((row.key, base.key))) for row in self.rows if (base := self.baseline[row.key])
+        }
+        for population in RANKED:
+            if rivals := self.best_and_rival(population):
+                printed.add((population, frozenset(row.key for row in rivals)))
+        return [pair for pair in self.pairs if (pair.population, frozenset((pair.a.key, pair.b.key))) in printed]
+
+
+def build(
+    results: Results, *, baseline: str, shots: int, alpha: float, resamples: int, watch: Watch | None = None
+) -> tuple[list[Board], pd.DataFrame]:
+    """Every (data set, encoder)'s board, and the per-user metrics they rest on.
+
+    Raises InputError when there are no results or when results that do not belong together would share a table.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell in results.cells:
+        groups.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
+    if not groups:
+        raise InputError("there are no results to report", hint="make some with `prbench run`")
+    for cells in groups.values():
+        refuse_mixtures(cells)
+    scores = results.scores
+    users = metrics.user_metrics(scores[scores["shots"] == shots])
+    check_scored(users, results.cells, shots)
+    per_split = metrics.split_metrics(users) if len(users) else None
+    boards = []
+    for (dataset, encoder), cells in sorted(groups.items()):
+        here = users[(users["dataset"] == dataset) & (users["encoder"] == encoder)]
+        refuse_unlike_tests(here)
+        rows = _rows(cells, per_split)
+        boards.append(_board(dataset, encoder, cells, rows, here, baseline, alpha, resamples, watch))
+    return boards, users
+
+
+def planned_splits(cells: list[dict[str, Any]]) -> set[int]:
+    """The splits that any row has or was meant to have; rows chosen on test data set no standard for the others."""
+    honest = {cell["split"] for cell in cells if cell["selection"] != ORACLE}
+    return honest or {cell["split"] for cell in cells}
+
+
+def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[Row]:
+    """The rows of one board in the order of the cells."""
+    planned = planned_splits(cells)
+    by_row: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        by_row.setdefault((cell["method"], cell["selection"]), []).append(cell)
+    titles = [group[0]["title"] for group in by_row.values() if group[0]["selection"] != ORACLE]
+    rows = []
+    for (method, selection), group in by_row.items():
+        splits = tuple(sorted({cell["split"] for cell in group if cell["status"] == "done"}))
+        title = group[0]["title"]
+        if selection == ORACLE:
+            title += " (selected on test data)"
+        elif titles.count(title) > 1:
+            title += f" ({selection})"
+        mean: dict[str, dict[str, float]] = {}
+        std: dict[str, dict[str, float]] = {}
+        if splits and per_split is not None:
+            first = group[0]
+            mask = np.logical_and.reduce([(per_split[key] == first[key]).to_numpy() for key in metrics.ROW])
+            for record in metrics.over_splits(per_split[mask]).to_dict("records"):
+                if record["n_splits"] < len(splits):
+                    continue  # a population that some splits lack
+                mean[record["population"]] = {m: float(record[m]) for m in metrics.METRICS}
+                std[record["population"]] = {m: float(record[f"{m}_std"]) for m in metrics.METRICS}
+        rows.append(
+            Row(
+                method=method,
+                selection=selection,
+                title=title,
+                style=group[0]["entry"]["style"],
+                splits=splits,
+                complete=planned <= set(splits) and all(p in mean for p in RANKED),
+                mean=mean,
+                std=std,
+                note=_why_missing(group, planned - set(splits)),
+            )
+        )
+    return rows
+
+
+def _why_missing(cells: list[dict[str, Any]], missing: set[int]) -> str:
+    """One phrase for the splits a row lacks."""
+    if not missing:
+        return ""
+    told = {cell["split"]: f"{cell['status']}: {cell.get('reason') or 'no reason given'}" for cell in cells
+            if cell["status"] != "done" and cell["split"] in missing}  # fmt: skip
+    reasons = sorted(set(told.values()))
+    if missing - told.keys():
+        reasons.append("not run")
+    return "; ".join(reasons)
+
+
+def _board(
+    dataset: str,
+    encoder: str,
+    cells: list[dict[str, Any]],
+    rows: list[Row],
+    users: pd.DataFrame,
+    baseline: str,
+    alpha: float,
+    resamples: int,
+    watch: Watch | None,
+) -> Board:
+    shares = {cell["protocol"]["test_share"] for cell in cells if cell["status"] == "done"}
+    rows = sorted(rows, key=lambda r: (r.oracle, not r.complete, -r.value("overall") if r.mean else math.inf))
+    board = Board(
+        dataset=dataset,
+        encoder=encoder,
+        rows=rows,
+        baseline={row.key: _baseline_of(row, rows, baseline) for row in rows},
+        pairs=[],
+        ratio=stats.resampling_ratio(shares.pop()) if shares else math.nan,
+        splits=len(planned_splits(cells)),
+        alpha=alpha,
+        bounds=_bounds(cells),
+    )
+    board.pairs.extend(_compare_all(board, users, resamples, watch))
+    families = [("holm_pairs", [pair for pair in board.pairs if pair.population == q]) for q in RANKED]
+    for name, family in [*families, ("holm_table", board.in_table())]:
+        for pair, p in zip(family, stats.holm([pair.result.corrected.p for pair in family]), strict=True):
+            setattr(pair, name, float(p))
+    return board
+
+
+def _baseline_of(row: Row, rows: list[Row], baseline: str) -> Row | None:
+    """The baseline method under the row's own selection rule, else under the rule it was run with."""
+    if row.oracle or row.method == baseline:
+        return None
+    candidates = [r for r in rows if r.method == baseline and not r.oracle and r.splits]
+    same = [r for r in candidates if r.selection == row.selection]
+    return next(iter(same or sorted(candidates, key=lambda r: r.selection, reverse=True)), None)
+
+
+def _compare_all(board: Board, users: pd.DataFrame, resamples: int, watch: Watch | None) -> list[Pair]:
+    """Every pair of rows with numbers, in every population; the row that stands higher in the table comes first."""
+    rows = [row for row in board.rows if row.splits and not row.oracle]
+    pairs = []
+    for population in RANKED:
+        here = users if population == "overall" else users[users["population"] == population]
+        index, columns = np.unique(here["user"]), np.unique(here["split"])
+        accuracy = {
+            row.key: here[(here["method"] == row.method) & (here["selection"] == row.selection)]
+            .pivot(index="user", columns="split", values="accuracy")
+            .reindex(index=index, columns=columns)
+            .to_numpy()
+            for row in rows
+            if population in row.mean
+        }
+        for i, a in enumerate(rows):
+            for b in rows[i + 1 :]:
+                if a.key not in accuracy or b.key not in accuracy:
+                    continue
+                rng = Rng("bootstrap over users", board.dataset, board.encoder, population, *sorted([*a.key, *b.key]))
+                result = stats.compare(
+                    accuracy[a.key],
+                    accuracy[b.key],
+                    ratio=board.ratio,
+                    rng=rng,
+                    level=1 - board.alpha,
+                    resamples=resamples,
+                )
+                pairs.append(Pair(population, a, b, result))
+                if watch:
+                    watch()
+    return pairs
+
+
+def _bounds(cells: list[dict[str, Any]]) -> dict[str, Row]:
+    """Ceiling and floor of a simulated data set, over the board's splits; nothing where a split has none."""
+    truth = {cell["split"]: cell["truth"] for cell in cells if cell.get("truth")}
+    if not truth or not planned_splits(cells) <= set(truth):
+        return {}
+    bounds = {}
+    for name, title in BOUNDS.items():
+        values = {p: np.array([truth[s][p][name] for s in sorted(truth)], dtype=float) for p in RANKED}
+        bounds[name] = Row(
+            method=name,
+            selection="truth",
+            title=title,
+            style={},
+            splits=tuple(sorted(truth)),
+            complete=True,
+            mean={p: {"accuracy": float(v.mean())} for p, v in values.items()},
+            std={p: {"accuracy": float(v.std(ddof=1)) if len(v) > 1 else math.nan} for p, v in values.items()},
+        )
+    return bounds

@@ -1,0 +1,107 @@
+"""What may share a table: results of the same data, embeddings, protocol, seeds and test comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench import metrics
+from prbench.errors import InputError
+from prbench.files import canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What cells must agree on, and the words for it.
+WORDS = {
+    "data_fingerprint": "data",
+    "embedding_fingerprint": "embeddings",
+    "protocol": "protocol",
+    "seed": "seed",
+    "params": "parameters",
+    "key": "cell key",
+}
+# How many splits are run says nothing about what split i is.
+NOT_COMPARED = ("splits",)
+
+
+def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
+    """Raise InputError where done cells of one data set and encoder do not belong in one table, naming both.
+
+    They must agree on data, embeddings and protocol; a split must have one seed for all methods; and a row has one
+    cell per split, with the same parameters in all of them.
+    """
+    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    again = "run the older one again, or report from a folder of runs that belong together"
+    keep_one = "give each variant an entry of its own (extends = ...), or remove one of the two"
+    for cell in cells:
+        if cell["status"] != "done":
+            continue
+        row = (cell["method"], cell["selection"])
+        for key, where, hint in (
+            ("data_fingerprint", (), again),
+            ("embedding_fingerprint", (), again),
+            ("protocol", (), again),
+            ("seed", (cell["split"],), again),
+            ("params", row, keep_one),
+            ("key", (*row, cell["split"]), keep_one),
+        ):
+            other = first.setdefault((key, *where), cell)
+            a, b = _comparable(cell[key]), _comparable(other[key])
+            if canonical_json(a) != canonical_json(b):
+                message = f"{_name(cell)} and {_name(other)} differ in {WORDS[key]}: {_difference(a, b)}"
+                raise InputError(message, hint=hint)
+
+
+def _comparable(value: Any) -> Any:
+    return {k: v for k, v in value.items() if k not in NOT_COMPARED} if isinstance(value, Mapping) else value
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return f"{cell['dataset']}/{cell['encoder']}/{cell['method']} split {cell['split']} ({cell['selection']})"
+
+
+def _difference(a: Any, b: Any) -> str:
+    """The two values, or for tables the keys in which they differ."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        keys = [k for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+        return ", ".join(f"{k} {a.get(k)} and {b.get(k)}" for k in keys)
+    return f"{a} and {b}"
+
+
+def check_scored(users: pd.DataFrame, cells: Iterable[Mapping[str, Any]], shots: int) -> None:
+    """Raise InputError unless done cells and scores at `shots` are the same set."""
+    keys = [*metrics.ROW, "split"]
+    scored = set(users[keys].drop_duplicates().itertuples(index=False, name=None))
+    done = {tuple(cell[key] for key in keys) for cell in cells if cell["status"] == "done"}
+    for keys_missing, what in (
+        (done - scored, f"has no scores at shots = {shots}"),
+        (scored - done, "has no record"),
+    ):
+        if keys_missing:
+            dataset, encoder, method, _, split = min(keys_missing)
+            raise InputError(
+                f"{dataset}/{encoder}/{method} split {split} {what}",
+                hint="delete that cell's folder and run it again",
+            )
+
+
+def refuse_unlike_tests(users: pd.DataFrame) -> None:
+    """Raise InputError when two methods of one data set and encoder were tested on different comparisons."""
+    tests = users.groupby(["split", "population", "user"], observed=True)["comparisons"].agg(["min", "max"])
+    rows = users[[*metrics.ROW, "split"]].drop_duplicates().groupby("split").size()
+    tested = users.groupby(["split", "population", "user"], observed=True).size()
+    unlike = (tests["min"] != tests["max"]) | (
+        tested != rows.reindex(tested.index.get_level_values("split")).to_numpy()
+    )
+    if unlike.any():
+        split, population, user = unlike.index[int(np.argmax(unlike.to_numpy()))]
+        where = users[(users["split"] == split) & (users["population"] == population) & (users["user"] == user)]
+        counts = ", ".join(f"{r.method} ({r.selection}): {r.comparisons}" for r in where.itertuples())
+        raise InputError(
+            f"{where.iloc[0]['dataset']}/{where.iloc[0]['encoder']} split {split}: the methods were tested on "
+            f"different comparisons of {population} user {user} ({counts})",
+            hint="run the older ones again",
+        )

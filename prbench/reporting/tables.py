@@ -1,0 +1,297 @@
+"""A board as text: for the terminal (rich), for Markdown and for LaTeX (booktabs).
+
+What a cell says (`Cell`) is decided once, here; the three writers only spell it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prbench import metrics
+from prbench.reporting.board import ORACLE, RANKED, Board, Pair, Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DASH = "–"
+STAR, DAGGER = "*", "†"
+SELECTED_ON = {"validation": "validation", "last": "last epoch", ORACLE: "test data", "truth": ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table: its text, `rank` (1 best, 2 second, 0 neither) and the marks of the tests it passed."""
+
+    text: str
+    rank: int = 0
+    marks: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table without its looks. The first column holds names; `rules` are rows with a line above them."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[list[Cell]]
+    rules: tuple[int, ...]
+    notes: list[str]
+    label: str
+
+
+def percent(value: float, *, signed: bool = False, digits: int = 1) -> str:
+    """A fraction in percent, or "–" where there is none."""
+    if math.isnan(value):
+        return DASH
+    text = f"{100 * value:{'+' if signed else ''}.{digits}f}"
+    return text.replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """A p-value with three digits, or "–" where it is undefined."""
+    if math.isnan(p):
+        return DASH
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Both ends in points, or "–" where undefined."""
+    if math.isnan(low) or math.isnan(high):
+        return DASH
+    return f"[{percent(low, signed=True, digits=2)}, {percent(high, signed=True, digits=2)}]"
+
+
+def mean_and_spread(row: Row, population: str) -> str:
+    """Such as "65.3±0.4"; the spread is "–" for one split."""
+    mean = row.value(population)
+    return DASH if math.isnan(mean) else f"{percent(mean)}±{percent(row.spread(population))}"
+
+
+def marks(pair: Pair | None, alpha: float) -> str:
+    """The star of the corrected and Holm-adjusted test, the dagger of the plain one."""
+    if pair is None:
+        return ""
+    star = STAR if pair.holm_table < alpha else ""
+    return star + (DAGGER if pair.result.plain.p < alpha else "")
+
+
+def accuracy_grid(board: Board) -> Grid:
+    """The leaderboard proper: accuracies, worst users, flips, the difference from the baseline."""
+    ranks = {p: board.ranked(p) for p in RANKED}
+    rivals = {p: board.best_and_rival(p) for p in RANKED}
+    baselines = [b for b in board.baseline.values() if b]
+    several = len({row.selection for row in board.rows}) > 1
+    partial = any(not row.complete for row in board.rows)
+    header = ["Method", *(["Selected on"] if several else []), *(p.capitalize() for p in RANKED)]
+    header += [*(f"Worst {k}%" for k in metrics.WORST), "Flips"]
+    header += [f"vs {baselines[0].title}"] * bool(baselines) + ["Splits"] * partial
+
+    def line(row: Row) -> list[Cell]:
+        cells = [Cell(row.title)] + [Cell(SELECTED_ON.get(row.selection, row.selection))] * several
+        for p in RANKED:
+            rank = next((i for i, rows in enumerate(ranks[p], 1) if row in rows), 0)
+            pair = rivals[p]
+            best = board.pair(*pair, p) if pair and row is pair[0] else None
+            cells.append(Cell(mean_and_spread(row, p), rank if rank < 3 else 0, marks(best, board.alpha)))
+        cells += [Cell(percent(row.value("overall", f"worst{k}"))) for k in metrics.WORST]
+        cells.append(Cell(percent(row.value("overall", "flip_rate"))))
+        if baselines:
+            against = board.against_baseline(row)
+            difference = against.result.difference if against else math.nan
+            cells.append(Cell(percent(difference, signed=True, digits=2), marks=marks(against, board.alpha)))
+        if partial:
+            cells.append(Cell(f"{len(row.splits)}/{board.splits}"))
+        return cells
+
+    rows = [line(row) for row in board.rows if row.rankable]
+    rules = [len(rows)]
+    rows += [line(row) for row in board.rows if not row.rankable and not row.oracle]
+    rules.append(len(rows))
+    rows += [line(row) for row in board.rows if row.oracle]
+    rules.append(len(rows))
+    rows += [line(row) for row in board.bounds.values()]
+    rules.append(len(rows))
+    if any(rivals.values()):
+        improvement = [Cell("% improvement over runner-up")] + [Cell("")] * several
+        for p in RANKED:
+            pair = rivals[p]
+            gain = pair[0].value(p) / pair[1].value(p) - 1 if pair and pair[1].value(p) > 0 else math.nan
+            improvement.append(Cell(percent(gain, signed=True)))
+        rows.append(improvement + [Cell("")] * (len(header) - len(improvement)))
+    return Grid(
+        title=f"User accuracy in % on {board.dataset} ({board.encoder})",
+        header=tuple(header),
+        rows=rows,
+        rules=tuple(sorted({r for r in rules if 0 < r < len(rows)})),
+        notes=notes(board),
+        label=f"leaderboard:{board.dataset}:{board.encoder}",
+    )
+
+
+def notes(board: Board) -> list[str]:
+    """What the reader of the table must know, in sentences: the caption."""
+    alpha = f"{board.alpha:g}"
+    family = board.in_table()
+    plural = "split" if board.splits == 1 else "splits"
+    said = [f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
+    selections = {row.selection for row in board.rows}
+    if len(selections) == 1:
+        said.append(f"Selected on: {SELECTED_ON.get(*selections, *selections)}.")
+    said.append("Bold: best; underlined: second.")
+    if family:
+        said.append(
+            f"{STAR} on the best: unlike the runner-up (the best other row, variants of one method included); {STAR} "
+            f"on a difference: unlike the baseline. p < {alpha} in the corrected resampled t-test (Nadeau and Bengio "
+            f"2003; n_test/n_train = {board.ratio:g}), Holm-adjusted over the table's {len(family)} comparisons."
+        )
+        said.append(
+            f"{DAGGER}: p < {alpha} in a plain paired t-test over the splits without adjustment, the criterion that "
+            "papers print; it takes overlapping splits for independent ones."
+        )
+    said.append(
+        "Worst k%: the k% of all users with the lowest accuracy. Flips: % of test decisions that adaptation changed "
+        "from the same method's cold start."
+    )
+    if not any(board.baseline.values()):
+        said.append("No row has a baseline to compare with in these results.")
+    for row in board.rows:
+        if row.oracle:
+            said.append(f"{row.title}: chosen by looking at the test data; not ranked, not compared.")
+        if len(row.splits) < board.splits:
+            over = ", compared over the splits in common" if row.splits and not row.oracle else ""
+            said.append(f"{row.title}: {len(row.splits)} of {board.splits} splits ({row.note}); not ranked{over}.")
+        elif not row.complete:
+            said.append(f"{row.title}: a population of users is missing; not ranked.")
+    if board.bounds:
+        said.append("Ceiling and floor: known, because the data are simulated.")
+    return said
+
+
+def tests_grid(board: Board) -> Grid:
+    """Every comparison that the accuracy table prints a verdict on: the family of its Holm adjustment."""
+    family = board.in_table()
+    partial = any(pair.result.n_splits < board.splits for pair in family)
+    level = f"{100 * (1 - board.alpha):g}%"
+    header = ["Comparison", f"Difference, {level} interval", "p plain", "p corr.", "p Holm", "p Wilc."]
+    header += [f"Bootstrap {level}"] + ["Splits"] * partial
+
+    def oriented(pair: Pair) -> Pair:
+        """The row first, its baseline second; else the better one first."""
+        return pair.reversed() if board.baseline[pair.b.key] is pair.a else pair
+
+    rows = []
+    for pair in map(oriented, family):
+        result = pair.result
+        cells = [
+            f"{pair.a.title} − {pair.b.title}" + ("" if pair.population == "overall" else f", {pair.population}"),
+            f"{percent(result.difference, signed=True, digits=2)} {interval(*result.interval)}",
+            *map(p_value, (result.plain.p, result.corrected.p, pair.holm_table, result.wilcoxon.p)),
+            interval(*result.bootstrap),
+        ]
+        rows.append([Cell(text) for text in cells + [str(result.n_splits)] * partial])
+    return Grid(
+        title=f"Tests on {board.dataset} ({board.encoder}), differences in points of user accuracy",
+        header=tuple(header),
+        rows=rows,
+        rules=(),
+        notes=[
+            "Differences are means over the splits that both methods have; all users unless seen or unseen is said.",
+            "The interval belongs to the corrected resampled t-test (p corr.); p plain and p Wilc. (Wilcoxon "
+            "signed-rank) take splits for independent.",
+            f"p Holm adjusts p corr. over the {len(rows)} comparisons listed here.",
+            "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
+        ],
+        label=f"tests:{board.dataset}:{board.encoder}",
+    )
+
+
+def grids(board: Board) -> list[Grid]:
+    """All tables of a board."""
+    tests = tests_grid(board)
+    return [accuracy_grid(board), *([tests] if tests.rows else [])]
+
+
+def rich_table(grid: Grid) -> Table:
+    """The table as a person reads it in a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=grid.title, caption=" ".join(grid.notes), box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False,
+        title_justify="left", caption_justify="left", collapse_padding=True,
+    )  # fmt: skip
+    for i, name in enumerate(grid.header):
+        # A number is never broken; its heading may be, between words.
+        words = name if i == 0 else name.replace(" ", "\n", 1)
+        table.add_column(Text(words), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+    for i, row in enumerate(grid.rows):
+        texts = [Text(c.text, style={1: "bold", 2: "underline"}.get(c.rank, "")).append(c.marks, "none") for c in row]
+        table.add_row(*texts, end_section=i + 1 in grid.rules)
+    return table
+
+
+def markdown(grid: Grid) -> str:
+    """The table as GitHub Markdown, with its notes below."""
+
+    def spell(cell: Cell) -> str:
+        text = cell.text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+        text = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank, text)
+        return text + cell.marks.replace(STAR, "\\*")
+
+    lines = [[spell(Cell(name)) for name in grid.header], ["---"] + ["---:"] * (len(grid.header) - 1)]
+    lines += [[spell(cell) for cell in row] for row in grid.rows]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"## {spell(Cell(grid.title))}\n\n{body}\n\n{spell(Cell(' '.join(grid.notes)))}\n"
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
+    "±": r"$\pm$", "−": "$-$", "–": "--",
+    STAR: "$^{*}$", DAGGER: r"$^{\dagger}$",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Text with every character that LaTeX would take for a command spelled out."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def latex(grid: Grid) -> str:
+    """The table for a paper: needs \\usepackage{booktabs}."""
+
+    def spell(cell: Cell) -> str:
+        text = latex_text(cell.text)
+        text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank, text)
+        return text + (f"$^{{{cell.marks.replace(DAGGER, chr(92) + 'dagger')}}}$" if cell.marks else "")
+
+    def line(cells: Sequence[Cell]) -> str:
+        # A row that starts with "[" would be read as the optional argument of the line break before it.
+        text = " & ".join(spell(cell) for cell in cells)
+        return ("{}" + text if text.startswith("[") else text) + r" \\"
+
+    body = []
+    for i, row in enumerate(grid.rows):
+        body += [r"\midrule"] * (i in grid.rules) + [line(row)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            r"\small",
+            rf"\caption{{{latex_text(grid.title + '. ' + ' '.join(grid.notes))}}}",
+            rf"\label{{{grid.label}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
+            r"\toprule",
+            line([Cell(name) for name in grid.header]),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
