@@ -120,20 +120,20 @@ class EmbeddingStore:
     def known(self) -> dict[bytes, tuple[int, int]]:
         """Where each key is: number of the shard in the manifest, row in the shard.
 
-        The rows of a shard whose file is gone are not known. Raises InputError for a shard that cannot be read
-        or was made by another encoder.
+        Every shard is hashed on the way. The rows of one whose file is gone are not known. Raises InputError for
+        a shard that is corrupt or was made by another encoder.
         """
         index: dict[bytes, tuple[int, int]] = {}
         for number, shard in enumerate(self.shards):
             if (self.folder / shard.file).exists():
-                for row, key in enumerate(self._keys(shard)):
-                    index.setdefault(key, (number, row))
+                for row, key in enumerate(self._read(shard)["key"].numpy()):
+                    index.setdefault(key.tobytes(), (number, row))
         return index
 
     def gather(self, keys: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The embeddings [n, d], in the stored precision, and rewards float32 [n] of `keys`, in that order.
 
-        Every shard that is read is hashed. Raises InputError for unknown keys and for a corrupt shard.
+        Raises InputError for unknown keys and for a corrupt shard.
         """
         import torch
 
@@ -151,7 +151,7 @@ class EmbeddingStore:
             positions.append(position)
             rows.append(row)
         for number, (positions, rows) in wanted.items():
-            tensors = self._read(self.shards[number])
+            tensors = self._read(self.shards[number], check=False)
             embedding[torch.tensor(positions)] = tensors["embedding"][torch.tensor(rows)]
             if reward is not None:
                 reward[torch.tensor(positions)] = tensors["reward"][torch.tensor(rows)]
@@ -162,7 +162,6 @@ class EmbeddingStore:
         problems = []
         for shard in self.shards:
             try:
-                self._keys(shard)
                 self._read(shard)
             except InputError as error:
                 problems.append(str(error))
@@ -252,12 +251,15 @@ class EmbeddingStore:
             shards=[],
         )
         path = self.folder / shard.file
-        with writing(path) as temporary:
-            temporary.write_bytes(content)
         try:
+            with writing(path) as temporary:
+                temporary.write_bytes(content)
             self._write_manifest(before.model_copy(update={"shards": [*before.shards, shard]}))
         except InputError:
-            path.unlink(missing_ok=True)
+            # The manifest on disk decides: it may have been renamed before its folder could not be synced.
+            self._reload()
+            if path.name not in {listed.file for listed in self.shards}:
+                path.unlink(missing_ok=True)
             raise
 
     def note_data(self, name: str, fingerprint: str) -> None:
@@ -289,42 +291,30 @@ class EmbeddingStore:
             return int((~finite).nonzero()[0]), "its embedding or reward is NaN or infinite"
         return None
 
-    def _keys(self, shard: Shard) -> list[bytes]:
-        """The keys of a shard, after a look at its header."""
-        from safetensors import SafetensorError, safe_open
+    def _read(self, shard: Shard, *, check: bool = True) -> dict[str, torch.Tensor]:
+        """The columns of a shard; `check` hashes its bytes and looks whose they are."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
 
         path = self.folder / shard.file
         try:
-            with safe_open(path, framework="np") as file:
-                made_by = (file.metadata() or {}).get("encoder")
-                keys = file.get_tensor("key")
-        except (SafetensorError, OSError) as error:
-            raise self._corrupt(shard, "it is cut short or no safetensors file" if path.exists() else "") from error
-        if made_by != digest(self.encoder):
+            content = path.read_bytes()
+        except OSError as error:
+            raise self._corrupt(shard, error.strerror or str(error)) from error
+        if check and _made_by(content) not in (None, digest(self.encoder)):
             raise InputError(
                 f"{path} was made by another encoder or revision than its {MANIFEST} names"
                 f" ({self.encoder.get('id')}, revision {self.encoder.get('revision')})",
                 hint="delete it and run `prbench embed` again",
             )
-        if keys.shape != (shard.rows, KEY_BYTES):
-            raise self._corrupt(shard, f"it has {len(keys)} rows, {MANIFEST} says {shard.rows}")
-        return [row.tobytes() for row in keys]
-
-    def _read(self, shard: Shard) -> dict[str, torch.Tensor]:
-        """The columns of a shard, after its bytes were hashed."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            content = (self.folder / shard.file).read_bytes()
-        except OSError as error:
-            raise self._corrupt(shard, error.strerror or str(error)) from error
-        if hashlib.sha256(content).hexdigest() != shard.sha256:
+        if check and hashlib.sha256(content).hexdigest() != shard.sha256:
             raise self._corrupt(shard, f"its sha256 is not the one in {MANIFEST}")
         try:
             tensors: dict[str, torch.Tensor] = load(content)
         except SafetensorError as error:
             raise self._corrupt(shard, str(error)) from error
+        if any(len(column) != shard.rows for column in tensors.values()):
+            raise self._corrupt(shard, f"it does not have the {shard.rows} rows that {MANIFEST} says")
         return tensors
 
     def _corrupt(self, shard: Shard, why: str) -> InputError:
@@ -363,6 +353,15 @@ class EmbeddingStore:
         write_json(self.folder / MANIFEST, manifest.model_dump())
         self.manifest = manifest
         self.__dict__.pop("known", None)
+
+
+def _made_by(content: bytes) -> str | None:
+    """The encoder that a shard's header names, or None where the header cannot be read."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return str(header["__metadata__"]["encoder"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
 
 
 def _type_name(tensor: torch.Tensor) -> Any:
