@@ -6,8 +6,6 @@ Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 some of it failed
 from __future__ import annotations
 
 import errno
-import json
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -19,13 +17,10 @@ from prbench import __version__
 from prbench.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 
 OPTIONS: dict[str, Any] = {"rich_markup_mode": "rich", "no_args_is_help": True}
-# Wide enough that a row of a table is a line for grep.
-PIPED_WIDTH = 160
-
 app = typer.Typer(
     name="prbench",
     help="The benchmark suite for personalised reward models.",
@@ -119,40 +114,6 @@ def _refuse(message: str, hint: str | None) -> int:
     return 2
 
 
-def _print(value: Any) -> None:
-    """A table, or anything else that rich shows."""
-    from prbench.console import stdout
-
-    console = stdout()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    console.print(value)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
-
-
-def _print_record(record: Mapping[str, Any], as_json: bool) -> None:
-    """One record: JSON, or a line per value with nested keys joined by dots."""
-    if as_json:
-        _print_json(record)
-        return
-    from prbench.listing import record_table
-
-    _print(record_table(record))
-
-
-def _print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Records with the same keys: JSON, or a table."""
-    if as_json:
-        _print_json(rows)
-        return
-    from prbench.listing import rows_table
-
-    _print(rows_table(rows))
-
-
 def _numbers(text: str, option: str) -> list[int]:
     """Numbers of support comparisons: `0,5,all`; -1 stands for all."""
     try:
@@ -192,7 +153,7 @@ def list_entries(kind: Annotated[Kinds, typer.Argument(help="What to list.")], a
     from prbench import listing
 
     rows = listing.rows(kind.value)
-    _print_rows(rows if as_json else [listing.brief(row) for row in rows], as_json)
+    listing.show_rows(rows if as_json else [listing.brief(row) for row in rows], as_json)
 
 
 @app.command(epilog="Example: prbench show mrm")
@@ -204,7 +165,7 @@ def show(
     """Show an entry with all that it inherits, and the file it comes from."""
     from prbench import listing
 
-    _print_record(listing.full(name, kind.value if kind else None), as_json)
+    listing.show_record(listing.full(name, kind.value if kind else None), as_json)
 
 
 @app.command(epilog="Example: prbench check mrm")
@@ -212,13 +173,13 @@ def check(
     methods: Annotated[str, typer.Argument(help="Methods: names, patterns such as 'mrm*', or all.")],
 ) -> None:
     """Check methods against the contract that every method keeps, on a toy population."""
-    from prbench import contract, registry
+    from prbench import contract, listing, registry
 
     chosen = registry.names("methods") if methods == "all" else registry.select("methods", methods)
     failed = []
     for name in chosen:
         report = contract.check(registry.get("methods", name))
-        _print(report.table())
+        listing.show(report.table())
         if not report.passed:
             failed.append(name)
     if failed:
@@ -230,9 +191,10 @@ def check(
 def doctor(as_json: AsJson = False) -> None:
     """Say what this installation has: versions, GPU, folders, space, entries. Exits with 1 on a problem."""
     from prbench import doctor as examination
+    from prbench import listing
 
     found = examination.examine()
-    _print_record(found, as_json)
+    listing.show_record(found, as_json)
     if found["problems"]:
         raise typer.Exit(1)
 
@@ -246,7 +208,7 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Encode the texts of data sets, each distinct text once; what is stored already is kept."""
-    from prbench import data, embedding, encoders, registry
+    from prbench import data, embedding, encoders, listing, registry
 
     for name in registry.select("datasets", dataset):
         entry = registry.get("datasets", name)
@@ -255,7 +217,7 @@ def embed(
         if not dry_run:
             embedding.embed(loaded, record, family=entry.family, device=device.value)
         plan = embedding.plan_embedding(loaded, record, family=entry.family, device=device.value)
-        _print_record(plan.as_dict(), as_json)
+        listing.show_record(plan.as_dict(), as_json)
 
 
 @app.command(epilog="Example: prbench run --methods reference,bt,lore,mrm --dataset convarg --splits 20")
@@ -278,7 +240,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fit on seen users, adapt to unseen ones, score held-out comparisons. Finished cells are not run again."""
-    from prbench import registry, runner
+    from prbench import listing, registry, runner
 
     def make_plan() -> runner.Plan:
         return runner.plan(
@@ -296,13 +258,13 @@ def run(
 
     plan = make_plan()
     if dry_run:
-        _print_json(plan.as_dict()) if as_json else _print(plan.table())
+        listing.show_json(plan.as_dict()) if as_json else listing.show(plan.table())
         return
     outcome = runner.execute(plan)
     if as_json:
-        _print_json({"failed": outcome.failed, **make_plan().as_dict()})
+        listing.show_json({"failed": outcome.failed, **make_plan().as_dict()})
     else:
-        _print(outcome.table())
+        listing.show(outcome.table())
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -329,20 +291,20 @@ def _print_paths(paths: Iterable[Path]) -> None:
 @data_app.command(epilog="Example: prbench data get convarg")
 def get(dataset: Annotated[str, typer.Argument(help="Data sets: names, patterns or all.")]) -> None:
     """Download and read data sets, and compare them with the counts that their entries expect."""
-    from prbench import data, registry
+    from prbench import data, listing, registry
 
     for name in registry.select("datasets", dataset):
         entry = registry.get("datasets", name)
-        _print_record(data.describe(data.load(entry), entry), as_json=False)
+        listing.show_record(data.describe(data.load(entry), entry), as_json=False)
 
 
 @data_app.command(epilog="Example: prbench data info convarg --json")
 def info(dataset: Annotated[str, typer.Argument(help="One data set.")], as_json: AsJson = False) -> None:
     """Describe a data set: users, comparisons, items, per-user counts, what was dropped, licence."""
-    from prbench import data, registry
+    from prbench import data, listing, registry
 
     entry = registry.get("datasets", dataset)
-    _print_record(data.describe(data.load(entry), entry), as_json)
+    listing.show_record(data.describe(data.load(entry), entry), as_json)
 
 
 @data_app.command(epilog="Example: prbench data verify")
@@ -410,10 +372,10 @@ def adapt(
     as_json: AsJson = False,
 ) -> None:
     """Adapt a fitted method to one user, from that user's own comparisons; the state is a few bytes."""
-    from prbench import user
+    from prbench import listing, user
 
     done = user.adapt(run, method, pairs, out, dataset=dataset, encoder=encoder, split=split, device=device.value)
-    _print_record(done, as_json)
+    listing.show_record(done, as_json)
 
 
 @user_app.command(epilog="Example: prbench user score --state me.safetensors --texts new.jsonl --json")
@@ -424,9 +386,9 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score texts for one user. Scores of one user compare with each other only."""
-    from prbench import user
+    from prbench import listing, user
 
-    _print_rows(user.score(state, texts, device=device.value), as_json)
+    listing.show_rows(user.score(state, texts, device=device.value), as_json)
 
 
 @user_app.command(epilog="Example: prbench user rank --state me.safetensors --texts candidates.jsonl")
@@ -437,9 +399,9 @@ def rank(
     as_json: AsJson = False,
 ) -> None:
     """Rank the responses to each prompt for one user, best first (best of n)."""
-    from prbench import user
+    from prbench import listing, user
 
-    _print_rows(user.rank(state, texts, device=device.value), as_json)
+    listing.show_rows(user.rank(state, texts, device=device.value), as_json)
 
 
 @bench_app.command(epilog="Example: prbench bench fit --method mrm --shape sim-prism --splits 20 --json")
@@ -451,6 +413,6 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Time fitting and adapting against a plain loop of the same recipe, side by side."""
-    from prbench import bench
+    from prbench import bench, listing
 
-    _print_record(bench.fit(method, shape, splits, device=device.value), as_json)
+    listing.show_record(bench.fit(method, shape, splits, device=device.value), as_json)

@@ -1,9 +1,13 @@
-"""Entries and other records as rows and tables."""
+"""Entries and other records as rows, tables and JSON on stdout."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from prbench import registry
 from prbench.entries import DatasetEntry, EncoderEntry, Kind, MethodEntry
@@ -12,6 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+# Wide enough that a row of a table is a line for grep.
+PIPED_WIDTH = 160
+# A table with more keys than this is counted instead of shown.
 LONG = 12
 
 
@@ -48,6 +55,31 @@ def _row(entry: registry.Entry) -> dict[str, Any]:
     elif isinstance(entry, EncoderEntry):
         row |= {"needs": entry.needs, "licence": entry.licence}
     return row | {"summary": entry.summary}
+
+
+def show(value: Any) -> None:
+    """Print a table, or anything else that rich shows."""
+    from prbench.console import stdout
+
+    console = stdout()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    console.print(value)
+
+
+def show_json(value: Any) -> None:
+    """Print JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def show_record(record: Mapping[str, Any], as_json: bool) -> None:
+    """Print one record."""
+    show_json(record) if as_json else show(record_table(record))
+
+
+def show_rows(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print many records."""
+    show_json(found) if as_json else show(rows_table(found))
 
 
 def rows_table(found: Sequence[Mapping[str, Any]]) -> Table:
