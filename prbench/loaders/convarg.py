@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -170,19 +170,12 @@ def _pair(path: Path, element: Element) -> Pair:
         value = text(vote, "value")
         if value not in CHOICES:
             raise InputError(f"{where}: a vote is {value!r}, expected one of {', '.join(CHOICES)}")
+        seconds = _seconds(text(vote, "assignmentSubmitTime"), where)
         try:
-            submitted = datetime.strptime(text(vote, "assignmentSubmitTime"), "%Y-%m-%d %H:%M:%S.%f UTC")
             competence = float(text(vote, "turkCompetence"))
         except ValueError as error:
-            raise InputError(f"{where}: {error}") from error
-        votes.append(
-            Vote(
-                text(vote, "turkID"),
-                CHOICES[value],
-                submitted.replace(tzinfo=UTC).timestamp(),
-                competence,
-            )
-        )
+            raise InputError(f"{where}: <turkCompetence>: {error}") from error
+        votes.append(Vote(text(vote, "turkID"), CHOICES[value], seconds, competence))
     return Pair(
         text(element, "debateMetaData/title"),
         text(element, "arg1/stance"),
@@ -190,3 +183,15 @@ def _pair(path: Path, element: Element) -> Pair:
         (text(element, "arg2/id"), text(element, "arg2/text")),
         votes,
     )
+
+
+def _seconds(time: str, where: str) -> float:
+    """Seconds since 1970 of a time such as 2016-02-18 13:49:30.0 UTC."""
+    moment, _, zone = time.rpartition(" ")
+    try:
+        if zone != "UTC":
+            raise ValueError
+        # Python 3.11 reads the parts of a second only where there are three or six digits.
+        return datetime.fromisoformat(f"{moment.partition('.')[0]}+00:00").timestamp()
+    except ValueError:
+        raise InputError(f"{where}: <assignmentSubmitTime> is {time!r}, not YYYY-MM-DD hh:mm:ss.f UTC") from None
