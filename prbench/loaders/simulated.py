@@ -15,6 +15,8 @@ does better in expectation over who is asked; a reward learned from few choices 
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -37,7 +39,7 @@ OFFSET_SHARE = 0.3
 REWARD_REACH = 8
 # Correlation of a response's log length with the shared reward.
 LENGTH_CORRELATION = 0.3
-PROMPTS_AT_ONCE = 512
+PROMPTS_AT_ONCE = 64
 PAIRS_AT_ONCE = 8192
 
 
@@ -104,19 +106,19 @@ class Simulated:
     posts: Annotated[int, Field(ge=0)] = 0
     dialogues: Annotated[int, Field(ge=0)] = 0
     responses: Annotated[int, Field(ge=2)] = 4
-    comparisons: Count = 60
+    comparisons: Count = 120
     pairs_per_post: Count = 2
     turns: Annotated[float, Field(ge=1, le=100)] = 3.67
     spectrum: Annotated[float, Field(ge=0, le=4)] = 1.0
     context_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     shared: Share = 0.5
-    low_rank: Share = 0.25
-    clustered: Share = 0.15
-    idiosyncratic: Share = 0.1
-    bases: Count = 3
+    low_rank: Share = 0.35
+    clustered: Share = 0.1
+    idiosyncratic: Share = 0.05
+    bases: Count = 2
     weights: Literal["dirichlet", "gaussian"] = "dirichlet"
     clusters: Count = 4
-    reward_directions: Count = 8
+    reward_directions: Count = 4
     temperature: Annotated[float, Field(gt=0)] = 0.5
     reference_correlation: Share = 0.7
     seed: int = 0
@@ -265,8 +267,8 @@ class Simulated:
             x *= signs[2]
             return x
 
-        offset = rng.child("offset").numpy().standard_normal(d)
-        offset *= np.sqrt(OFFSET_SHARE * d) / np.linalg.norm(offset)
+        offset = rng.child("offset").numpy().standard_normal(d, dtype=np.float32)
+        offset *= np.float32(np.sqrt(OFFSET_SHARE * d)) / np.linalg.norm(offset)
         variance = np.arange(1, d + 1, dtype=np.float64) ** -self.spectrum
         deviation = np.sqrt(variance * (1 - OFFSET_SHARE) * d / variance.sum())
         scale = deviation.astype(np.float32)
@@ -275,18 +277,23 @@ class Simulated:
         end = np.cumsum(prompts.size)
         embedding = np.empty((int(end[-1]), d), dtype=np.float32)
         latent = np.empty((len(embedding), r), dtype=np.float32)
-        for at in range(0, len(end), PROMPTS_AT_ONCE):
+
+        def fill(at: int) -> None:
+            """Prompts `at`, at + 1, ...: each chunk has a stream of its own, so threads change nothing."""
             size = prompts.size[at : at + PROMPTS_AT_ONCE]
             where = slice(int(end[at] - size[0]), int(end[at] - size[0] + size.sum()))
             generator = rng.child("prompts", at).numpy()
             context = generator.standard_normal((len(size), d), dtype=np.float32)
+            context *= np.float32(common)
             z = generator.standard_normal((int(size.sum()), d), dtype=np.float32)
             z *= np.float32(own)
-            z += np.float32(common) * np.repeat(context, size, axis=0)
+            z += np.repeat(context, size, axis=0)
             latent[where] = z[:, :r] / np.float32(own)
             z *= scale
-            embedding[where] = rotate(z)
-        embedding += offset.astype(np.float32)
+            np.add(rotate(z), offset, out=embedding[where])
+
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            list(pool.map(fill, range(0, len(end), PROMPTS_AT_ONCE)))
 
         head = np.zeros((1, d), dtype=np.float32)
         head[0, :r] = population.encoder / (own * deviation[:r])
