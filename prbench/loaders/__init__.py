@@ -85,12 +85,13 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises InputError naming file and line for what is no JSON object, for NaN and for a truncated file.
     """
     number = 0
+    decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                value = json.loads(line, parse_constant=_refuse_constant)
+                value = decode(line)
                 if not isinstance(value, dict):
                     raise InputError(f"{path}, line {number}: expected a JSON object, found {type(value).__name__}")
                 yield number, value
