@@ -82,8 +82,8 @@ def user_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     keys = [*CELL, "population", "user"]
-    margin = scores["margin"].to_numpy()
-    cold_margin = scores["cold_margin"].to_numpy()
+    margin = scores["margin"].to_numpy(dtype=np.float32)
+    cold_margin = scores["cold_margin"].to_numpy(dtype=np.float32)
     finite = np.isfinite(margin) & np.isfinite(cold_margin)
     if not finite.all():
         bad = scores.iloc[int(np.argmin(finite))]

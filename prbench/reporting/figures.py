@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Text stays text in the PDF; the file says nothing of when it was made, so that equal results give equal files.
 SETTINGS: dict[str, Any] = {"pdf.fonttype": 42, "axes.titlesize": "medium", "legend.frameon": False}
+SPARE_MARKERS = "oDs^v<>Pphd8"
 METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
@@ -38,11 +39,13 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
         return []
     style = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **SETTINGS}
     with rc_context(style):
-        widths = [1.0, 1.0, 1.0]
         figure = Figure(figsize=(10.5, 0.5 + 3.1 * len(shown)), layout="constrained")
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.set(w_pad=0.12)  # type: ignore[call-arg]
         parts = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
         for part, board in zip(parts, shown, strict=True):
-            axes = part.subplots(1, 3, width_ratios=widths)
+            axes = part.subplots(1, 3)
             _draw(board, curves, axes)
             left_out = [row.title for row in board.rows if row not in _drawn(board)]
             note = f"  Not shown: {', '.join(left_out)}." if left_out else ""
@@ -57,6 +60,19 @@ def _drawn(board: Board) -> list[Row]:
     return [row for row in board.rows if row.rankable]
 
 
+def _markers(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Each row's marker: its entry's, unless a row above has the same look (variants made with `--set` do)."""
+    taken: set[str] = set()
+    markers = {}
+    for row in rows:
+        marker = row.style["marker"]
+        if marker in taken:
+            marker = next((m for m in SPARE_MARKERS if m not in taken), marker)
+        taken.add(marker)
+        markers[row.key] = marker
+    return markers
+
+
 def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
     points, curve, difference = axes
     rows = _drawn(board)
@@ -64,13 +80,14 @@ def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
     baselines = {row.key: board.baseline[row.key] for row in rows}
     zero = next((base for base in baselines.values() if base and base.key in by_split), None)
     ks = np.arange(1, 101)
+    markers = _markers(rows)
     for i, row in enumerate(rows):
         values = 100 * by_split[row.key]
         mean = values.mean(axis=0)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(100)
         look: dict[str, Any] = {
             "color": row.style["colour"],
-            "marker": row.style["marker"],
+            "marker": markers[row.key],
             "markeredgecolor": "white",
         }
         line = {

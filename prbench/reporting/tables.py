@@ -78,6 +78,12 @@ def marks(pair: Pair | None, alpha: float) -> str:
     return star + (DAGGER if pair.result.plain.p < alpha else "")
 
 
+def baseline_name(baselines: Sequence[Row]) -> str:
+    """The baseline's title; its method's name where rows are compared with it under several selection rules."""
+    titles = {row.title for row in baselines}
+    return titles.pop() if len(titles) == 1 else next((row.method for row in baselines), "")
+
+
 def accuracy_grid(board: Board) -> Grid:
     """The leaderboard proper: accuracies, worst users, flips, the difference from the baseline."""
     ranks = {p: board.ranked(p) for p in RANKED}
@@ -87,7 +93,7 @@ def accuracy_grid(board: Board) -> Grid:
     partial = any(not row.complete for row in board.rows)
     header = ["Method", *(["Selected on"] if several else []), *(p.capitalize() for p in RANKED)]
     header += [*(f"Worst {k}%" for k in metrics.WORST), "Flips"]
-    header += [f"vs {baselines[0].title}"] * bool(baselines) + ["Splits"] * partial
+    header += ["vs " + baseline_name(baselines)] * bool(baselines) + ["Splits"] * partial
 
     def line(row: Row) -> list[Cell]:
         cells = [Cell(row.title)] + [Cell(SELECTED_ON.get(row.selection, row.selection))] * several
@@ -155,8 +161,11 @@ def notes(board: Board) -> list[str]:
         "Worst k%: the k% of all users with the lowest accuracy. Flips: % of test decisions that adaptation changed "
         "from the same method's cold start."
     )
-    if not any(board.baseline.values()):
+    used = {base.title for base in board.baseline.values() if base}
+    if not used:
         said.append("No row has a baseline to compare with in these results.")
+    if len(used) > 1:
+        said.append("Each row is compared with the baseline under its own selection rule where there is one.")
     for row in board.rows:
         if row.oracle:
             said.append(f"{row.title}: chosen by looking at the test data; not ranked, not compared.")
@@ -262,7 +271,7 @@ def latex_text(text: str) -> str:
 
 
 def latex(grid: Grid) -> str:
-    """The table for a paper: needs \\usepackage{booktabs}."""
+    """The table for a paper, as LaTeX with booktabs."""
 
     def spell(cell: Cell) -> str:
         text = latex_text(cell.text)
@@ -279,6 +288,7 @@ def latex(grid: Grid) -> str:
         body += [r"\midrule"] * (i in grid.rules) + [line(row)]
     return "\n".join(
         [
+            r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
             r"\small",
