@@ -75,12 +75,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error.args[0]), error.hint)
     except typer.TyperException as error:
-        if not error.message:
+        message = " ".join(error.format_message().split())
+        if not message:
             # A command group without a command: its help has been shown.
             return 2
         context = getattr(error, "ctx", None)
         help_command = f"{context.command_path if context else 'prbench'} --help"
-        return _refuse(" ".join(error.format_message().split()), f"see `{help_command}`")
+        return _refuse(message, f"see `{help_command}`")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except OSError as error:
@@ -99,7 +100,10 @@ def _global_options_first(args: Sequence[str]) -> list[str]:
     words = iter(args)
     for word in words:
         if word == "--registry":
-            first += [word, *[value for value in [next(words, None)] if value is not None]]
+            folder = next(words, None)
+            if folder is None:
+                raise InputError("--registry needs a folder", hint="--registry DIR, with entries in DIR/methods")
+            first += [word, folder]
         elif word.startswith("--registry="):
             first.append(word)
         else:
@@ -120,6 +124,8 @@ def _numbers(text: str, option: str) -> list[int]:
         shots = [-1 if part.strip() == "all" else int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10") from error
+    if not shots:
+        raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10")
     if any(n < -1 for n in shots):
         raise InputError(f"{option} {text}: a number of comparisons cannot be negative")
     return list(dict.fromkeys(shots))
@@ -173,9 +179,11 @@ def check(
     methods: Annotated[str, typer.Argument(help="Methods: names, patterns such as 'mrm*', or all.")],
 ) -> None:
     """Check methods against the contract that every method keeps, on a toy population."""
-    from prbench import contract, listing, registry
+    from prbench import listing, registry
 
     chosen = registry.names("methods") if methods == "all" else registry.select("methods", methods)
+    from prbench import contract
+
     failed = []
     for name in chosen:
         report = contract.check(registry.get("methods", name))
@@ -240,16 +248,19 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fit on seen users, adapt to unseen ones, score held-out comparisons. Finished cells are not run again."""
-    from prbench import listing, registry, runner
+    from prbench import listing, registry
+
+    chosen = registry.select("methods", methods), registry.select("datasets", dataset)
+    counts = _numbers(shots, "--shots")
+    from prbench import runner
 
     def make_plan() -> runner.Plan:
         return runner.plan(
-            registry.select("methods", methods),
-            registry.select("datasets", dataset),
+            *chosen,
             encoder=encoder,
             splits=splits,
             seed=seed,
-            shots=_numbers(shots, "--shots"),
+            shots=counts,
             selection=selection.value if selection else None,
             device=device.value,
             overrides=setting or [],
