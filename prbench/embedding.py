@@ -159,10 +159,14 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
     store = EmbeddingStore.open_or_none(folder)
     if store is None:
         raise error
-    asked = {("id" if key == "model" else key): value for key, value in entry.options.items() if key != "revision"}
     made = store.encoder
-    if any(key in made and made[key] != value for key, value in asked.items() if value != "auto"):
-        raise error
+    for option, value in entry.options.items():
+        same = made.get(option) == value
+        if option == "model":
+            # A folder goes by its own name, wherever it is.
+            same = made.get("id") in (value, Path(str(value)).name)
+        if not same and option != "revision" and value != "auto":
+            raise error
     stderr().print(
         f"{made.get('id')} is not here; using the embeddings of revision {made.get('revision')} in {folder}"
     )

@@ -10,6 +10,7 @@ padding, and takes the token before the end where the padding and the end token 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
 # Some templates write today's date into the conversation. This is the date that Llama 3.1's writes by default.
 DATE = datetime.date(2024, 7, 26)
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 class HuggingFace(Encoder):
@@ -182,7 +184,6 @@ class HuggingFace(Encoder):
                 chat_template=self._template,
                 tokenize=False,
                 date_string=DATE.strftime("%d %b %Y"),
-                strftime_now=DATE.strftime,
             )
         except TemplateError as error:
             raise TextError(row, f"the chat template of {self.id} refuses it: {error}") from error
@@ -227,7 +228,7 @@ def _config(name: str, folder: Path) -> Any:
 
 
 def _tokenizer(name: str, folder: Path) -> tuple[Any, str]:
-    """The tokenizer and its chat template."""
+    """The tokenizer and its chat template, with a fixed date in place of today's."""
     from transformers import AutoTokenizer
 
     try:
@@ -242,6 +243,12 @@ def _tokenizer(name: str, folder: Path) -> tuple[Any, str]:
         raise InputError(
             f"{name} has no chat template, so there is no agreed way to write a conversation for it",
             hint="put a chat_template.jinja into a folder with the model's files and name that folder",
+        )
+    template = TODAY.sub(lambda match: repr(DATE.strftime(match[2])), template)
+    if re.search(r"strftime_now\s*\(", template):
+        raise InputError(
+            f"the chat template of {name} writes today's date, so embeddings would change from day to day",
+            hint="put a chat_template.jinja with a fixed date into a folder with the model's files",
         )
     return tokenizer, template
 
@@ -273,6 +280,7 @@ def _require_attention(name: str, attention: str, device: str) -> None:
 
 
 def _load(name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: str, device: str) -> _Loaded:
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     kind = AutoModelForSequenceClassification if reward else AutoModel
@@ -290,7 +298,7 @@ def _load(name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: 
         model = model.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise InputError(f"{name} does not fit into the memory of {device}", hint="try --device cpu") from error
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _unreadable(name, "weights", error) from error
     # transformers fills missing weights with random numbers.
     if missing := sorted(report["missing_keys"]):
