@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from prbench.comparisons import PreferenceData, as_context
+from prbench.console import progress
 from prbench.errors import InputError
 from prbench.loaders import STRICT, Numbering, RawSource, keep_frequent
 
@@ -75,32 +76,31 @@ class ConvArg:
         times: list[float] = []
         votes = equal = incompetent = 0
 
-        for path in raw.paths():
-            for pair in read_pairs(path):
-                context = contexts[pair.title, pair.stance]
-                sides = []
-                for key, text in (pair.first, pair.second):
-                    item = arguments[context, key]
-                    if item == len(responses):
-                        item_context.append(context)
-                        responses.append(text)
-                    elif responses[item] != text:
-                        raise InputError(f"{path}: argument {key} has two different texts")
-                    sides.append((item, texts[context, text]))
-                (first, first_text), (second, second_text) = sides
-                group = pairs[min(first_text, second_text), max(first_text, second_text)]
-                block = debates[pair.title]
-                for vote in pair.votes:
-                    votes += 1
-                    if vote.first_wins is None:
-                        equal += 1
-                        continue
-                    if self.min_competence is not None and vote.competence < self.min_competence:
-                        incompetent += 1
-                        continue
-                    chosen, rejected = (first, second) if vote.first_wins else (second, first)
-                    rows.append((users[vote.worker], chosen, rejected, group, block))
-                    times.append(vote.seconds)
+        for path, pair in _all_pairs(raw.paths(), name):
+            context = contexts[pair.title, pair.stance]
+            sides = []
+            for key, text in (pair.first, pair.second):
+                item = arguments[context, key]
+                if item == len(responses):
+                    item_context.append(context)
+                    responses.append(text)
+                elif responses[item] != text:
+                    raise InputError(f"{path}: argument {key} has two different texts")
+                sides.append((item, texts[context, text]))
+            (first, first_text), (second, second_text) = sides
+            group = pairs[min(first_text, second_text), max(first_text, second_text)]
+            block = debates[pair.title]
+            for vote in pair.votes:
+                votes += 1
+                if vote.first_wins is None:
+                    equal += 1
+                    continue
+                if self.min_competence is not None and vote.competence < self.min_competence:
+                    incompetent += 1
+                    continue
+                chosen, rejected = (first, second) if vote.first_wins else (second, first)
+                rows.append((users[vote.worker], chosen, rejected, group, block))
+                times.append(vote.seconds)
 
         if not rows:
             raise InputError(f"{name}: the files hold no vote that prefers one argument", hint="lower min_competence")
@@ -134,6 +134,13 @@ class ConvArg:
 def context_text(title: str, stance: str) -> str:
     """The user message that an argument answers."""
     return f"Debate: {title}\nStance: {stance}\nGive a convincing argument for this stance."
+
+
+def _all_pairs(paths: list[Path], name: str) -> Iterator[tuple[Path, Pair]]:
+    with progress() as display:
+        for path in display.track(paths, description=f"reading {name}"):
+            for pair in read_pairs(path):
+                yield path, pair
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
