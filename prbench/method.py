@@ -78,6 +78,14 @@ class UserStates:
         return cls(tensors.pop("users").numpy(), tensors), metadata
 
 
+class ComparedFeatures(NamedTuple):
+    """Features [m, k] of the distinct items of n comparisons, and where each comparison's two items are, [n]."""
+
+    features: Tensor
+    chosen: Tensor
+    rejected: Tensor
+
+
 class Method(ABC):
     """A personalised reward model.
 
@@ -164,26 +172,35 @@ class Method(ABC):
         """Scores [n] of n items for n user numbers. Higher is preferred; scores compare within a user only."""
         return self.score_features(states, states.positions(user), self.item_features(items))
 
-    def margins(self, states: UserStates, comparisons: Comparisons) -> Tensor:
-        """score(chosen) − score(rejected), [n]: positive where the method agrees with the user."""
-        used = np.unique(np.concatenate([comparisons.chosen, comparisons.rejected]))
+    def features_of(self, comparisons: Comparisons) -> ComparedFeatures:
+        """The features of every item in `comparisons`, each computed once; `margins` takes them ready."""
+        used, place = np.unique(np.stack([comparisons.chosen, comparisons.rejected]), return_inverse=True)
+        # At least one call, so that no comparisons still give features of the right width.
         parts = [
             self.item_features(comparisons.items.take(used[i : i + ITEMS_AT_ONCE]))
-            for i in range(0, len(used), ITEMS_AT_ONCE)
+            for i in range(0, max(1, len(used)), ITEMS_AT_ONCE)
         ]
-        features = torch.cat(parts) if parts else self.item_features(comparisons.items.take(used))
+        chosen, rejected = torch.from_numpy(place.reshape(2, -1))
+        return ComparedFeatures(torch.cat(parts), chosen, rejected)
+
+    def margins(
+        self, states: UserStates, comparisons: Comparisons, features: ComparedFeatures | None = None
+    ) -> Tensor:
+        """score(chosen) − score(rejected), [n]: positive where the method agrees with the user.
+
+        `features` are those of `features_of(comparisons)`, for scoring the same comparisons in several states.
+        """
+        ready = self.features_of(comparisons) if features is None else features
         position = states.positions(comparisons.user)
-        out = []
-        for i in range(0, len(comparisons), ITEMS_AT_ONCE):
+        margins = []
+        for i in range(0, max(1, len(comparisons)), ITEMS_AT_ONCE):
             part = slice(i, i + ITEMS_AT_ONCE)
             chosen, rejected = (
-                self.score_features(
-                    states, position[part], features[torch.from_numpy(np.searchsorted(used, column[part]))]
-                )
-                for column in (comparisons.chosen, comparisons.rejected)
+                self.score_features(states, position[part], ready.features[where[part]])
+                for where in (ready.chosen, ready.rejected)
             )
-            out.append(chosen - rejected)
-        return torch.cat(out) if out else torch.empty(0)
+            margins.append(chosen - rejected)
+        return torch.cat(margins)
 
     @abstractmethod
     def parameter_count(self) -> ParameterCount:
@@ -191,11 +208,11 @@ class Method(ABC):
 
     @abstractmethod
     def learned(self) -> dict[str, Tensor]:
-        """Every learned tensor by name; those of the seen users' states are named `users` and `users.*`."""
+        """Every shared learned tensor by name. The seen users' states are not among them: they are users' own."""
 
     @abstractmethod
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
-        """Take learned tensors back, as `learned` gave them."""
+        """Take learned tensors back, as `learned` gave them. A restored method knows no seen users."""
 
     def fit_record(self) -> dict[str, Any]:
         """What the fit decided (chosen epoch, chosen strength, ...) and by which rule, for the record."""
@@ -237,11 +254,14 @@ def require_fitted(value: Tensor | None, method: Method) -> Tensor:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as safetensors, atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Written by `writing`, not by safetensors: a full disk then gives one clear line. An empty table of metadata
+    # together with no tensors would be written as a broken header.
+    content = save(plain, metadata=dict(metadata) if metadata else None)
     with writing(path) as temporary:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(plain, temporary, metadata=dict(metadata or {}))
+        temporary.write_bytes(content)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from population import population
 from torch.nn.functional import logsigmoid
 
 from prbench.comparisons import Comparisons
+from prbench.contract import population
 from prbench.episodes import EpisodeBatches, EpisodePlan
 from prbench.method import FitProblem
 from prbench.methods.lore import BT, LoRe
@@ -41,6 +41,11 @@ def plain_mrm(method: MRM, data: Comparisons, rng: Rng, updates: int) -> tuple[t
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
     mixing = (lambda w: w.softmax(-1)) if method.link == "softmax" else (lambda w: w)
+    reduce = torch.mean if method.reduction == "mean" else torch.sum
+
+    def loss(w: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return reduce(-logsigmoid(method.input_scale * (rows @ bases.T) @ mixing(w)))
+
     done = 0
     for number in itertools.count():
         epoch = plan.epoch(number)
@@ -52,12 +57,6 @@ def plain_mrm(method: MRM, data: Comparisons, rng: Rng, updates: int) -> tuple[t
                     continue
                 x = differences[torch.from_numpy(epoch.order[here])]
                 support, query = (torch.from_numpy(w[here] > 0) for w in (epoch.support, epoch.query))
-                reduce = torch.mean if method.reduction == "mean" else torch.sum
-
-                def loss(w, rows):
-                    logits = method.input_scale * (rows @ bases.T) @ mixing(w)
-                    return reduce(-logsigmoid(logits))
-
                 w = start
                 first = second = torch.zeros_like(start)
                 for step in range(1, method.inner_steps + 1):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import product
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import rankdata
+from scipy.stats import wilcoxon as scipy_wilcoxon
 
 from prbench import stats
 from prbench.seeds import Rng
@@ -97,6 +101,32 @@ def test_wilcoxon_by_hand() -> None:
     assert stats.wilcoxon([0.1, 0.2, 0.3, -0.4]) == pytest.approx((4, 14 / 16))
     # All of one sign: 2 of 16.
     assert stats.wilcoxon([0.1, 0.2, 0.3, 0.4]) == pytest.approx((0, 2 / 16))
+
+
+def test_wilcoxon_drops_zeros_and_shares_ranks() -> None:
+    # Sizes 1 1 2 without the zero: ranks 1.5 1.5 3, negative sum 1.5. Of 8 sign patterns 3 have a sum up to 1.5.
+    assert stats.wilcoxon([0.1, -0.1, 0.0, 0.2]) == pytest.approx((1.5, 2 * 3 / 8))
+    # 0.3 − 0.2 and 0.1 are the same size, whatever their last bits say.
+    assert stats.wilcoxon([0.3 - 0.2, -0.1, 0.2]) == pytest.approx((1.5, 2 * 3 / 8))
+
+
+@given(st.lists(st.integers(-4, 4), min_size=2, max_size=9))
+def test_wilcoxon_agrees_with_all_sign_patterns(values: list[int]) -> None:
+    sizes = np.abs([v for v in values if v])
+    ranks = rankdata(sizes)
+    signs = np.array(list(product([0, 1], repeat=len(ranks)))).reshape(2 ** len(ranks), len(ranks))
+    sums = signs @ ranks
+    positive = sum(r for r, v in zip(ranks, [v for v in values if v], strict=True) if v > 0)
+    smaller = min(positive, ranks.sum() - positive)
+    expected = min(1.0, 2 * float((sums <= smaller + 1e-9).mean()))
+    assert stats.wilcoxon(np.array(values) / 100) == pytest.approx((smaller, expected))
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=2, max_size=40, unique=True), st.randoms())
+def test_wilcoxon_agrees_with_scipy_where_that_is_exact(sizes: list[int], random: Random) -> None:
+    d = [size * random.choice([-1, 1]) / 10**6 for size in sizes]
+    theirs = scipy_wilcoxon(d, method="exact")
+    assert stats.wilcoxon(d) == pytest.approx((theirs.statistic, theirs.pvalue))
 
 
 def test_user_differences_average_over_the_splits_of_each_user() -> None:

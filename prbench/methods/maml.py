@@ -165,8 +165,7 @@ class MAML(GradientMethod):
 
     def inner_step(self, gradient: Tensor) -> Tensor:
         """A fresh Adam's first step: rate · g/(|g| + 1e-8)."""
-        step: Tensor = gradient / (gradient.abs() + 1e-8)
-        return step * self.inner_rate
+        return (gradient / (gradient.abs() + 1e-8)).mul(self.inner_rate)
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """Take the shared network; the seen users adapt as unseen ones do, on all their training choices."""

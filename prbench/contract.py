@@ -1,0 +1,314 @@
+"""The contract that every method keeps, checked on a toy population with planted preferences."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from prbench import registry
+from prbench.comparisons import Comparisons, IntArray, Items
+from prbench.entries import MethodEntry
+from prbench.method import FitProblem, Method, UserStates
+from prbench.seeds import Rng
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+# Accuracy on unseen users' test comparisons that a method must reach: shared preferences are strong, chance is 0.5.
+BEATS = 0.65
+SAME = 1e-4
+
+
+def population(
+    *,
+    users: int = 8,
+    dim: int = 6,
+    groups: tuple[int, int] = (1, 6),
+    pairs: tuple[int, int] = (1, 3),
+    seed: int = 0,
+    personal: float = 1.0,
+    noise: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> Comparisons:
+    """Users with true rewards e·(shared + personal · own), with ragged numbers of groups and of pairs in each.
+
+    `groups` and `pairs` are ranges, ends included; choices follow Bradley–Terry with logits divided by `noise`.
+    The items' reward is the shared part of the users' rewards.
+    """
+    draw = np.random.default_rng(seed)
+    shared, own = draw.normal(size=dim), draw.normal(size=(users, dim)) * personal
+    rows: list[tuple[int, int]] = []
+    for user in range(users):
+        for group in range(int(draw.integers(groups[0], groups[1] + 1))):
+            rows += [(user, group)] * int(draw.integers(pairs[0], pairs[1] + 1))
+    columns = np.array(rows, dtype=np.int64)
+    owner, group = columns[:, 0].copy(), columns[:, 1].copy()
+    embedding = draw.normal(size=(2 * len(rows), dim))
+    first, second = np.arange(0, 2 * len(rows), 2), np.arange(1, 2 * len(rows), 2)
+    margin = ((embedding[first] - embedding[second]) * (shared + own[owner])).sum(1) / noise
+    wins = draw.random(len(rows)) < 1 / (1 + np.exp(-margin))
+    return Comparisons(
+        items=Items(
+            embedding=torch.from_numpy(embedding).to(dtype),
+            reward=torch.from_numpy(embedding @ shared).float(),
+            length=torch.from_numpy(draw.integers(10, 500, 2 * len(rows))),
+            identity=torch.arange(2 * len(rows)),
+        ),
+        user=owner,
+        chosen=np.where(wins, first, second),
+        rejected=np.where(wins, second, first),
+        group=group,
+        row=np.arange(len(rows), dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise of the contract: whether it held, and what to repair if it did not."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+    skipped: bool = False
+
+
+@dataclass(eq=False)
+class CheckReport:
+    """The checks of one entry, in order."""
+
+    entry: str
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check held."""
+        return all(check.passed for check in self.checks)
+
+    def table(self) -> Table:
+        """One row per check."""
+        from rich.table import Table
+
+        ran = sum(not check.skipped for check in self.checks)
+        table = Table(title=f"{self.entry}: {ran} checks", title_justify="left")
+        for column in ("check", "", "detail"):
+            table.add_column(column)
+        for check in self.checks:
+            verdict = "not applicable" if check.skipped else "ok" if check.passed else "FAILED"
+            table.add_row(check.name, verdict, "" if verdict == "ok" else check.detail)
+        return table
+
+
+def check(entry: MethodEntry) -> CheckReport:
+    """Check a method entry's method against the contract of `prbench.method.Method`.
+
+    Fits it a few times on a population of 12 users, which takes seconds. Every check is reported by name, also
+    those that do not apply, with the reason.
+    """
+
+    def make() -> Method:
+        return registry.make_method(entry, None, {})
+
+    report = CheckReport(entry.name)
+    toy = Toy()
+    try:
+        reason = make().unsupported(toy.data)
+        if reason is not None:
+            report.checks.append(Check("supports embeddings with a reward", False, f"unsupported: {reason}"))
+            return report
+        report.checks += _checks(make, toy)
+    except Exception as error:
+        # A method under check may fail in any way; the author wants to know at which promise.
+        done = report.checks[-1].name if report.checks else "start"
+        report.checks.append(Check(f"no error after {done!r}", False, f"{type(error).__name__}: {error}"))
+    return report
+
+
+class Toy:
+    """The toy population: 6 seen and 6 unseen users with strong shared and some personal preferences."""
+
+    def __init__(self) -> None:
+        self.data = population(
+            users=12, dim=8, groups=(6, 9), pairs=(1, 3), seed=7, personal=0.3, noise=0.2, dtype=torch.float32
+        )
+        seen = self.data.user < 6
+        test = self.data.group >= 4
+        self.train = self.data.take(seen & ~test & (self.data.group != 3))
+        self.validation = self.data.take(seen & ~test & (self.data.group == 3))
+        self.seen_test = self.data.take(seen & test)
+        self.support = self.data.take(~seen & ~test)
+        self.test = self.data.take(~seen & test)
+        self.rng = Rng("contract")
+
+    def problem(self, data: Comparisons | None = None) -> FitProblem:
+        """The fitting problem, over `data`'s items where given."""
+        items = (data or self.data).items
+        return FitProblem(_over(self.train, items), _over(self.validation, items), self.rng)
+
+    def fit(self, method: Method, data: Comparisons | None = None) -> Method:
+        """The method, fitted."""
+        problem = self.problem(data)
+        return method.fit_seen(problem.train, problem.validation, rng=problem.rng)
+
+    def poisoned(self) -> Comparisons:
+        """The data with every test item's embedding and reward NaN."""
+        items = self.data.items
+        test = np.concatenate([t for part in (self.seen_test, self.test) for t in (part.chosen, part.rejected)])
+        embedding, reward = items.embedding.clone(), items.reward
+        assert reward is not None
+        reward = reward.clone()
+        embedding[torch.from_numpy(test)] = torch.nan
+        reward[torch.from_numpy(test)] = torch.nan
+        return _over(self.data, Items(embedding, reward, items.head, items.length, items.identity))
+
+
+def _over(comparisons: Comparisons, items: Items) -> Comparisons:
+    from dataclasses import replace
+
+    return replace(comparisons, items=items)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.allclose(a, b, atol=SAME, rtol=SAME))
+
+
+def _apart(a: Tensor, b: Tensor) -> str:
+    return f"largest difference {float((a - b).abs().max()):.2g}" if a.shape == b.shape else "shapes differ"
+
+
+def _checks(make: Callable[[], Method], toy: Toy) -> Iterator[Check]:
+    yield _unfitted_raises(make(), toy)
+
+    method = make()
+    fitted = toy.fit(method)
+    yield Check("fit_seen returns the method itself", fitted is method, "return self from fit_seen")
+    before = {name: tensor.clone() for name, tensor in method.learned().items()}
+
+    seen = method.seen_users()
+    users = toy.train.users
+    yield Check("every seen user has a state", np.array_equal(seen.users, users), "seen_users must cover train")
+    adapted = method.adapt_unseen(toy.support, rng=toy.rng)
+    yield Check(
+        "every adapted user has a state", np.array_equal(adapted.users, toy.support.users), "see adapt_unseen"
+    )
+    margins = method.margins(adapted, toy.test)
+    seen_margins = method.margins(seen, toy.seen_test)
+    finite = bool(torch.isfinite(margins).all() and torch.isfinite(seen_margins).all())
+    yield Check("scores are finite", finite, "a margin is NaN or infinite")
+
+    accuracy = float((margins > 0).float().mean() + 0.5 * (margins == 0).float().mean())
+    detail = f"accuracy {accuracy:.2f} on unseen users' test comparisons, at least {BEATS} is expected"
+    yield Check("beats chance on planted preferences", accuracy >= BEATS, detail)
+
+    twin = toy.fit(make())
+    other = twin.margins(twin.adapt_unseen(toy.support, rng=toy.rng), toy.test)
+    yield Check("same seed, same scores", _same(margins, other), _apart(margins, other))
+
+    blind = toy.fit(make(), toy.poisoned())
+    states = blind.adapt_unseen(_over(toy.support, toy.poisoned().items), rng=toy.rng)
+    other = blind.margins(states, toy.test)
+    yield Check(
+        "never touches test rows", _same(margins, other), "NaN in test items reached the fit or the adaptation"
+    )
+
+    together = [make(), make()]
+    type(method).fit_splits(together, [toy.problem(), toy.problem()])
+    other = together[1].margins(together[1].adapt_unseen(toy.support, rng=toy.rng), toy.test)
+    yield Check("splits trained together equal one alone", _same(margins, other), _apart(margins, other))
+
+    yield from _scoring(method, adapted, toy, margins)
+    yield from _adaptation(method, adapted, toy)
+
+    unchanged = all(torch.equal(before[name], tensor) for name, tensor in method.learned().items())
+    yield Check("adapting and scoring leave the method as it was", unchanged, "learned tensors changed")
+    yield from _storage(make, method, adapted, toy, margins)
+
+
+def _unfitted_raises(method: Method, toy: Toy) -> Check:
+    calls: dict[str, Callable[[], object]] = {
+        "seen_users": method.seen_users,
+        "adapt_unseen": lambda: method.adapt_unseen(toy.support, rng=toy.rng),
+        "parameter_count": method.parameter_count,
+    }
+    silent = []
+    for name, call in calls.items():
+        try:
+            call()
+        except RuntimeError:
+            continue
+        silent.append(name)
+    return Check("unfitted methods raise RuntimeError", not silent, f"no error from {', '.join(silent)}")
+
+
+def _scoring(method: Method, states: UserStates, toy: Toy, margins: Tensor) -> Iterator[Check]:
+    test = toy.test
+    chosen = method.score(states, test.user, test.items.take(test.chosen))
+    rejected = method.score(states, test.user, test.items.take(test.rejected))
+    yield Check(
+        "margins are differences of scores", _same(margins, chosen - rejected), _apart(margins, chosen - rejected)
+    )
+    parts = [test.take(np.arange(i, min(i + 3, len(test)))) for i in range(0, len(test), 3)]
+    batched = torch.cat([method.score(states, p.user, p.items.take(p.chosen)) for p in parts])
+    yield Check("scoring in batches equals scoring at once", _same(chosen, batched), _apart(chosen, batched))
+
+
+def _adaptation(method: Method, states: UserStates, toy: Toy) -> Iterator[Check]:
+    support = toy.support
+
+    def margins(states: UserStates, test: Comparisons = toy.test) -> Tensor:
+        return method.margins(states, test)
+
+    user = int(support.users[2])
+    mine = toy.test.of(user)
+    alone = method.adapt_unseen(support.of(user), rng=toy.rng)
+    a, b = margins(alone, mine), margins(states, mine)
+    yield Check("adapting a user alone equals adapting it among others", _same(a, b), _apart(a, b))
+
+    others = support.take(support.user != user)
+    without = method.adapt_unseen(others, rng=toy.rng)
+    rest = toy.test.take(toy.test.user != user)
+    a, b = margins(without, rest), margins(states, rest)
+    yield Check("other users' support changes nothing", _same(a, b), _apart(a, b))
+
+    shuffled = support.take(np.random.default_rng(0).permutation(len(support)))
+    if type(method).order_matters:
+        yield Check("order of support does not matter", True, "declared: order_matters", skipped=True)
+    else:
+        a, b = margins(method.adapt_unseen(shuffled, rng=toy.rng)), margins(states)
+        yield Check("order of support does not matter", _same(a, b), _apart(a, b))
+
+    cold = method.cold_start(support.users, toy.data.items, rng=toy.rng)
+    a = margins(cold)
+    yield Check("zero shots work", bool(torch.isfinite(a).all()), "the cold start gives NaN or infinite scores")
+    everyone: IntArray = support.users
+    partial = method.adapt_unseen(others, users=everyone, rng=toy.rng)
+    a, b = margins(partial, mine), margins(cold, mine)
+    yield Check("a user without support has the cold start", _same(a, b), _apart(a, b))
+
+
+def _storage(
+    make: Callable[[], Method], method: Method, states: UserStates, toy: Toy, margins: Tensor
+) -> Iterator[Check]:
+    with tempfile.TemporaryDirectory() as folder:
+        method.save(Path(folder) / "model.safetensors")
+        states.save(Path(folder) / "users.safetensors")
+        restored = make().load(Path(folder) / "model.safetensors")
+        read, _ = UserStates.load(Path(folder) / "users.safetensors")
+        a = restored.margins(read, toy.test)
+        yield Check("survives saving and loading", _same(a, margins), _apart(a, margins))
+        b = restored.margins(restored.adapt_unseen(toy.support, rng=toy.rng), toy.test)
+        yield Check("a loaded method adapts as before", _same(b, margins), _apart(b, margins))
+    count = method.parameter_count()
+    shared = sum(tensor.numel() for tensor in method.learned().values())
+    per_user = sum(tensor[0].numel() for tensor in states.tensors.values())
+    yield Check(
+        "parameter_count is the number of stored values",
+        count == (shared, per_user),
+        f"says {count.shared} shared and {count.per_user} per user, stores {shared} and {per_user}",
+    )

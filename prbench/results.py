@@ -1,0 +1,179 @@
+"""The results store: one folder per cell (data set, encoder, method, split), written once and whole.
+
+    runs/<data set>/<encoder>/<method>/split-<i>-<key>/
+        cell.json               what produced it
+        model.safetensors       what the method learned, without users' states
+        scores-all.parquet      one row per held-out comparison
+        scores-<k>.parquet      unseen users adapted on k shots
+        DONE                    written last
+
+A cell that failed or is not supported holds cell.json with its status and reason instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prbench.errors import InputError
+from prbench.files import write_json, writing, writing_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prbench.method import Method
+
+FORMAT = 1
+ALL = -1
+"""The number of shots that stands for all the support there is."""
+DONE = "DONE"
+COLUMNS = ("dataset", "encoder", "method", "selection")
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything a runs folder holds.
+
+    `scores` has one row per held-out comparison with dataset, encoder, method, selection, population
+    (categoricals), split, user, shots (int32; `ALL` = -1), comparison (int64), margin and cold_margin (float32).
+    `cells` are the records of all cells, done or not; a margin of 0 is a tie.
+    """
+
+    scores: pd.DataFrame
+    cells: list[dict[str, Any]]
+
+
+def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
+    """Where a cell with this record belongs."""
+    place = (record["dataset"], record["encoder"], record["method"])
+    return runs.joinpath(*place) / f"split-{record['split']}-{record['key']}"
+
+
+def scores_file(folder: Path, shots: int) -> Path:
+    """The scores of a cell at a number of shots."""
+    return folder / f"scores-{'all' if shots == ALL else shots}.parquet"
+
+
+def status(folder: Path) -> tuple[str, str]:
+    """`done`, `failed`, `skipped` or `missing`, and the reason where there is one."""
+    if (folder / DONE).is_file():
+        return "done", ""
+    if (folder / "cell.json").is_file():
+        record = read_record(folder)
+        return record["status"], record.get("reason", "")
+    return "missing", ""
+
+
+def write_done(
+    runs: Path, record: Mapping[str, Any], method: Method, scores: Mapping[int, Mapping[str, Any]]
+) -> Path:
+    """Write a finished cell; `scores` are columns by number of shots. The folder appears whole or not at all."""
+    folder = cell_folder(runs, record)
+    with writing_folder(folder) as temporary:
+        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": "done"})
+        method.save(temporary / "model.safetensors")
+        for shots, columns in scores.items():
+            write_scores(scores_file(temporary, shots), columns)
+        write_json(temporary / DONE, {"shots": sorted(scores)})
+    return folder
+
+
+def write_undone(runs: Path, record: Mapping[str, Any], state: str, reason: str) -> Path:
+    """Record that a cell failed (`failed`, tried again by the next run) or cannot be (`skipped`), and why."""
+    folder = cell_folder(runs, record)
+    with writing_folder(folder) as temporary:
+        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": state, "reason": reason})
+    return folder
+
+
+def write_scores(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write one scores file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with writing(path) as temporary:
+        pq.write_table(pa.table(dict(columns)), temporary, compression="zstd")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """A cell's record. Raises InputError when it is unreadable or of another version of prbench."""
+    path = folder / "cell.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is unreadable: {error}", hint=f"delete {folder} and run again") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise InputError(
+            f"{path} has results format {found}, this prbench reads format {FORMAT}",
+            hint="use another --runs folder, or the prbench that wrote it",
+        )
+    return record
+
+
+def folders(runs: Path) -> Iterator[Path]:
+    """Every cell's folder below `runs`, in the order of their names."""
+    for record in sorted(runs.glob("*/*/*/split-*/cell.json")):
+        if not record.parent.name.startswith("."):
+            yield record.parent
+
+
+def load(runs: Path) -> Results:
+    """Read a runs folder.
+
+    Raises InputError when there is nothing in it, when a file is broken or of another version, and when two
+    different results claim the same split of the same method.
+    """
+    if not runs.is_dir():
+        raise InputError(f"there is no results folder {runs}", hint="make one with `prbench run`")
+    found: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
+    for folder in folders(runs):
+        record = read_record(folder)
+        identity = tuple(record[key] for key in (*COLUMNS, "split"))
+        other = found.get(identity)
+        if other and record["status"] == other[1]["status"] == "done":
+            raise InputError(
+                f"two different results for split {record['split']} of {record['method']} on {record['dataset']}: "
+                f"{other[0]} and {folder}",
+                hint="they differ in parameters, seed or data: delete one, or keep them in folders of their own",
+            )
+        if not other or other[1]["status"] != "done":
+            found[identity] = (folder, record)
+    cells = [record for _, record in found.values()]
+    parts = [
+        _read_scores(path, record)
+        for folder, record in found.values()
+        if record["status"] == "done"
+        for path in sorted(folder.glob("scores-*.parquet"))
+    ]
+    if not cells:
+        raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
+    return Results(_joined(parts), cells)
+
+
+def _read_scores(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is unreadable: {error}", hint=f"delete {path.parent} and run again") from error
+    shots = path.stem.removeprefix("scores-")
+    constants = {name: record[name] for name in COLUMNS}
+    return frame.assign(**constants, split=record["split"], shots=ALL if shots == "all" else int(shots))
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    if not parts:
+        names = [*COLUMNS, "population", "split", "user", "shots", "comparison", "margin", "cold_margin"]
+        return pd.DataFrame({name: [] for name in names})
+    kinds = {name: pd.CategoricalDtype(sorted({p[name].iloc[0] for p in parts if len(p)})) for name in COLUMNS}
+    kinds["population"] = pd.CategoricalDtype(["seen", "unseen"])
+    small = [part.astype({**kinds, "split": "int32", "user": "int32", "shots": "int32"}) for part in parts]
+    return pd.concat(small, ignore_index=True)
