@@ -285,6 +285,7 @@ def test_ad_hoc_encoders(reward_model: Path, tmp_path: Path, monkeypatch: pytest
     assert encoder_entry_for("minilm").name == "minilm"
     made = encoder_entry_for("Qwen/Qwen3-0.6B")
     assert (made.name, made.options) == ("Qwen--Qwen3-0.6B", {"model": "Qwen/Qwen3-0.6B"})
+    assert encoder_entry_for(made.name) == made
     other = tmp_path / "x y" / reward_model.name
     other.mkdir(parents=True)
     names = {encoder_entry_for(str(folder)).name for folder in (reward_model, other, tmp_path / "x y")}

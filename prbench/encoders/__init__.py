@@ -49,8 +49,10 @@ def encoder_entry_for(name: str) -> EncoderEntry:
         return _made(f"{safe}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}", str(folder), folder.name)
     if name.startswith(("/", "./", "../", "~")):
         raise InputError(f"--encoder {name}: there is no such folder")
-    if HUB_ID.fullmatch(name):
-        return _made(name.replace("/", "--"), name, name)
+    # A run's folder names a hub model as this function named it.
+    hub_id = name if "/" in name else name.replace("--", "/", 1)
+    if HUB_ID.fullmatch(hub_id):
+        return _made(hub_id.replace("/", "--"), hub_id, hub_id)
     return registry.get("encoders", name)
 
 
