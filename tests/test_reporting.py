@@ -559,15 +559,36 @@ def test_figures_are_pictures_with_a_row_per_board(tmp_path: Path) -> None:
     pd.testing.assert_series_equal(full.sort_index(), table.sort_index(), check_names=False)
 
 
-def test_variants_of_one_entry_get_markers_of_their_own() -> None:
+def test_methods_keep_their_markers_and_only_variants_get_others() -> None:
     from prbench.reporting.figures import _markers
 
     fake = Fake()
-    for method in ("bt", "mrm", "mrm[bases=4]", "mrm[bases=8]"):
+    styles = {"bt": ("#000000", "o"), "lore": ("#0072B2", "o"), "mrm": ("#D55E00", "D")}
+    for method in ("bt", "lore", "mrm", "mrm[bases=4]", "mrm[bases=8]"):
         cell = fake.add(method, 0, {1: 0.5, 2: 0.5})
-        cell["entry"] = {"style": {"colour": "#D55E00", "marker": "D", "line": "solid"}}
-    markers = _markers(one_board(fake).rows)
-    assert len(set(markers.values())) == 4
+        colour, marker = styles[method.partition("[")[0]]
+        cell["entry"] = {"style": {"colour": colour, "marker": marker, "line": "solid"}}
+    markers = {key[0]: marker for key, marker in _markers(one_board(fake).rows).items()}
+    assert markers["bt"] == markers["lore"] == "o"
+    assert markers["mrm"] == "D"
+    assert len({markers[name] for name in markers if name.startswith("mrm")}) == 3
+    assert not {markers["mrm[bases=4]"], markers["mrm[bases=8]"]} & {"o", "D"}
+
+
+def test_markers_without_a_face_are_drawn_too(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    drawn = {}
+    for marker in ("x", "o"):
+        fake = population({"bt": 0.0}, splits=2)
+        for cell in fake.cells:
+            cell["entry"] = {"style": {"colour": "#D55E00", "marker": marker, "line": "solid"}}
+        report(fake, tmp_path)
+        picture = imread(tmp_path / "worst-k.png")[:, :700, :3]
+        orange = np.abs(picture - np.array([0xD5, 0x5E, 0x00]) / 255).max(axis=2) < 0.1
+        # In the left panel: the markers are wider than the error bars.
+        drawn[marker] = int(orange.any(axis=0).sum())
+    assert drawn["x"] > 0.6 * drawn["o"] > 20
 
 
 def test_the_entry_names_this_report() -> None:

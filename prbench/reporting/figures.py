@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Text stays text in the PDF; the file says nothing of when it was made, so that equal results give equal files.
 SETTINGS: dict[str, Any] = {"pdf.fonttype": 42, "axes.titlesize": "medium", "legend.frameon": False}
-SPARE_MARKERS = "oDs^v<>Pphd8"
+SPARE_MARKERS = "oDs^v<>PXphd8*H"
 METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
@@ -53,6 +53,9 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
                 f"{board.dataset} ({board.encoder}), mean over {board.splits} splits.{note}", x=0.01, ha="left"
             )
             part.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        # Laid out once, so that both files show the same.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         return [_save(figure, path.with_suffix(f".{kind}"), kind) for kind in ("png", "pdf")]
 
 
@@ -62,18 +65,22 @@ def _drawn(board: Board) -> list[Row]:
 
 def _markers(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     """Each row's marker: its entry's, unless a row above has the same look (variants made with `--set` do)."""
-    taken: set[str] = set()
-    markers = {}
+    looks: set[tuple[str, str]] = set()
+    markers: dict[tuple[str, str], str] = {}
+    entries = {row.style["marker"] for row in rows}
     for row in rows:
-        marker = row.style["marker"]
-        if marker in taken:
+        colour, marker = row.style["colour"], row.style["marker"]
+        if (colour, marker) in looks:
+            taken = entries | set(markers.values())
             marker = next((m for m in SPARE_MARKERS if m not in taken), marker)
-        taken.add(marker)
+        looks.add((colour, marker))
         markers[row.key] = marker
     return markers
 
 
 def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
+    from matplotlib.markers import MarkerStyle
+
     points, curve, difference = axes
     rows = _drawn(board)
     by_split = {row.key: _curves_of(board, row, curves) for row in rows}
@@ -85,15 +92,18 @@ def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
         values = 100 * by_split[row.key]
         mean = values.mean(axis=0)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(100)
+        filled = MarkerStyle(markers[row.key]).is_filled()
         look: dict[str, Any] = {
             "color": row.style["colour"],
             "marker": markers[row.key],
-            "markeredgecolor": "white",
+            # A marker without a face, such as x, is its edge.
+            "markeredgecolor": "white" if filled else row.style["colour"],
+            "markeredgewidth": 0.5 if filled else 1.4,
         }
         line = {
             **look,
             "linestyle": row.style["line"],
-            "markevery": (4 + 2 * i, 20),
+            "markevery": ((4 + 2 * i) % 20, 20),
             "linewidth": 1.4,
             "markersize": 5.5,
         }
@@ -110,7 +120,8 @@ def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
     points.grid(axis="x", visible=False)
     for edge in np.arange(len(metrics.WORST) - 1) + 0.5:
         points.axvline(edge, color="0.85", linewidth=0.8)
-    points.set(xlabel="worst share of users", ylabel="user accuracy (%)", title="Worst 10, 20 and 50%, ±1 SD")
+    title = "Worst 10, 20 and 50%" + (", ±1 SD over splits" if board.splits > 1 else "")
+    points.set(xlabel="worst k% of users (order of the table)", ylabel="user accuracy (%)", title=title)
     curve.set(xlabel="worst k% of users", ylabel="user accuracy (%)", title="Worst k%", xlim=(0, 101))
     if zero:
         title = f"Worst k%, difference from {zero.title}"
