@@ -6,23 +6,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import psutil
 import torch
-from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray
+from prbench.fullbatch import FullBatch
 from prbench.method import ParameterCount, UserStates, Watch
-from prbench.methods.linear import LinearBases, fit_weights, mix, mix_backward
+from prbench.methods.linear import LinearBases, fit_weights
 from prbench.seeds import Rng
-from prbench.training import DifferenceTable, Gather, Snapshot, StackedAdam, seen_states
+from prbench.training import Snapshot, StackedAdam, seen_states
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# Bytes of embedding differences handled between two passes: they stay in cache for the second one. Measured on
-# 2 cores of Sapphire Rapids: 19 GB/s at 32 rows x 20 splits x 4,096 fp32, 14 GB/s at 8 times as much.
-CPU_CHUNK_BYTES = 10 * 2**20
-GPU_CHUNK_BYTES = 2**30
 
 
 class LoRe(LinearBases):
@@ -82,8 +76,8 @@ class LoRe(LinearBases):
     ) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""
         recipe = methods[0]
-        batch = FullBatch(trains, scale=recipe.scale, device=device)
-        bases, weights = batch.start(rngs, recipe.bases, personal=recipe._personal)
+        batch = FullBatch(trains, bases=recipe.bases, scale=recipe.scale, device=device)
+        bases, weights = batch.start(rngs, personal=recipe._personal)
         adam = StackedAdam([bases, weights] if recipe._personal else [bases])
         last = max(max(units) for units in wanted)
         for step in range(1, last + 1):
@@ -160,79 +154,3 @@ class BT(LoRe):
     def parameter_count(self) -> ParameterCount:
         """d, whatever the number of users."""
         return ParameterCount(self.bases_matrix.numel(), 0)
-
-
-class FullBatch:
-    """All training rows of all splits, in chunks, for gradients over everything at once.
-
-    The loss of split s is Σ_u (1/n_u) Σ_{i of u} softplus(−m_i), m = scale · Δe·Vᵀ·softmax(w_u). A row's
-    gradient needs that row only, so the forward and the backward product of a chunk follow one another while the
-    chunk is in cache. Where the splits' own rows fit in a quarter of the free memory they are laid out once,
-    else each chunk is gathered from the shared table at each step.
-    """
-
-    def __init__(self, trains: Sequence[Comparisons], *, scale: float, device: str) -> None:
-        self.scale = scale
-        table = DifferenceTable.of(trains, device=device)
-        self.matrix = table.matrix
-        splits, rows = len(trains), max(len(train) for train in trains)
-        self.users_of = [len(train.users) for train in trains]
-        self.users = max(self.users_of)
-        where = np.zeros((splits, rows), dtype=np.int64)
-        owner = np.zeros((splits, rows), dtype=np.int64)
-        share = np.zeros((splits, rows))
-        for s, train in enumerate(trains):
-            n = len(train)
-            where[s, :n] = table.positions(train)
-            owner[s, :n] = np.searchsorted(train.users, train.user)
-            share[s, :n] = 1 / np.bincount(owner[s, :n])[owner[s, :n]]
-        matrix = self.matrix
-        self.where = torch.from_numpy(where).to(device)
-        self.owner = torch.from_numpy(owner).to(device)
-        self.share = torch.from_numpy(share).to(device, matrix.dtype)
-        row_bytes = matrix.shape[1] * matrix.element_size()
-        budget = GPU_CHUNK_BYTES if matrix.is_cuda else CPU_CHUNK_BYTES
-        self.chunk = max(8, budget // (row_bytes * splits))
-        self.bytes_per_step = 2 * row_bytes * int((share > 0).sum())
-        free = torch.cuda.mem_get_info()[0] if matrix.is_cuda else psutil.virtual_memory().available
-        self.gather = Gather(matrix)
-        self.rows: list[Tensor] | None = None
-        if splits * rows * row_bytes < free / 4:
-            self.rows = [Gather(matrix)(self.where[:, part]) for part in self._chunks()]
-
-    def start(self, rngs: Sequence[Rng], bases: int, *, personal: bool) -> tuple[Tensor, Tensor]:
-        """V [S, K, d] and logits [S, users, K], both from N(0, 1); logits are zero without personal weights."""
-        d, like = self.matrix.shape[1], self.matrix
-        v = torch.stack([torch.randn(bases, d, generator=rng.child("bases").torch()) for rng in rngs])
-        w = torch.zeros(len(rngs), self.users, bases)
-        if personal:
-            for own, rng, users in zip(w, rngs, self.users_of, strict=True):
-                own[:users] = torch.randn(users, bases, generator=rng.child("weights").torch())
-        return v.to(like.device, like.dtype), w.to(like.device, like.dtype)
-
-    def gradients(self, bases: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss [S] and its gradients with respect to V [S, K, d] and the logits [S, users, K]."""
-        splits, k, _ = bases.shape
-        mixed = mix(weights, "softmax")
-        by_row = mixed.gather(1, self.owner[:, :, None].expand(-1, -1, k)).transpose(1, 2).contiguous()
-        base_gradient = torch.zeros_like(bases)
-        pulls = torch.empty_like(by_row)
-        loss = bases.new_zeros(splits)
-        for number, part in enumerate(self._chunks()):
-            rows = self.rows[number] if self.rows is not None else self.gather(self.where[:, part])
-            projected = torch.bmm(bases, rows.transpose(1, 2))
-            mixing = by_row[:, :, part]
-            margin = (projected * mixing).sum(1).mul_(self.scale)
-            share = self.share[:, part]
-            loss += (softplus(-margin) * share).sum(1)
-            pull = torch.sigmoid(-margin).mul_(share).mul_(-self.scale)[:, None]
-            torch.mul(projected, pull, out=pulls[:, :, part])
-            base_gradient.baddbmm_(mixing * pull, rows)
-        weight_gradient = torch.zeros_like(weights).scatter_add_(
-            1, self.owner[:, :, None].expand(-1, -1, k), pulls.transpose(1, 2)
-        )
-        return loss, base_gradient, mix_backward(weight_gradient, mixed, "softmax")
-
-    def _chunks(self) -> Iterator[slice]:
-        total = self.where.shape[1]
-        return (slice(i, min(i + self.chunk, total)) for i in range(0, total, self.chunk))

@@ -110,7 +110,8 @@ class MAML(GradientMethod):
         draw = rng.child("network").torch()
 
         def uniform(*shape: int, fan_in: int) -> Tensor:
-            return (2 * torch.rand(*shape, generator=draw) - 1) * fan_in**-0.5
+            bound: float = fan_in**-0.5
+            return (2 * torch.rand(*shape, generator=draw) - 1) * bound
 
         return {
             "hidden": uniform(self.hidden, dim, fan_in=dim),

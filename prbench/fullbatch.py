@@ -1,0 +1,189 @@
+"""Full-batch gradients of linear methods over every training choice of every split at once.
+
+The loss of split s is Σ_u (1/n_u) Σ_{i of u} softplus(−m_i), m = scale · Δe·Vᵀ·softmax(w_u). Two ways lead to
+Δe·Vᵀ and back, and the cheaper one is taken:
+
+- by rows: the differences Δe of every split's own rows, in chunks. A row's gradient needs that row only, so the
+  forward and the backward product of a chunk follow one another while the chunk is in cache.
+- by items: e·Vᵀ of every distinct item for all splits in one matrix product, then differences of these. Where
+  few items are compared again and again, this is a hundred times less work.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import psutil
+import torch
+from torch.nn.functional import softplus
+
+from prbench.comparisons import Comparisons, IntArray
+from prbench.methods.linear import mix, mix_backward
+from prbench.seeds import Rng
+from prbench.training import DifferenceTable, Gather, PairTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Way = Literal["rows", "items"]
+
+# Bytes of differences handled between the two passes: they stay in cache for the second one. Measured on 2 cores
+# of Sapphire Rapids: 19 GB/s at 32 rows x 20 splits x 4,096 fp32, 14 GB/s at 8 times as much.
+CPU_CHUNK_BYTES = 10 * 2**20
+GPU_CHUNK_BYTES = 2**30
+# What the same machine does: bytes per second by rows, operations per second of a large fp32 product, and seconds
+# for taking and putting back one row's projections. Only their ratios matter, for choosing the way.
+ROW_BYTES_PER_SECOND = 15e9
+PRODUCT_FLOPS = 1.5e11
+SECONDS_PER_LOOKUP = 8e-8
+
+
+class FullBatch:
+    """All training rows of all splits, ready for gradients with respect to V and the users' logits."""
+
+    def __init__(
+        self, trains: Sequence[Comparisons], *, bases: int, scale: float, device: str, way: Way | None = None
+    ) -> None:
+        self.scale = scale
+        self.bases = bases
+        splits, width = len(trains), max(len(train) for train in trains)
+        self.users_of = [len(train.users) for train in trains]
+        self.users = max(self.users_of)
+        owner = np.zeros((splits, width), dtype=np.int64)
+        share = np.zeros((splits, width))
+        for s, train in enumerate(trains):
+            n = len(train)
+            owner[s, :n] = np.searchsorted(train.users, train.user)
+            share[s, :n] = 1 / np.bincount(owner[s, :n])[owner[s, :n]]
+        self.rows: Projections = make_projections(trains, bases, width, device=device, way=way)
+        like = self.rows.table
+        self.owner = torch.from_numpy(owner).to(device)
+        self.share = torch.from_numpy(share).to(device, like.dtype)
+
+    def start(self, rngs: Sequence[Rng], *, personal: bool) -> tuple[Tensor, Tensor]:
+        """V [S, K, d] and logits [S, users, K], both from N(0, 1); logits are zero without personal weights."""
+        like = self.rows.table
+        shape = (self.bases, like.shape[1])
+        v = torch.stack([torch.randn(shape, generator=rng.child("bases").torch()) for rng in rngs])
+        w = torch.zeros(len(rngs), self.users, self.bases)
+        if personal:
+            for own, rng, users in zip(w, rngs, self.users_of, strict=True):
+                own[:users] = torch.randn(users, self.bases, generator=rng.child("weights").torch())
+        return v.to(like.device, like.dtype), w.to(like.device, like.dtype)
+
+    def gradients(self, bases: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss [S] and its gradients with respect to V [S, K, d] and the logits [S, users, K]."""
+        mixed = mix(weights, "softmax")
+        owner = self.owner[:, :, None].expand(-1, -1, self.bases)
+        by_row = mixed.gather(1, owner).transpose(1, 2).contiguous()
+        base_gradient = torch.zeros_like(bases)
+        pulls = torch.empty_like(by_row)
+        loss = bases.new_zeros(len(bases))
+        for part, projected in self.rows.project(bases):
+            mixing, share = by_row[:, :, part], self.share[:, part]
+            margin = (projected * mixing).sum(1).mul_(self.scale)
+            loss += (softplus(-margin) * share).sum(1)
+            pull = torch.sigmoid(-margin).mul_(share).mul_(-self.scale)[:, None]
+            torch.mul(projected, pull, out=pulls[:, :, part])
+            self.rows.pull_back(mixing * pull, base_gradient)
+        weight_gradient = torch.zeros_like(weights).scatter_add_(1, owner, pulls.transpose(1, 2))
+        return loss, base_gradient, mix_backward(weight_gradient, mixed, "softmax")
+
+
+class Projections(ABC):
+    """One way to Δe·Vᵀ and back. `table` is the matrix it reads."""
+
+    table: Tensor
+
+    @abstractmethod
+    def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Parts of the rows and V·Δeᵀ [S, K, part] of each."""
+
+    @abstractmethod
+    def pull_back(self, gradient: Tensor, into: Tensor) -> None:
+        """Add the gradient [S, K, d] from that of the part projected last, [S, K, part], to `into`."""
+
+
+class ByRows(Projections):
+    """Differences of the splits' rows, laid out once where they fit in a quarter of the free memory."""
+
+    def __init__(self, trains: Sequence[Comparisons], width: int, *, device: str) -> None:
+        table = DifferenceTable.of(trains, device=device)
+        self.table = matrix = table.matrix
+        self.where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
+        row_bytes = matrix.shape[1] * matrix.element_size()
+        budget = GPU_CHUNK_BYTES if matrix.is_cuda else CPU_CHUNK_BYTES
+        self.chunk = max(8, budget // (row_bytes * len(trains)))
+        self.gather = Gather(matrix)
+        free = torch.cuda.mem_get_info()[0] if matrix.is_cuda else psutil.virtual_memory().available
+        self.ready: list[Tensor] | None = None
+        if self.where.numel() * row_bytes < free / 4:
+            self.ready = [Gather(matrix)(self.where[:, part]) for part in self._parts()]
+        self.current = matrix[:0]
+
+    def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """See `Projections.project`."""
+        for number, part in enumerate(self._parts()):
+            self.current = self.ready[number] if self.ready is not None else self.gather(self.where[:, part])
+            yield part, torch.bmm(bases, self.current.transpose(1, 2))
+
+    def pull_back(self, gradient: Tensor, into: Tensor) -> None:
+        """See `Projections.pull_back`."""
+        into.baddbmm_(gradient, self.current)
+
+    def _parts(self) -> Iterator[slice]:
+        total = self.where.shape[1]
+        return (slice(i, min(i + self.chunk, total)) for i in range(0, total, self.chunk))
+
+
+class ByItems(Projections):
+    """One product of all distinct items with all splits' V; rows are differences of its entries."""
+
+    def __init__(self, trains: Sequence[Comparisons], width: int, *, device: str) -> None:
+        table = PairTable.of(trains, device=device)
+        self.table = table.items
+        where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
+        first = torch.arange(len(trains), device=device)[:, None] * len(table.items)
+        self.splits, self.width = where.shape
+        self.chosen = (table.chosen[where] + first).reshape(-1)
+        self.rejected = (table.rejected[where] + first).reshape(-1)
+
+    def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """See `Projections.project`."""
+        k = bases.shape[1]
+        # [items, S·K] to [S·items, K]: what one row needs is then side by side.
+        scores = (self.table @ bases.flatten(0, 1).T).view(-1, self.splits, k).transpose(0, 1).reshape(-1, k)
+        rows = scores.index_select(0, self.chosen).sub_(scores.index_select(0, self.rejected))
+        yield slice(0, self.width), rows.view(self.splits, self.width, k).transpose(1, 2)
+
+    def pull_back(self, gradient: Tensor, into: Tensor) -> None:
+        """See `Projections.pull_back`."""
+        k = gradient.shape[1]
+        rows = gradient.transpose(1, 2).reshape(-1, k)
+        by_item = rows.new_zeros(self.splits * len(self.table), k)
+        by_item.index_add_(0, self.chosen, rows).index_add_(0, self.rejected, rows, alpha=-1)
+        across = by_item.view(self.splits, -1, k).transpose(1, 2).reshape(self.splits * k, -1)
+        into += (across @ self.table).view_as(into)
+
+
+def make_projections(
+    trains: Sequence[Comparisons], bases: int, width: int, *, device: str, way: Way | None = None
+) -> Projections:
+    """The cheaper way for these splits, or the given one."""
+    items = len(np.unique(np.concatenate([c for train in trains for c in (train.chosen, train.rejected)])))
+    splits, dim = len(trains), trains[0].items.dim
+    by_rows = 2 * sum(map(len, trains)) * dim * 4 / ROW_BYTES_PER_SECOND
+    by_items = 4 * items * dim * splits * bases / PRODUCT_FLOPS + splits * width * SECONDS_PER_LOOKUP
+    if way == "items" or (way is None and by_items < by_rows):
+        return ByItems(trains, width, device=device)
+    return ByRows(trains, width, device=device)
+
+
+def _padded(positions: Sequence[IntArray], width: int) -> IntArray:
+    out = np.zeros((len(positions), width), dtype=np.int64)
+    for row, own in zip(out, positions, strict=True):
+        row[: len(own)] = own
+    return out

@@ -1,0 +1,323 @@
+"""One user's workflow: from a person's own choices to scores of new texts for that person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from prbench import registry, results
+from prbench.comparisons import Comparisons, Context, IntArray, Items, as_context
+from prbench.encoders import OWN, build_encoder, encoder_entry_for
+from prbench.encoders.base import Encoder, TextError, require_device, resolved_device
+from prbench.errors import InputError, nearest
+from prbench.files import canonical_json, file_sha256
+from prbench.loaders.table import read_rows
+from prbench.loaders.tablefiles import records
+from prbench.method import Method, UserStates
+from prbench.methods.mrm import MRM
+from prbench.seeds import Rng
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+USER: IntArray = np.zeros(1, dtype=np.int64)
+RNG = Rng("user")
+
+
+class Pair(NamedTuple):
+    """One choice of a user: a prompt (a string or chat messages), the chosen and the rejected response."""
+
+    prompt: str | Sequence[dict[str, str]]
+    chosen: str
+    rejected: str
+
+
+@dataclass(eq=False)
+class UserModel:
+    """A fitted method with its encoder, for single users and their texts.
+
+    `origin` says where it came from: what a saved user state needs to find it again.
+    """
+
+    method: Method
+    encoder: Encoder
+    origin: dict[str, str]
+    device: str
+
+    @classmethod
+    def open(
+        cls,
+        run: Path | str,
+        method: str,
+        *,
+        dataset: str | None = None,
+        encoder: str | None = None,
+        split: int = 0,
+        device: str = "auto",
+    ) -> UserModel:
+        """The method that a run fitted, or that a released checkpoint holds.
+
+        `run` is a folder of results, where `dataset` and `encoder` choose among several and `split` is the
+        split it was fitted on; or a file: MRM's released `.pt` state dict, which needs `encoder`.
+
+        Raises InputError when there is no such fitted method, when several match, and when its embeddings
+        did not come from an encoder that can embed new texts.
+        """
+        device = resolved_device(device)
+        require_device(device)
+        run = Path(run)
+        if run.is_dir():
+            fitted, found, file = _from_results(run, method, dataset, encoder, split)
+        else:
+            fitted, found, file = _from_checkpoint(run, method, encoder)
+        if found == OWN:
+            raise InputError(
+                f"{file.parent} was fitted on embeddings that came with its data: new texts cannot be embedded",
+                hint="use a run on a data set of texts",
+            )
+        origin = {
+            "run": str(run.resolve()),
+            "method": method,
+            "dataset": dataset or "",
+            "encoder": found,
+            "split": str(split),
+            "model_sha256": file_sha256(file),
+        }
+        return cls(fitted, build_encoder(encoder_entry_for(found), device=device), origin, device)
+
+    def embed(self, texts: Sequence[tuple[Context, str]]) -> Items:
+        """Items of (context, response) texts. Raises InputError for a text that cannot be encoded."""
+        try:
+            encoded = self.encoder.encode(texts, device=self.device)
+        except TextError as error:
+            raise InputError(f"text {error.row + 1} cannot be encoded: {error.why}") from error
+        reward = None if encoded.reward is None else encoded.reward.cpu()
+        length = torch.tensor([len(response) for _, response in texts])
+        return Items(encoded.embedding.float().cpu(), reward, self.encoder.head(), length)
+
+    def adapt(self, pairs: Sequence[Pair]) -> UserStates:
+        """The user's state from the user's own choices; without any, the method's cold start."""
+        if not pairs:
+            return self.method.adapt_unseen(_no_comparisons(self.encoder.dim), users=USER, rng=RNG)
+        texts: dict[tuple[Context, str], int] = {}
+        chosen, rejected = (
+            [texts.setdefault((as_context(pair.prompt), getattr(pair, side)), len(texts)) for pair in pairs]
+            for side in ("chosen", "rejected")
+        )
+        n = np.arange(len(pairs), dtype=np.int64)
+        support = Comparisons(
+            items=self.embed(list(texts)),
+            user=np.zeros_like(n),
+            chosen=np.array(chosen, dtype=np.int64),
+            rejected=np.array(rejected, dtype=np.int64),
+            group=n,
+            row=n,
+        )
+        return self.method.adapt_unseen(support, users=USER, rng=RNG)
+
+    def score(self, state: UserStates, prompt: str | Sequence[dict[str, str]], responses: Sequence[str]) -> Tensor:
+        """Scores [n] of responses to one prompt, for the user of `state`. Higher is preferred."""
+        return self.score_texts(state, [(as_context(prompt), response) for response in responses])
+
+    def score_texts(self, state: UserStates, texts: Sequence[tuple[Context, str]]) -> Tensor:
+        """Scores [n] of (context, response) texts, for the user of `state`."""
+        items = self.embed(texts)
+        return self.method.score(state, np.zeros(len(texts), dtype=np.int64), items)
+
+
+def adapt(
+    run: Path,
+    method: str,
+    pairs: Path,
+    out: Path,
+    *,
+    dataset: str | None = None,
+    encoder: str | None = None,
+    split: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Adapt to one user's choices in a file and save the state; says what was done."""
+    model = UserModel.open(run, method, dataset=dataset, encoder=encoder, split=split, device=device)
+    choices = _read_pairs(pairs)
+    state = model.adapt(choices)
+    state.save(out, model.origin)
+    values = sum(tensor.numel() for tensor in state.tensors.values())
+    return {
+        "state": str(out),
+        "comparisons": len(choices),
+        "method": method,
+        "encoder": model.origin["encoder"],
+        "values": values,
+        "bytes of values": sum(t.numel() * t.element_size() for t in state.tensors.values()),
+    }
+
+
+def score(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, Any]]:
+    """The score of each line's response for the user of a saved state, in the order of the file."""
+    model, user = open_state(state, device=device)
+    rows = [
+        (where, _context(record, where), _text(record.get("response"), "response", where))
+        for where, record in records(texts, ("prompt", "response"), ())
+    ]
+    if not rows:
+        raise InputError(f"{texts} has no rows")
+    values = model.score_texts(user, [(context, response) for _, context, response in rows])
+    return [
+        {"row": i + 1, "score": float(value), "response": response}
+        for i, (value, (_, _, response)) in enumerate(zip(values, rows, strict=True))
+    ]
+
+
+def rank(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, Any]]:
+    """The responses to each line's prompt for the user of a saved state, best first (best of n)."""
+    model, user = open_state(state, device=device)
+    prompts = []
+    for where, record in records(texts, ("prompt", "responses"), ()):
+        responses = record.get("responses")
+        if isinstance(responses, str):
+            responses = _parsed(responses, where)
+        if not isinstance(responses, list) or not responses:
+            raise InputError(f"{where}: 'responses' must be a list of texts")
+        prompts.append((_context(record, where), [_text(r, "responses", where) for r in responses]))
+    if not prompts:
+        raise InputError(f"{texts} has no rows")
+    flat = [(context, response) for context, responses in prompts for response in responses]
+    values = iter(model.score_texts(user, flat).tolist())
+    ranked = []
+    for number, (_, responses) in enumerate(prompts, start=1):
+        scored = sorted(((next(values), response) for response in responses), key=lambda pair: -pair[0])
+        ranked += [
+            {"prompt": number, "rank": place, "score": value, "response": response}
+            for place, (value, response) in enumerate(scored, start=1)
+        ]
+    return ranked
+
+
+def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStates]:
+    """A saved user state and the fitted method it belongs to.
+
+    Raises InputError when the fitted method is gone or is no longer the one the state was made with.
+    """
+    state, origin = UserStates.load(path)
+    if "model_sha256" not in origin or len(state) != 1:
+        raise InputError(f"{path} is no user state", hint="make one with `prbench user adapt`")
+    run = Path(origin["run"])
+    if not run.exists():
+        raise InputError(
+            f"{path} belongs to a method fitted in {run}, which is gone", hint="run it again, then adapt"
+        )
+    model = UserModel.open(
+        run,
+        origin["method"],
+        dataset=origin["dataset"] or None,
+        encoder=origin["encoder"],
+        split=int(origin["split"]),
+        device=device,
+    )
+    if model.origin["model_sha256"] != origin["model_sha256"]:
+        raise InputError(
+            f"{path} was made with another fit of {origin['method']} than {run} now holds", hint="adapt again"
+        )
+    return model, state
+
+
+def _from_results(
+    run: Path, method: str, dataset: str | None, encoder: str | None, split: int
+) -> tuple[Method, str, Path]:
+    fitted = [(folder, results.read_record(folder)) for folder in results.folders(run)]
+    fitted = [(folder, record) for folder, record in fitted if record["status"] == "done"]
+    if not fitted:
+        raise InputError(f"{run} holds no fitted method", hint="make one with `prbench run`")
+    methods = sorted({record["method"] for _, record in fitted})
+    if method not in methods:
+        raise nearest(method, methods, noun=f"method in {run}:", listing="prbench run --dry-run")
+    chosen = [
+        (folder, record)
+        for folder, record in fitted
+        if record["method"] == method
+        and record["split"] == split
+        and dataset in (None, record["dataset"])
+        and encoder in (None, record["encoder"])
+    ]
+    if not chosen:
+        raise InputError(f"{run} has no split {split} of {method} with that data set and encoder")
+    if len(chosen) > 1:
+        found = ", ".join(f"{r['dataset']} with {r['encoder']} ({r['selection']})" for _, r in chosen)
+        raise InputError(f"{run} has several fits of {method}: {found}", hint="choose with --dataset and --encoder")
+    folder, record = chosen[0]
+    target = registry.resolve(record["entry"]["target"])
+    file = folder / "model.safetensors"
+    fitted_method: Method = target(**record["params"]).load(file)
+    return fitted_method, record["encoder"], file
+
+
+def _from_checkpoint(file: Path, method: str, encoder: str | None) -> tuple[Method, str, Path]:
+    """The state dict that the MRM authors' training script saves: V and w0."""
+    import pickle
+
+    if not file.is_file():
+        raise InputError(f"there is no run folder or checkpoint {file}")
+    if encoder is None:
+        raise InputError(f"{file} does not say which embeddings it was trained on", hint="add --encoder skywork-v1")
+    made = registry.make_method(registry.get("methods", method), None, {})
+    if not isinstance(made, MRM):
+        raise InputError(f"{file}: released checkpoints are MRM's, {method} is none", hint="add --method mrm")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{file} is no readable checkpoint: {str(error).splitlines()[0]}") from error
+    tensors = content if isinstance(content, dict) else {}
+    missing = [
+        name for name in ("layers.0.weight", "shared_weight") if not isinstance(tensors.get(name), torch.Tensor)
+    ]
+    if missing:
+        raise InputError(f"{file} lacks {' and '.join(missing)}, which MRM's released checkpoints have")
+    bases = int(tensors["layers.0.weight"].shape[0])
+    if tensors["shared_weight"].numel() != bases:
+        raise InputError(f"{file}: shared_weight has {tensors['shared_weight'].numel()} values for {bases} bases")
+    fitted = type(made)(**{**made.hyper_parameters, "bases": bases})
+    return fitted.restore(tensors), encoder, file
+
+
+def _read_pairs(path: Path) -> list[Pair]:
+    pairs = [
+        Pair([message._asdict() for message in row.context], row.chosen, row.rejected)
+        for row in read_rows(path, needs_user=False)
+    ]
+    if not pairs:
+        raise InputError(f"{path} has no rows", hint='each line needs "prompt", "chosen" and "rejected"')
+    return pairs
+
+
+def _context(record: dict[str, Any], where: str) -> Context:
+    prompt = record.get("prompt")
+    if not prompt or not isinstance(prompt, str | list):
+        raise InputError(f"{where}: 'prompt' must be a text or a list of messages")
+    try:
+        return as_context(prompt)
+    except InputError as error:
+        raise InputError(f"{where}: prompt: {error}") from error
+
+
+def _text(value: Any, column: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where}: {column!r} must be a text, found {canonical_json(value)[:40]}")
+    return value
+
+
+def _parsed(value: str, where: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise InputError(f"{where}: 'responses' is no JSON list: {error}") from error
+
+
+def _no_comparisons(dim: int) -> Comparisons:
+    none: IntArray = np.empty(0, dtype=np.int64)
+    return Comparisons(items=Items(torch.empty(0, dim)), user=none, chosen=none, rejected=none, group=none, row=none)
