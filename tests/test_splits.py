@@ -194,6 +194,32 @@ def test_train_share_is_rounded_down_and_neither_side_is_empty(share, train):
     split = make_split(regular(groups=10, rows=1), ProtocolEntry(test_share=share), index=0)
     assert len(split.seen_train) == train * len(split.seen)
     assert len(split.seen_test) == (10 - train) * len(split.seen)
+    blocks = make_split(
+        regular(blocks=np.tile(np.repeat(np.arange(10), 3), 12)),
+        ProtocolEntry(unit="block", test_share=share),
+        index=0,
+    )
+    assert len(blocks.seen_train) == 3 * train * len(blocks.seen)
+
+
+def test_shares_that_binary_cannot_hold_do_not_lose_a_group():
+    # 20 * (1 - 0.9) is 1.9999999999999996 in binary.
+    split = make_split(regular(groups=20, rows=1), ProtocolEntry(test_share=0.9), index=0)
+    assert len(split.seen_train) == 2 * len(split.seen)
+
+
+def test_users_are_divided_independently_and_train_is_in_drawn_order():
+    data = regular(users=12, groups=10, rows=2)
+    split = make_split(data, PAPER, index=0)
+    train = np.concatenate([split.seen_train, split.unseen_support]).reshape(12, 10)
+    drawn = (train // 2) % 10
+    assert len({tuple(groups) for groups in drawn.tolist()}) == 12
+    # A group's rows stay together, in the order of the data; the groups come in random order.
+    assert (train[:, 1::2] == train[:, ::2] + 1).all()
+    assert any(groups != sorted(groups) for groups in drawn.tolist())
+    # The first group drawn is any of the ten: over 20 splits every one comes first for some user.
+    first = [shots(data, make_split(data, PAPER, index=i), 1) // 2 % 10 for i in range(20)]
+    assert len(np.unique(np.concatenate(first))) == 10
 
 
 def test_users_with_one_group_are_dropped_and_counted():
@@ -268,7 +294,8 @@ def test_shots_nest_and_are_whole_prefixes():
         )
     for small, large in ((1, 5), (5, 10), (10, 15)):
         assert set(taken[small]) < set(taken[large])
-    assert set(taken[15]) == set(split.unseen_support)
+    assert np.array_equal(taken[15], split.unseen_support)
+    assert np.array_equal(taken[5].reshape(-1, 5), split.unseen_support.reshape(-1, 15)[:, :5])
     # 5 shots are one group of 3 and two rows of the next one.
     assert len(set(data.group[taken[5]])) == 2 * len(split.unseen)
 
