@@ -56,6 +56,11 @@ WORDS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _own_home(prbench_home: Path) -> None:
+    """Stores and hashes of weights live in PRBENCH_HOME."""
+
+
 def words(count: int) -> str:
     return " ".join(WORDS[i % len(WORDS)] for i in range(count))
 

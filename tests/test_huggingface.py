@@ -53,7 +53,7 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(autouse=True)
 def _own_home(prbench_home: Path) -> None:
-    """Hashes of weights are remembered in PRBENCH_HOME."""
+    """Stores and hashes of weights live in PRBENCH_HOME."""
 
 
 def fp32(folder: Path, **options: Any) -> HuggingFace:
