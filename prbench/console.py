@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+WIDE = 160
+
 
 def stderr() -> Console:
     """A console on stderr."""
@@ -19,10 +21,15 @@ def stderr() -> Console:
 
 
 def stdout() -> Console:
-    """A console on stdout, for tables that a person reads."""
+    """A console on stdout, for tables that a person reads; into a pipe or file they are laid out wide."""
+    import os
+
     from rich.console import Console
 
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
 
 
 @contextmanager

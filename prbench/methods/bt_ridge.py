@@ -35,7 +35,7 @@ class BTRidge(Method):
     def __init__(
         self,
         *,
-        strengths: Sequence[float] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
+        strengths: Sequence[float] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
         strength: float = 0.01,
         tolerance: float = 1e-6,
     ) -> None:
