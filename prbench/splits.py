@@ -10,7 +10,8 @@ under every limit.
 
 `published-code`: the splits of the published MRM code (utils.py, `build_prism_dataset` for `unit = "group"` and
 `build_reddit_dataset` for `unit = "mark"`), seed by seed. There a limit counts conversations under "group" and
-comparisons under "mark".
+comparisons under "mark". Users left without train or test rows are dropped under both; its filter of training
+pairs by score difference is not applied, since comparisons carry no scores.
 """
 
 from __future__ import annotations
