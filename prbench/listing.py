@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-# Wide enough that a row of a table is a line for grep.
-PIPED_WIDTH = 160
 # A table with more keys than this is counted instead of shown.
 LONG = 12
 
@@ -61,10 +58,7 @@ def show(value: Any) -> None:
     """Print a table, or anything else that rich shows."""
     from prbench.console import stdout
 
-    console = stdout()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    console.print(value)
+    stdout().print(value)
 
 
 def show_json(value: Any) -> None:
