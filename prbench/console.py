@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,9 +11,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 WIDE = 160
-
-# Wide enough that a row of a table is a line for grep.
-PIPED_WIDTH = 160
 
 
 def stderr() -> Console:
