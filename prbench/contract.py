@@ -46,8 +46,8 @@ def population(
     shared, own = draw.normal(size=dim), draw.normal(size=(users, dim)) * personal
     rows: list[tuple[int, int]] = []
     for user in range(users):
-        for group in range(int(draw.integers(groups[0], groups[1] + 1))):
-            rows += [(user, group)] * int(draw.integers(pairs[0], pairs[1] + 1))
+        for number in range(int(draw.integers(groups[0], groups[1] + 1))):
+            rows += [(user, number)] * int(draw.integers(pairs[0], pairs[1] + 1))
     columns = np.array(rows, dtype=np.int64)
     owner, group = columns[:, 0].copy(), columns[:, 1].copy()
     embedding = draw.normal(size=(2 * len(rows), dim))
@@ -93,6 +93,7 @@ class CheckReport:
 
     def table(self) -> Table:
         """One row per check."""
+        from rich.markup import escape
         from rich.table import Table
 
         ran = sum(not check.skipped for check in self.checks)
@@ -101,7 +102,7 @@ class CheckReport:
             table.add_column(column)
         for check in self.checks:
             verdict = "not applicable" if check.skipped else "ok" if check.passed else "FAILED"
-            table.add_row(check.name, verdict, "" if verdict == "ok" else check.detail)
+            table.add_row(check.name, verdict, "" if verdict == "ok" else escape(check.detail))
         return table
 
 

@@ -13,6 +13,7 @@ A cell that failed or is not supported holds cell.json with its status and reaso
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,16 @@ ALL = -1
 """The number of shots that stands for all the support there is."""
 DONE = "DONE"
 COLUMNS = ("dataset", "encoder", "method", "selection")
+STATES = ("done", "failed", "skipped")
+LONGEST_NAME = 100
+SCORES = {
+    "population": "category",
+    "user": "int32",
+    "comparison": "int64",
+    "margin": "float32",
+    "cold_margin": "float32",
+}
+"""The columns of a scores file; `load` adds `COLUMNS`, split and shots."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +58,12 @@ class Results:
 
 
 def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
-    """Where a cell with this record belongs."""
-    place = (record["dataset"], record["encoder"], record["method"])
+    """Where a cell with this record belongs.
+
+    A method's name may hold any value of `--set`; the key tells methods apart that share a folder.
+    """
+    method = re.sub(r"[^\w.=,\[\]+-]+", "_", record["method"])[:LONGEST_NAME]
+    place = (record["dataset"], record["encoder"], method)
     return runs.joinpath(*place) / f"split-{record['split']}-{record['key']}"
 
 
@@ -111,6 +126,12 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{path} has results format {found}, this prbench reads format {FORMAT}",
             hint="use another --runs folder, or the prbench that wrote it",
         )
+    lacking = [key for key in (*COLUMNS, "split", "status") if key not in record]
+    if lacking or record["status"] not in STATES:
+        raise InputError(
+            f"{path} is no record of a cell: " + (f"it lacks {', '.join(lacking)}" if lacking else "unknown status"),
+            hint=f"delete {folder} and run again",
+        )
     return record
 
 
@@ -147,7 +168,7 @@ def load(runs: Path) -> Results:
         _read_scores(path, record)
         for folder, record in found.values()
         if record["status"] == "done"
-        for path in sorted(folder.glob("scores-*.parquet"))
+        for path in [scores_file(folder, ALL), *sorted(folder.glob("scores-[0-9]*.parquet"))]
     ]
     if not cells:
         raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
@@ -158,10 +179,13 @@ def _read_scores(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
+    again = f"delete {path.parent} and run again"
     try:
         frame = pd.read_parquet(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is unreadable: {error}", hint=f"delete {path.parent} and run again") from error
+        raise InputError(f"{path} is unreadable: {error}", hint=again) from error
+    if lacking := [name for name in SCORES if name not in frame]:
+        raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
     shots = path.stem.removeprefix("scores-")
     constants = {name: record[name] for name in COLUMNS}
     return frame.assign(**constants, split=record["split"], shots=ALL if shots == "all" else int(shots))
@@ -170,10 +194,10 @@ def _read_scores(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
 def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
-    if not parts:
-        names = [*COLUMNS, "population", "split", "user", "shots", "comparison", "margin", "cold_margin"]
-        return pd.DataFrame({name: [] for name in names})
-    kinds = {name: pd.CategoricalDtype(sorted({p[name].iloc[0] for p in parts if len(p)})) for name in COLUMNS}
-    kinds["population"] = pd.CategoricalDtype(["seen", "unseen"])
-    small = [part.astype({**kinds, "split": "int32", "user": "int32", "shots": "int32"}) for part in parts]
-    return pd.concat(small, ignore_index=True)
+    kinds: dict[str, Any] = {
+        name: pd.CategoricalDtype(sorted({p[name].iloc[0] for p in parts if len(p)})) for name in COLUMNS
+    }
+    kinds |= {**SCORES, "population": pd.CategoricalDtype(["seen", "unseen"]), "split": "int32", "shots": "int32"}
+    # Without any part, the columns are still there.
+    empty = pd.DataFrame({name: [] for name in kinds})
+    return pd.concat([part[list(kinds)].astype(kinds) for part in parts or [empty]], ignore_index=True)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from prbench.comparisons import Comparisons, PreferenceData
+from prbench.comparisons import Comparisons, IntArray, PreferenceData
 from prbench.entries import ProtocolEntry, SelectionRule
+from prbench.errors import InputError
 from prbench.method import FitProblem, Method
 from prbench.seeds import Rng
 from prbench.splits import Split, hold_out
@@ -23,7 +24,10 @@ from prbench.training import user_accuracy
 def problem(
     rule: SelectionRule, data: PreferenceData, comparisons: Comparisons, split: Split, protocol: ProtocolEntry
 ) -> FitProblem:
-    """What a method is given to fit on a split under `rule`."""
+    """What a method is given to fit on a split under `rule`.
+
+    Raises InputError when nothing can be held out to choose by.
+    """
     rng = Rng(split.seed, data.name, "fit", split.index)
     train = comparisons.take(split.seen_train)
     nothing = comparisons.take(split.seen_train[:0])
@@ -31,9 +35,25 @@ def problem(
         return FitProblem(train, nothing, rng)
     if rule == "test-oracle":
         return FitProblem(train, nothing, rng, choose=oracle(comparisons, split, rng))
-    held = Rng(split.seed, data.name, "validation", split.index)
-    fit, validation = hold_out(data, split.seen_train, protocol, rng=held)
+    fit, validation = held_out(data, split, protocol)
     return FitProblem(comparisons.take(fit), comparisons.take(validation), rng)
+
+
+def held_out(data: PreferenceData, split: Split, protocol: ProtocolEntry) -> tuple[IntArray, IntArray]:
+    """The split's (fit rows, validation rows): the same for every method.
+
+    Raises InputError when no seen user has anything to hold out, rather than choosing nothing in silence.
+    """
+    rng = Rng(split.seed, data.name, "validation", split.index)
+    fit, validation = hold_out(data, split.seen_train, protocol, rng=rng)
+    if not len(validation):
+        unit = "blocks" if protocol.unit == "block" else "groups"
+        raise InputError(
+            f"{data.name}, split {split.index}: no seen user has training choices in two {unit}, so none can be held "
+            "out to choose by",
+            hint="--selection last trains every recipe to its end",
+        )
+    return fit, validation
 
 
 def oracle(comparisons: Comparisons, split: Split, rng: Rng) -> Callable[[Method], float]:

@@ -15,6 +15,7 @@ from prbench import registry, results
 from prbench.comparisons import Comparisons, Context, IntArray, Items, as_context
 from prbench.encoders import OWN, build_encoder, encoder_entry_for
 from prbench.encoders.base import Encoder, TextError, require_device, resolved_device
+from prbench.entries import EncoderEntry
 from prbench.errors import InputError, nearest
 from prbench.files import canonical_json, file_sha256
 from prbench.loaders.table import read_rows
@@ -69,27 +70,48 @@ class UserModel:
         Raises InputError when there is no such fitted method, when several match, and when its embeddings
         did not come from an encoder that can embed new texts.
         """
+        return cls._open(Path(run), method, dataset, encoder, split, None, device)
+
+    @classmethod
+    def _open(
+        cls,
+        run: Path,
+        method: str,
+        dataset: str | None,
+        encoder: str | None,
+        split: int,
+        model_sha256: str | None,
+        device: str,
+    ) -> UserModel:
+        """As `open`; `model_sha256`, where given, chooses among several fits."""
         device = resolved_device(device)
         require_device(device)
-        run = Path(run)
         if run.is_dir():
-            fitted, found, file = _from_results(run, method, dataset, encoder, split)
+            found = _from_results(run, method, dataset, encoder, split, model_sha256)
         else:
-            fitted, found, file = _from_checkpoint(run, method, encoder)
-        if found == OWN:
+            found = _from_checkpoint(run, method, encoder)
+        if found.encoder.name == OWN:
             raise InputError(
-                f"{file.parent} was fitted on embeddings that came with its data: new texts cannot be embedded",
+                f"{found.file.parent} was fitted on embeddings that came with its data: new texts cannot be embedded",
                 hint="use a run on a data set of texts",
             )
+        made = build_encoder(found.encoder, device=device)
+        if found.fingerprint is not None:
+            made.adopt(found.fingerprint)
+            _require_same_encoder(made, found)
+        _require_same_width(made, found)
         origin = {
             "run": str(run.resolve()),
             "method": method,
-            "dataset": dataset or "",
-            "encoder": found,
+            "dataset": found.dataset,
+            "encoder": found.encoder.name,
             "split": str(split),
-            "model_sha256": file_sha256(file),
+            "model_sha256": file_sha256(found.file),
         }
-        return cls(fitted, build_encoder(encoder_entry_for(found), device=device), origin, device)
+        if not run.is_dir():
+            # A name made for a folder does not lead back to the folder.
+            origin["encoder"] = str(Path(encoder or "").resolve()) if Path(encoder or "").is_dir() else str(encoder)
+        return cls(found.method, made, origin, device)
 
     def embed(self, texts: Sequence[tuple[Context, str]]) -> Items:
         """Items of (context, response) texts. Raises InputError for a text that cannot be encoded."""
@@ -97,6 +119,9 @@ class UserModel:
             encoded = self.encoder.encode(texts, device=self.device)
         except TextError as error:
             raise InputError(f"text {error.row + 1} cannot be encoded: {error.why}") from error
+        finite = torch.isfinite(encoded.embedding).all(1)
+        if not bool(finite.all()):
+            raise InputError(f"text {int((~finite).nonzero()[0]) + 1} cannot be encoded: its embedding is not finite")
         reward = None if encoded.reward is None else encoded.reward.cpu()
         length = torch.tensor([len(response) for _, response in texts])
         return Items(encoded.embedding.float().cpu(), reward, self.encoder.head(), length)
@@ -212,13 +237,14 @@ def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStat
         raise InputError(
             f"{path} belongs to a method fitted in {run}, which is gone", hint="run it again, then adapt"
         )
-    model = UserModel.open(
+    model = UserModel._open(
         run,
         origin["method"],
-        dataset=origin["dataset"] or None,
-        encoder=origin["encoder"],
-        split=int(origin["split"]),
-        device=device,
+        origin["dataset"] or None,
+        origin["encoder"],
+        int(origin["split"]),
+        origin["model_sha256"],
+        device,
     )
     if model.origin["model_sha256"] != origin["model_sha256"]:
         raise InputError(
@@ -227,9 +253,19 @@ def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStat
     return model, state
 
 
+class _Found(NamedTuple):
+    """A fitted method, the file it is in, and what its embeddings were made with and of."""
+
+    method: Method
+    file: Path
+    encoder: EncoderEntry
+    fingerprint: dict[str, Any] | None
+    dataset: str
+
+
 def _from_results(
-    run: Path, method: str, dataset: str | None, encoder: str | None, split: int
-) -> tuple[Method, str, Path]:
+    run: Path, method: str, dataset: str | None, encoder: str | None, split: int, model_sha256: str | None
+) -> _Found:
     fitted = [(folder, results.read_record(folder)) for folder in results.folders(run)]
     fitted = [(folder, record) for folder, record in fitted if record["status"] == "done"]
     if not fitted:
@@ -237,27 +273,47 @@ def _from_results(
     methods = sorted({record["method"] for _, record in fitted})
     if method not in methods:
         raise nearest(method, methods, noun=f"method in {run}:", listing="prbench run --dry-run")
+    # A run names an encoder by its entry; a folder given here has the name that the run gave it.
+    names = (None, encoder, encoder_entry_for(encoder).name if encoder and Path(encoder).is_dir() else encoder)
     chosen = [
         (folder, record)
         for folder, record in fitted
         if record["method"] == method
         and record["split"] == split
         and dataset in (None, record["dataset"])
-        and encoder in (None, record["encoder"])
+        and (encoder is None or record["encoder"] in names)
     ]
     if not chosen:
-        raise InputError(f"{run} has no split {split} of {method} with that data set and encoder")
+        raise InputError(
+            f"{run} has no split {split} of {method}"
+            + (f" on {dataset}" if dataset else "")
+            + (f" with {encoder}" if encoder else "")
+        )
+    if model_sha256:
+        same = [(f, r) for f, r in chosen if file_sha256(f / "model.safetensors") == model_sha256]
+        chosen = same or chosen[:1]
     if len(chosen) > 1:
-        found = ", ".join(f"{r['dataset']} with {r['encoder']} ({r['selection']})" for _, r in chosen)
-        raise InputError(f"{run} has several fits of {method}: {found}", hint="choose with --dataset and --encoder")
+        found = ", ".join(f"{r['dataset']} with {r['encoder']} ({r['selection']}, {f.name})" for f, r in chosen)
+        differ = {(r["dataset"], r["encoder"]) for _, r in chosen}
+        hint = (
+            "choose with --dataset and --encoder" if len(differ) == len(chosen) else "use runs folders of their own"
+        )
+        raise InputError(f"{run} has several fits of {method}: {found}", hint=hint)
     folder, record = chosen[0]
-    target = registry.resolve(record["entry"]["target"])
-    file = folder / "model.safetensors"
-    fitted_method: Method = target(**record["params"]).load(file)
-    return fitted_method, record["encoder"], file
+    try:
+        target = registry.resolve(record["entry"]["target"])
+        fitted_method: Method = target(**record["params"]).load(folder / "model.safetensors")
+        entry = EncoderEntry.model_validate(record["encoder_entry"])
+        return _Found(
+            fitted_method, folder / "model.safetensors", entry, record["encoder_fingerprint"], record["dataset"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder} cannot be read: {type(error).__name__}: {error}", hint=f"delete {folder} and run again"
+        ) from error
 
 
-def _from_checkpoint(file: Path, method: str, encoder: str | None) -> tuple[Method, str, Path]:
+def _from_checkpoint(file: Path, method: str, encoder: str | None) -> _Found:
     """The state dict that the MRM authors' training script saves: V and w0."""
     import pickle
 
@@ -278,11 +334,44 @@ def _from_checkpoint(file: Path, method: str, encoder: str | None) -> tuple[Meth
     ]
     if missing:
         raise InputError(f"{file} lacks {' and '.join(missing)}, which MRM's released checkpoints have")
+    if tensors["layers.0.weight"].dim() != 2:
+        raise InputError(f"{file}: layers.0.weight has {tensors['layers.0.weight'].dim()} dimensions, not 2")
     bases = int(tensors["layers.0.weight"].shape[0])
     if tensors["shared_weight"].numel() != bases:
         raise InputError(f"{file}: shared_weight has {tensors['shared_weight'].numel()} values for {bases} bases")
+    if more := sorted(name for name in tensors if str(name).startswith("layers.") and name != "layers.0.weight"):
+        raise InputError(f"{file} also has {', '.join(more)}: only one linear layer without a bias can be read")
     fitted = type(made)(**{**made.hyper_parameters, "bases": bases})
-    return fitted.restore(tensors), encoder, file
+    return _Found(fitted.restore(tensors), file, encoder_entry_for(encoder), None, "")
+
+
+def _require_same_encoder(encoder: Encoder, found: _Found) -> None:
+    """Today's encoder must be the one that made the embeddings the method was fitted on."""
+    assert found.fingerprint is not None
+    today = json.loads(canonical_json(encoder.fingerprint()))
+    if different := [
+        key for key in sorted({*today, *found.fingerprint}) if today.get(key) != found.fingerprint.get(key)
+    ]:
+        key = different[0]
+        raise InputError(
+            f"{found.file.parent} was fitted on embeddings of {found.encoder.name} with {key} "
+            f"{found.fingerprint.get(key)}, the encoder here has {today.get(key)}",
+            hint="run again with this encoder, or bring the other one back",
+        )
+
+
+def _require_same_width(encoder: Encoder, found: _Found) -> None:
+    """The fitted method must take the encoder's embeddings."""
+    probe = Items(torch.zeros(1, encoder.dim), torch.zeros(1) if encoder.has_reward else None)
+    try:
+        found.method.item_features(probe)
+    except InputError as error:
+        raise InputError(f"{found.file}: {error.args[0]}", hint=error.hint) from error
+    except RuntimeError as error:
+        raise InputError(
+            f"{found.file} does not take the {encoder.dim} dimensions of {found.encoder.name}",
+            hint="use the encoder the method was fitted with",
+        ) from error
 
 
 def _read_pairs(path: Path) -> list[Pair]:

@@ -1,0 +1,316 @@
+"""What a run will do: from method and data set names to cells, and how each stands in the results store."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import prbench
+from prbench import data as datasets
+from prbench import registry, results, splits
+from prbench.comparisons import Comparisons, IntArray, Items, PreferenceData
+from prbench.embedding import embed, encoder_entry_for, plan_embedding
+from prbench.encoders import OWN
+from prbench.encoders.base import require_device, resolved_device
+from prbench.entries import DatasetEntry, EncoderEntry, MethodEntry, SelectionRule
+from prbench.errors import InputError
+from prbench.files import digest
+from prbench.method import Method
+from prbench.results import ALL
+from prbench.seeds import Rng
+from prbench.selection import held_out
+from prbench.splits import Split
+from prbench.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Raised whenever a change of code changes scores, so that old results are not taken for new ones.
+PROTOCOL_VERSION = 1
+
+
+@dataclass(eq=False)
+class Cell:
+    """One split of one method on one data set: its record so far, and how it stands.
+
+    `state` is done, missing, failed or skipped; `shots` are the numbers of shots still to be scored.
+    """
+
+    record: dict[str, Any]
+    folder: Path
+    state: str
+    reason: str
+    shots: list[int]
+
+
+@dataclass(eq=False)
+class Setting:
+    """A data set with an encoder, and the splits to run on it."""
+
+    entry: DatasetEntry
+    encoder: EncoderEntry
+    data: PreferenceData
+    embedding_fingerprint: str
+    store: Path | None
+    splits: list[Split]
+    device: str
+    _comparisons: Comparisons | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the comparisons are in memory, with embeddings."""
+        return self._comparisons is not None
+
+    def comparisons(self) -> Comparisons:
+        """The comparisons with their embeddings, made at the first call."""
+        if self._comparisons is None:
+            items = embed(self.data, self.encoder, family=self.entry.family, device=self.device)
+            rows = torch.arange(len(items)) if items.identity is None else items.identity
+            floats = items.embedding if items.embedding.dtype == torch.float64 else items.embedding.float()
+            items = Items(floats, items.reward, items.head, items.length, rows)
+            self._comparisons = self.data.comparisons(items)
+        return self._comparisons
+
+    def encoder_fingerprint(self) -> dict[str, Any] | None:
+        """What made the embeddings, as their store says; None for data that come with embeddings."""
+        return None if self.store is None else EmbeddingStore.open(self.store).encoder
+
+    def forget(self) -> None:
+        """Let the embeddings go."""
+        self._comparisons = None
+
+
+@dataclass(eq=False)
+class Job:
+    """All splits of one method on one setting: they are trained together."""
+
+    name: str
+    entry: MethodEntry
+    selection: SelectionRule
+    setting: Setting
+    make: Callable[[], Method]
+    cells: list[Cell] = field(default_factory=list)
+
+    def open(self) -> list[int]:
+        """The positions of the cells that still need work."""
+        return [i for i, cell in enumerate(self.cells) if cell.state in ("missing", "failed") or cell.shots]
+
+
+@dataclass(eq=False)
+class Plan:
+    """What a run will do, cell by cell."""
+
+    jobs: list[Job]
+    out: Path
+    shots: list[int]
+    device: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for `--json`."""
+        return {
+            "out": str(self.out),
+            "device": self.device,
+            "shots": ["all" if k == ALL else k for k in self.shots],
+            "cells": [
+                {
+                    **{key: cell.record[key] for key in (*results.COLUMNS, "split", "key")},
+                    "status": cell.state,
+                    "reason": cell.reason,
+                    "folder": str(cell.folder),
+                }
+                for job in self.jobs
+                for cell in job.cells
+            ],
+        }
+
+    def table(self) -> Table:
+        """One row per method and data set: how many cells are done, missing, failed or skipped."""
+        return states_table("Plan", self.jobs)
+
+
+def plan(
+    methods: Sequence[str],
+    datasets_: Sequence[str],
+    *,
+    encoder: str | None = None,
+    splits: int | None = None,
+    seed: int = splits.DEFAULT_SEED,
+    shots: Sequence[int] = (ALL,),
+    selection: SelectionRule | None = None,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    out: Path = Path("runs"),
+) -> Plan:
+    """Resolve names to cells and find out which are done.
+
+    Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for unknown names,
+    parameters, devices, for shots that users do not have, and where nothing can be held out to choose by.
+    """
+    device = resolved_device(device)
+    require_device(device)
+    wanted = list(dict.fromkeys([ALL, *shots]))
+    settings = [_setting(name, encoder, splits, seed, device) for name in datasets_]
+    changed = registry.parse_sets(overrides)
+    if unused := sorted(set(changed) - set(methods)):
+        raise InputError(f"--set {unused[0]}: that method is not run", hint="add it to --methods")
+    jobs = []
+    for setting in settings:
+        for split in setting.splits:
+            for k in wanted:
+                if k > 0:
+                    _ = support_of(setting, split, k)
+        for name in methods:
+            entry = registry.get("methods", name)
+            jobs.append(_job(setting, entry, selection or entry.selection, changed.get(name, {}), wanted, out))
+        if any(job.setting is setting and job.selection == "validation" for job in jobs):
+            for split in setting.splits:
+                _ = held_out(setting.data, split, setting.entry.protocol)
+    return Plan(jobs, out, wanted, device)
+
+
+def support_of(setting: Setting, split: Split, k: int) -> IntArray:
+    """The unseen users' support rows at `k` shots, `ALL` for all there are."""
+    return split.unseen_support if k == ALL else splits.shots(setting.data, split, k)
+
+
+def adapt_rng(setting: Setting, split: Split) -> Rng:
+    """The stream that adaptation on a split draws from."""
+    return Rng(split.seed, setting.data.name, "fit", split.index).child("adapt")
+
+
+def _setting(name: str, encoder: str | None, count: int | None, seed: int, device: str) -> Setting:
+    entry = registry.get("datasets", name)
+    data = datasets.load(entry)
+    chosen = encoder_entry_for(OWN if data.embedded is not None and encoder is None else encoder or entry.encoder)
+    embedding = plan_embedding(data, chosen, family=entry.family, device=device)
+    drawn = [
+        splits.make_split(data, entry.protocol, index=i, seed=seed) for i in range(count or entry.protocol.splits)
+    ]
+    return Setting(entry, chosen, data, embedding.fingerprint, embedding.folder, drawn, device)
+
+
+def _job(
+    setting: Setting,
+    entry: MethodEntry,
+    selection: SelectionRule,
+    overrides: dict[str, Any],
+    shots: Sequence[int],
+    out: Path,
+) -> Job:
+    def make() -> Method:
+        return registry.make_method(entry, setting.entry, overrides)
+
+    parameters = make().hyper_parameters
+    # A parameter set by hand makes another method: it gets a name of its own and is never averaged with the entry.
+    changes = ",".join(f"{key}={value}" for key, value in sorted(overrides.items()))
+    name = f"{entry.name}[{changes}]" if changes else entry.name
+    job = Job(name, entry, selection, setting, make)
+    for split in setting.splits:
+        changes_scores = {
+            "format": results.FORMAT,
+            "protocol_version": PROTOCOL_VERSION,
+            "data": setting.data.fingerprint,
+            "embedding": setting.embedding_fingerprint,
+            "protocol": setting.entry.protocol.model_dump(exclude={"splits"}),
+            "split": split.index,
+            "seed": split.seed,
+            "target": entry.target,
+            "params": parameters,
+            "selection": selection,
+        }
+        record = {
+            "key": digest(changes_scores, length=12),
+            "dataset": setting.entry.name,
+            "encoder": setting.encoder.name,
+            "encoder_entry": setting.encoder.model_dump(),
+            "method": name,
+            "title": f"{entry.title} ({changes})" if changes else entry.title,
+            "split": split.index,
+            "seed": split.seed,
+            "selection": selection,
+            "entry": entry.model_dump(),
+            "params": parameters,
+            "data_fingerprint": setting.data.fingerprint,
+            "embedding_fingerprint": setting.embedding_fingerprint,
+            "protocol": setting.entry.protocol.model_dump(),
+            "protocol_version": PROTOCOL_VERSION,
+            "simulated": setting.entry.simulated,
+            "truth": _truth(setting.data, split),
+            "counts": _counts(split),
+            "device": _device_name(setting.device),
+            "versions": {
+                "prbench": prbench.__version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+        }
+        folder = results.cell_folder(out, record)
+        state, reason = results.status(folder)
+        left = [k for k in shots if state == "done" and not results.scores_file(folder, k).is_file()]
+        job.cells.append(Cell(record, folder, state, reason, left))
+    return job
+
+
+def _counts(split: Split) -> dict[str, int]:
+    return {
+        "seen_users": len(split.seen),
+        "unseen_users": len(split.unseen),
+        "seen_train": len(split.seen_train),
+        "seen_test": len(split.seen_test),
+        "unseen_support": len(split.unseen_support),
+        "unseen_test": len(split.unseen_test),
+        **{f"dropped_{name}": count for name, count in split.dropped.items()},
+    }
+
+
+def _truth(data: PreferenceData, split: Split) -> dict[str, dict[str, float]] | None:
+    """Mean ceiling and floor of the split's users, where they are simulated."""
+    if data.truth is None:
+        return None
+    populations = {"seen": split.seen, "unseen": split.unseen, "overall": np.concatenate([split.seen, split.unseen])}
+    bounds = {"ceiling": data.truth.ceiling, "floor": data.truth.floor}
+    return {
+        population: {name: float(values[users].mean()) for name, values in bounds.items()}
+        for population, users in populations.items()
+    }
+
+
+def _device_name(device: str) -> str:
+    return (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    )
+
+
+def states_table(title: str, jobs: Sequence[Job]) -> Table:
+    """One row per method and data set: how many cells are in which state, and why."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left")
+    for column in ("data set", "encoder", "method", "chosen by"):
+        table.add_column(column)
+    for column in ("done", "missing", "failed", "skipped"):
+        table.add_column(column, justify="right")
+    table.add_column("why")
+    for job in jobs:
+        states = Counter(cell.state for cell in job.cells)
+        shots = sum(bool(cell.shots) for cell in job.cells)
+        why = next((cell.reason for cell in job.cells if cell.reason), "")
+        row = (
+            job.setting.entry.name,
+            job.setting.encoder.name,
+            job.name,
+            job.selection,
+            *(str(states[state] or "") for state in ("done", "missing", "failed", "skipped")),
+            why or (f"{shots} cells lack some shots" if shots else ""),
+        )
+        table.add_row(*map(escape, row))
+    return table
