@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -106,15 +106,15 @@ class CheckReport:
         return table
 
 
-def check(entry: MethodEntry) -> CheckReport:
-    """Check a method entry's method against the contract of `prbench.method.Method`.
+def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> CheckReport:
+    """Check a method entry's method, with `overrides` of its parameters, against the contract of `Method`.
 
     Fits it a few times on a population of 12 users, which takes seconds. Every check is reported by name, also
     those that do not apply, with the reason.
     """
 
     def make() -> Method:
-        return registry.make_method(entry, None, {})
+        return registry.make_method(entry, None, overrides or {})
 
     report = CheckReport(entry.name)
     toy = Toy()

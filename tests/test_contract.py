@@ -1,0 +1,88 @@
+"""Every registry entry keeps the contract, and every way of breaking it is caught by the check named for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import planted_methods
+import pytest
+
+from prbench import contract, registry
+from prbench.method import Method
+
+# The network of this ablation takes 17 s at its published budget; a fifth of it still beats chance.
+SHORTER: dict[str, dict[str, Any]] = {"mrm-no-basis": {"epochs": 40}}
+
+BROKEN = {
+    "NeverUnfitted": "unfitted methods raise RuntimeError",
+    "ReturnsAnother": "fit_seen returns the method itself",
+    "LosesUsers": "every adapted user has a state",
+    "Infinite": "scores are finite",
+    "Backwards": "beats chance on planted preferences",
+    "Unseeded": "same seed, same scores",
+    "Peeks": "never touches test rows",
+    "Couples": "splits trained together equal one alone",
+    "DependsOnBatch": "scoring in batches equals scoring at once",
+    "Leaks": "adapting a user alone equals adapting it among others",
+    "FirstOnly": "order of support does not matter",
+    "NanCold": "zero shots work",
+    "Mutates": "adapting and scoring leave the method as it was",
+    "ForgetsScale": "survives saving and loading",
+    "Miscounts": "parameter_count is the number of stored values",
+}
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_every_entry_keeps_the_contract(name: str) -> None:
+    report = contract.check(registry.get("methods", name), SHORTER.get(name))
+    assert [f"{check.name}: {check.detail}" for check in report.checks if not check.passed] == []
+    assert sum(not check.skipped for check in report.checks) >= 18
+    assert len({check.name for check in report.checks}) == len(report.checks) == 20
+    assert all(check.detail for check in report.checks if check.skipped)
+
+
+def test_the_method_that_the_broken_ones_vary_is_sound() -> None:
+    report = contract.check(planted_methods.entry("Good"))
+    assert report.passed, report.checks
+    assert len(report.checks) == 20
+
+
+@pytest.mark.parametrize("target", BROKEN)
+def test_a_broken_method_is_caught(target: str) -> None:
+    report = contract.check(planted_methods.entry(target))
+    assert not report.passed
+    assert BROKEN[target] in [check.name for check in report.checks if not check.passed]
+
+
+def test_a_leak_is_also_caught_by_leaving_a_user_out() -> None:
+    report = contract.check(planted_methods.entry("Leaks"))
+    assert "other users' support changes nothing" in [c.name for c in report.checks if not c.passed]
+
+
+def test_a_declared_dependence_on_order_is_a_named_skip() -> None:
+    report = contract.check(planted_methods.entry("DeclaredFirstOnly"))
+    assert report.passed
+    assert [(c.name, c.detail) for c in report.checks if c.skipped] == [
+        ("order of support does not matter", "declared: order_matters")
+    ]
+
+
+def test_a_method_that_raises_is_reported_with_the_last_promise_it_kept() -> None:
+    report = contract.check(planted_methods.entry("Raises"))
+    assert not report.passed
+    last = report.checks[-1]
+    assert last.name == "no error after 'unfitted methods raise RuntimeError'"
+    assert last.detail == "ZeroDivisionError: planted [failure]\nin two lines"
+
+
+def test_an_unsupported_method_does_not_pass() -> None:
+    report = contract.check(planted_methods.entry("Unsupported"))
+    assert [(c.passed, c.detail) for c in report.checks] == [(False, "unsupported: 8 dimensions [are] too many")]
+
+
+def test_positional_hyper_parameters_are_refused() -> None:
+    with pytest.raises(TypeError, match="Positional: the hyper-parameter 'bases' must be keyword-only"):
+
+        class Positional(Method):
+            def __init__(self, bases: int = 2) -> None:
+                self.bases = bases
