@@ -7,7 +7,7 @@ belongs to) and its weight in that user's support and query loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from prbench.comparisons import Comparisons, FloatArray, IntArray
+from prbench.method import Watch
 from prbench.seeds import Rng
+from prbench.training import Snapshot, StackedAdam, clip_per_split, threads_for, warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,15 +190,55 @@ class EpisodeBatches:
                     target[number, s, within] = np.concatenate(values)
         where_t = torch.from_numpy(where).to(self.device)
         slot_t = torch.from_numpy(slot).to(self.device)
-        support_t, query_t = torch.from_numpy(weights).to(self.device, self.dtype)
-        number_of = torch.arange(self.slots, device=self.device)[None, :, None]
+        support_t, query_t = torch.from_numpy(weights).to(self.device, self.dtype)[:, :, :, None]
+        number_of = torch.arange(self.slots, device=self.device)[:, None]
+        slots = (slot_t[:, :, None] == number_of).to(self.dtype)
+        support, query = slots * support_t, slots * query_t
+        present = slots.amax(-1) > 0
         for t in range(updates):
-            rows = slice(0, max(1, int(widths[t].max())))
-            slots = (slot_t[t, :, None, rows] == number_of).to(self.dtype)
+            n = max(1, int(widths[t].max()))
             yield Episodes(
-                where=where_t[t, :, rows],
-                slots=slots,
-                support=slots * support_t[t, :, None, rows],
-                query=slots * query_t[t, :, None, rows],
-                present=slots.amax(-1) > 0,
+                where=where_t[t, :, :n],
+                slots=slots[t, :, :, :n],
+                support=support[t, :, :, :n],
+                query=query[t, :, :, :n],
+                present=present[t],
             )
+
+
+def train_on_episodes(
+    batches: EpisodeBatches,
+    parameters: Mapping[str, Tensor],
+    gradients: Callable[[Episodes], Sequence[Tensor]],
+    *,
+    rate: float,
+    epochs: int,
+    clip: float,
+    warmup: float,
+    wanted: Sequence[Collection[int]],
+    row_bytes: int,
+    watch: Watch | None = None,
+) -> Iterator[Snapshot]:
+    """The outer loop of meta-learning: Adam on `parameters` [S, ...] by the `gradients` of each update.
+
+    Gradients are clipped to the norm `clip` per split; the step size rises to `rate` over the `warmup` share of the
+    updates of `epochs` epochs and falls to zero along a cosine. Yields and ends as `GradientMethod.train_splits`.
+    `row_bytes` is what one comparison takes in memory.
+    """
+    per_epoch = np.array([plan.updates for plan in batches.plans])
+    trained = [max(units) for units in wanted]
+    steps = int((per_epoch * trained).max())
+    rates = rate * warmup_cosine(np.arange(steps)[:, None], per_epoch * epochs, warmup=warmup)
+    adam = StackedAdam(list(parameters.values()), separate=len(set(per_epoch.tolist())) > 1)
+    rows = sum(len(plan.owner) for plan in batches.plans) / int(per_epoch.max())
+    with threads_for(rows * row_bytes):
+        for step, episodes in enumerate(batches.updates(trained), start=1):
+            found = gradients(episodes)
+            clip_per_split(found, clip)
+            adam.step(found, rates[step - 1])
+            for split in np.flatnonzero(step % per_epoch == 0).tolist():
+                epoch = step // int(per_epoch[split])
+                if epoch in wanted[split]:
+                    yield Snapshot(split, epoch, {name: p[split].clone() for name, p in parameters.items()})
+            if watch:
+                watch(1 / steps)

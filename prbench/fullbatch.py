@@ -94,9 +94,13 @@ class FullBatch:
 
 
 class Projections(ABC):
-    """One way to Δe·Vᵀ and back. `table` is the matrix it reads."""
+    """One way to Δe·Vᵀ and back.
+
+    `table` is the matrix it reads, `bytes_per_step` what it must read of it in one step, both ways.
+    """
 
     table: Tensor
+    bytes_per_step: int
 
     @abstractmethod
     def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -115,6 +119,7 @@ class ByRows(Projections):
         self.table = matrix = table.matrix
         self.where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
         row_bytes = matrix.shape[1] * matrix.element_size()
+        self.bytes_per_step = 2 * row_bytes * sum(map(len, trains))
         budget = GPU_CHUNK_BYTES if matrix.is_cuda else CPU_CHUNK_BYTES
         self.chunk = max(8, budget // (row_bytes * len(trains)))
         self.gather = Gather(matrix)
@@ -145,6 +150,7 @@ class ByItems(Projections):
     def __init__(self, trains: Sequence[Comparisons], width: int, *, device: str) -> None:
         table = PairTable.of(trains, device=device)
         self.table = table.items
+        self.bytes_per_step = 2 * self.table.numel() * self.table.element_size()
         where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
         first = torch.arange(len(trains), device=device)[:, None] * len(table.items)
         self.splits, self.width = where.shape

@@ -240,17 +240,21 @@ def test_batches_lay_out_every_update_of_splits_of_unequal_length() -> None:
         assert sorted(found) == sorted(expected)
 
 
-def test_stacked_adam_is_torch_adam() -> None:
+@pytest.mark.parametrize("separate", [False, True])
+def test_stacked_adam_is_adam_with_a_step_size_per_split(separate: bool) -> None:
     draw = torch.Generator().manual_seed(0)
     ours = torch.randn(3, 2, 5, generator=draw, dtype=torch.float64)
-    theirs = ours.clone().requires_grad_()
-    optimiser, stacked = torch.optim.Adam([theirs], lr=0.1), StackedAdam([ours])
+    theirs = [part.clone().requires_grad_() for part in ours]
+    rates = np.array([0.1, 0.2, 0.3]) if separate else np.full(3, 0.1)
+    optimisers = [torch.optim.Adam([t], lr=rate) for t, rate in zip(theirs, rates, strict=True)]
+    stacked = StackedAdam([ours], separate=separate)
     for _ in range(20):
         gradient = torch.randn(3, 2, 5, generator=draw, dtype=torch.float64)
-        theirs.grad = gradient.clone()
-        optimiser.step()
-        stacked.step([gradient], torch.full((3,), 0.1, dtype=torch.float64))
-    torch.testing.assert_close(ours, theirs.detach(), atol=1e-12, rtol=0)
+        for own, part, optimiser in zip(theirs, gradient, optimisers, strict=True):
+            own.grad = part.clone()
+            optimiser.step()
+        stacked.step([gradient], rates)
+    torch.testing.assert_close(ours, torch.stack(theirs).detach(), atol=1e-12, rtol=0)
 
 
 def test_clipping_is_per_split() -> None:

@@ -13,7 +13,7 @@ from prbench.fullbatch import FullBatch
 from prbench.method import ParameterCount, UserStates, Watch
 from prbench.methods.linear import LinearBases, fit_weights
 from prbench.seeds import Rng
-from prbench.training import Snapshot, StackedAdam, seen_states
+from prbench.training import Snapshot, StackedAdam, seen_states, threads_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,18 +78,20 @@ class LoRe(LinearBases):
         recipe = methods[0]
         batch = FullBatch(trains, bases=recipe.bases, scale=recipe.scale, device=device)
         bases, weights = batch.start(rngs, personal=recipe._personal)
-        adam = StackedAdam([bases, weights] if recipe._personal else [bases])
+        trained = 2 if recipe._personal else 1
+        adam = StackedAdam([bases, weights][:trained])
         last = max(max(units) for units in wanted)
-        for step in range(1, last + 1):
-            _, base_gradient, weight_gradient = batch.gradients(bases, weights)
-            adam.step([base_gradient, weight_gradient][: len(adam.parameters)], recipe.rate)
-            for split, units in enumerate(wanted):
-                if step in units:
-                    users = len(trains[split].users)
-                    tensors = {"bases": bases[split].clone(), "weight": weights[split, :users].clone()}
-                    yield Snapshot(split, step, tensors)
-            if watch:
-                watch(1 / last)
+        with threads_for(batch.rows.bytes_per_step):
+            for step in range(1, last + 1):
+                _, base_gradient, weight_gradient = batch.gradients(bases, weights)
+                adam.step([base_gradient, weight_gradient][:trained], recipe.rate)
+                for split, units in enumerate(wanted):
+                    if step in units:
+                        users = len(trains[split].users)
+                        tensors = {"bases": bases[split].clone(), "weight": weights[split, :users].clone()}
+                        yield Snapshot(split, step, tensors)
+                if watch:
+                    watch(1 / last)
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """The seen users keep the weights of the joint training."""

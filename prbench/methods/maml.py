@@ -11,7 +11,7 @@ from torch.func import grad, grad_and_value, vmap
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.episodes import EpisodeBatches, EpisodePlan
+from prbench.episodes import EpisodeBatches, EpisodePlan, Episodes, train_on_episodes
 from prbench.errors import InputError
 from prbench.method import ParameterCount, UserStates, Watch, require_fitted
 from prbench.methods.mrm import robust_objective
@@ -21,9 +21,6 @@ from prbench.training import (
     GradientMethod,
     PairTable,
     Snapshot,
-    StackedAdam,
-    clip_per_split,
-    warmup_cosine,
 )
 
 if TYPE_CHECKING:
@@ -138,31 +135,33 @@ class MAML(GradientMethod):
         batches = EpisodeBatches(plans, positions, device=device, dtype=table.items.dtype)
         initial = [recipe.initial(table.items.shape[1], rng) for rng in rngs]
         shared = {name: torch.stack([net[name] for net in initial]).to(table.items) for name in initial[0]}
-        adam, gather = StackedAdam(list(shared.values())), Gather(table.items)
-        per_epoch = np.array([plan.updates for plan in plans])
-        epochs = [max(units) for units in wanted]
-        steps = int((per_epoch * epochs).max())
+        gather = Gather(table.items)
         inner = vmap(vmap(grad(user_loss), in_dims=(None, 0, 0)))
         outer = vmap(vmap(grad_and_value(user_loss)))
-        for step, episodes in enumerate(batches.updates(epochs), start=1):
+
+        def gradients(episodes: Episodes) -> list[Tensor]:
             support, support_weight = table.members(episodes.where, episodes.support)
             slopes = inner(shared, gather(support), support_weight)
             adapted = {name: shared[name][:, None] - recipe.inner_step(slopes[name]) for name in shared}
             query, query_weight = table.members(episodes.where, episodes.query)
             slopes, losses = outer(adapted, gather(query), query_weight)
-            share = robust_objective(
+            _, share = robust_objective(
                 losses, episodes.present, robust=recipe.robust, rho=recipe.rho, gamma=recipe.gamma
-            )[1]
-            gradients = [torch.einsum("sb,sb...->s...", share, slopes[name]) for name in shared]
-            clip_per_split(gradients, recipe.clip)
-            factor = warmup_cosine(np.full(len(plans), step - 1), per_epoch * recipe.epochs, warmup=recipe.warmup)
-            adam.step(gradients, torch.from_numpy(recipe.rate * factor).to(table.items))
-            for split in np.flatnonzero(step % per_epoch == 0).tolist():
-                epoch = step // int(per_epoch[split])
-                if epoch in wanted[split]:
-                    yield Snapshot(split, epoch, {name: tensor[split].clone() for name, tensor in shared.items()})
-            if watch:
-                watch(1 / steps)
+            )
+            return [torch.einsum("sb,sb...->s...", share, slopes[name]) for name in shared]
+
+        yield from train_on_episodes(
+            batches,
+            shared,
+            gradients,
+            rate=recipe.rate,
+            epochs=recipe.epochs,
+            clip=recipe.clip,
+            warmup=recipe.warmup,
+            wanted=wanted,
+            row_bytes=2 * table.items.shape[1] * table.items.element_size(),
+            watch=watch,
+        )
 
     def inner_step(self, gradient: Tensor) -> Tensor:
         """A fresh Adam's first step: rate · g/(|g| + 1e-8)."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import torch
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray
-from prbench.episodes import EpisodeBatches, EpisodePlan, Episodes
+from prbench.episodes import EpisodeBatches, EpisodePlan, Episodes, train_on_episodes
 from prbench.method import ParameterCount, Watch, require_fitted
 from prbench.methods.linear import Inner, LinearBases, Link, Reduction, fit_weights, mix, mix_backward
 from prbench.seeds import Rng
-from prbench.training import DifferenceTable, Gather, Snapshot, StackedAdam, clip_per_split, warmup_cosine
+from prbench.training import DifferenceTable, Gather, Snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,31 +130,27 @@ class MRM(LinearBases):
         batches = EpisodeBatches(plans, positions, device=device, dtype=table.matrix.dtype)
         initial = [recipe.initial(table.matrix.shape[1], rng) for rng in rngs]
         bases, start = (torch.stack(part).to(device, table.matrix.dtype) for part in zip(*initial, strict=True))
-        adam, gather = StackedAdam([bases, start]), Gather(table.matrix)
-        per_epoch = np.array([plan.updates for plan in plans])
-        epochs = [max(units) for units in wanted]
-        steps = int((per_epoch * epochs).max())
-        rates = recipe.rate * np.stack(
-            [
-                warmup_cosine(np.full(len(plans), t), per_epoch * recipe.epochs, warmup=recipe.warmup)
-                for t in range(steps)
-            ]
-        )
-        rates_t = torch.from_numpy(rates).to(device, table.matrix.dtype)
-        for step, episodes in enumerate(batches.updates(epochs), start=1):
+        gather, by_bases = Gather(table.matrix), torch.empty_like(bases)
+
+        def gradients(episodes: Episodes) -> list[Tensor]:
             rows = gather(episodes.where)
             projected = torch.bmm(bases, rows.transpose(1, 2)).mul_(recipe.input_scale)
             _, by_projection, by_start = recipe.outer_gradient(projected, start, episodes)
-            by_bases = torch.bmm(by_projection.mul_(recipe.input_scale), rows)
-            clip_per_split([by_bases, by_start], recipe.clip)
-            adam.step([by_bases, by_start], rates_t[step - 1])
-            for split in np.flatnonzero(step % per_epoch == 0).tolist():
-                epoch = step // int(per_epoch[split])
-                if epoch in wanted[split]:
-                    tensors = {"bases": bases[split].clone(), "start": start[split].clone()}
-                    yield Snapshot(split, epoch, tensors)
-            if watch:
-                watch(1 / steps)
+            torch.bmm(by_projection.mul_(recipe.input_scale), rows, out=by_bases)
+            return [by_bases, by_start]
+
+        yield from train_on_episodes(
+            batches,
+            {"bases": bases, "start": start},
+            gradients,
+            rate=recipe.rate,
+            epochs=recipe.epochs,
+            clip=recipe.clip,
+            warmup=recipe.warmup,
+            wanted=wanted,
+            row_bytes=table.matrix.shape[1] * table.matrix.element_size(),
+            watch=watch,
+        )
 
     def outer_gradient(self, projected: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
         """The objective [S] of one update and its gradients.
@@ -322,14 +318,20 @@ def robust_objective(
 
 def _quantile(values: Tensor, q: float, present: Tensor) -> tuple[Tensor, Tensor]:
     """The linearly interpolated q-quantile [S] of the present values [S, B], and its gradient [S, B]."""
-    count = present.sum(-1)
-    ordered, index = values.masked_fill(~present, torch.inf).sort(-1)
-    place = q * (count - 1).clamp_min(0)
-    low = place.floor().long()
-    high = torch.minimum(low + 1, (count - 1).clamp_min(0))
-    part = (place - low)[:, None].to(values.dtype)
-    ends = torch.stack([low, high], -1)
-    shares = torch.cat([1 - part, part], -1)
-    picked = ordered.gather(-1, ends).masked_fill((count == 0)[:, None], 0)
-    gradient = torch.zeros_like(values).scatter_add_(-1, index.gather(-1, ends), shares)
-    return (picked * shares).sum(-1), gradient * present
+    # Absent values come last in the order and weigh nothing; they must be finite for that.
+    ordered, index = values.masked_fill(~present, torch.finfo(values.dtype).max).sort(-1)
+    by_rank = _quantile_weights(values.shape[1], q).to(values)[present.sum(-1)]
+    return (ordered * by_rank).sum(-1), torch.empty_like(values).scatter_(-1, index, by_rank)
+
+
+@cache
+def _quantile_weights(most: int, q: float) -> Tensor:
+    """What each of `most` ranks weighs in the q-quantile of 0, 1, ... `most` values, [most + 1, most]."""
+    weights = torch.zeros(most + 1, most, dtype=torch.float64)
+    for count in range(1, most + 1):
+        place = q * (count - 1)
+        low = int(place)
+        weights[count, low] += 1 - (place - low)
+        if low + 1 < count:
+            weights[count, low + 1] += place - low
+    return weights

@@ -1,0 +1,221 @@
+"""Speed and memory of fitting and adapting, side by side with a plain loop of the same recipe in one run."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from prbench import data as datasets
+from prbench import registry, splits
+from prbench.benchloops import plain_loop
+from prbench.comparisons import Comparisons
+from prbench.console import progress
+from prbench.encoders.base import require_device, resolved_device
+from prbench.errors import InputError
+from prbench.fullbatch import make_projections
+from prbench.method import Method
+from prbench.methods.lore import LoRe
+from prbench.methods.maml import MAML
+from prbench.methods.mrm import MRM
+from prbench.runner import peak_memory
+from prbench.seeds import Rng
+from prbench.training import GradientMethod
+
+COPIED = 2**29
+ROUNDS = 3
+# Seconds that one round of the engine and of the loop may take; at least a few updates are always made.
+ROUND_SECONDS = 6.0
+FEWEST = 3
+ADAPTED_ALONE = 30
+
+
+def fit(method: str, shape: str, count: int, *, device: str = "auto", full: bool = False) -> dict[str, Any]:
+    """Time `method` on `count` splits of the simulated data set `shape`.
+
+    The engine trains all splits; the loop trains one, and its time is multiplied by the number of splits. They
+    take turns for `ROUNDS` rounds; medians are given. With `full` the whole recipe is trained by the engine once
+    more and its time is `fit_seconds`, else that is projected. `bandwidth_share` is the bytes that the update must
+    touch (every row's difference once forward and once backward, in the precision of training), per second,
+    as a share of what copying a large buffer moves on the same machine in the same run.
+
+    Raises InputError for unknown names, for a shape that has no embeddings of its own and for a method that is
+    not trained by gradient steps.
+    """
+    device = resolved_device(device)
+    require_device(device)
+    entry = registry.get("datasets", shape)
+    made = registry.make_method(registry.get("methods", method), entry, {})
+    if not isinstance(made, GradientMethod):
+        raise InputError(f"{method} is not trained by gradient steps", hint="time bt, lore or mrm")
+    data = datasets.load(entry)
+    if data.embedded is None:
+        raise InputError(f"{shape} comes without embeddings", hint="choose a simulated data set, such as sim-prism")
+    comparisons = data.comparisons(data.embedded)
+    drawn = [splits.make_split(data, entry.protocol, index=i) for i in range(count)]
+    trains = [comparisons.take(split.seen_train) for split in drawn]
+    rngs = [Rng(split.seed, data.name, "fit", split.index) for split in drawn]
+
+    engine_times, loop_times, bandwidths = [], [], []
+    with progress() as display:
+        bar = display.add_task(f"{method} on {shape}", total=2 * ROUNDS)
+        for _ in range(ROUNDS):
+            bandwidths.append(copy_bandwidth(device))
+            engine_times.append(_engine(made, trains, rngs, device))
+            display.advance(bar)
+            loop_times.append(_loop(made, trains[0], rngs[0], device))
+            display.advance(bar)
+    update = float(np.median([seconds for seconds, _ in engine_times]))
+    setup = float(np.median([setup for _, setup in engine_times]))
+    single = float(np.median(loop_times))
+    updates = _updates(made, trains[0], rngs[0])
+    moved = bytes_per_update(made, trains)
+    bandwidth = float(np.median(bandwidths))
+    whole = _whole(made, trains, rngs, device) if full else setup + update * updates
+    adapting = _adapting(made, comparisons.take(drawn[0].unseen_support), trains[0], rngs[0])
+    return {
+        "method": method,
+        "shape": shape,
+        "splits": count,
+        "updates_per_second": 1 / update,
+        "seconds": update,
+        "ratio_to_loop": single * count / update,
+        "loop": "one user at a time" if plain_loop(made, trains[0], rngs[0]) else "one split at a time",
+        "loop_seconds": single * count,
+        "updates": updates,
+        "setup_seconds": setup,
+        "fit_seconds": whole,
+        "fit_is": "measured" if full else "projected",
+        "bytes_per_update": moved,
+        "bandwidth_gb_per_second": bandwidth / 1e9,
+        "bandwidth_share": moved / update / bandwidth,
+        "peak_memory_mb": peak_memory(device) / 2**20,
+        **adapting,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes read and written per second by copying a buffer far larger than a core's caches, best of three."""
+    source = torch.ones(COPIED // 4, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    best = np.inf
+    for _ in range(3):
+        start = _now(device)
+        target.copy_(source)
+        best = min(best, _now(device) - start)
+    return 2 * COPIED / best
+
+
+def bytes_per_update(method: Method, trains: list[Comparisons]) -> float:
+    """The bytes that one update of all splits must touch, on average: each needed row forward and backward."""
+    dim = trains[0].items.dim
+    size = 8 if trains[0].items.embedding.dtype == torch.float64 else 4
+    rows = sum(map(len, trains))
+    if isinstance(method, LoRe):
+        return make_projections(trains, method.bases, max(map(len, trains)), device="cpu").bytes_per_step
+    if isinstance(method, MRM | MAML):
+        updates = max(-(-len(train.users) // method.users_per_update) for train in trains)
+        return 2.0 * rows * dim * size / updates * (2 if isinstance(method, MAML) else 1)
+    return float("nan")
+
+
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> tuple[float, float]:
+    """Seconds per update of all splits, and seconds before the first update has ended."""
+    start = _now(device)
+    marks: list[float] = []
+
+    def watch(share: float) -> None:
+        # Waiting for a GPU at every update would slow it down; the first updates and the last matter.
+        marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
+        if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
+            raise _EnoughError
+
+    methods = [method] * len(trains)
+    wanted = [{method.budget}] * len(trains)
+    try:
+        for _ in type(method).train_splits(methods, trains, rngs, wanted=wanted, device=device, watch=watch):
+            pass
+    except _EnoughError:
+        pass
+    end = _now(device)
+    warm = min(FEWEST, len(marks) - 1)
+    return (end - marks[warm - 1]) / (len(marks) - warm), marks[0] - start
+
+
+class _EnoughError(Exception):
+    """Enough updates were timed."""
+
+
+def _loop(method: GradientMethod, train: Comparisons, rng: Rng, device: str) -> float:
+    """Seconds per update of one split, by the plain loop where there is one."""
+    if plain_loop(method, train, rng) is None:
+        return _engine(method, [train], [rng], device)[0]
+    return _timed(_endless(lambda: plain_loop(method, train, rng)))
+
+
+def _endless(make: Callable[[], Iterator[Any] | None]) -> Iterator[Any]:
+    while (steps := make()) is not None:
+        yield from steps
+
+
+def _timed(steps: Iterator[Any]) -> float:
+    for _ in islice(steps, FEWEST):
+        pass
+    start, done = time.perf_counter(), 0
+    while done < FEWEST or time.perf_counter() - start < ROUND_SECONDS:
+        next(steps)
+        done += 1
+    return (time.perf_counter() - start) / done
+
+
+def _updates(method: GradientMethod, train: Comparisons, rng: Rng) -> int:
+    """Updates of the whole recipe."""
+    return method.budget * (method.plan(train, rng).updates if isinstance(method, MRM | MAML) else 1)
+
+
+def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> float:
+    start = _now(device)
+    with progress() as display:
+        bar = display.add_task("the whole fit", total=100)
+        for _ in type(method).train_splits(
+            [method] * len(trains),
+            trains,
+            rngs,
+            wanted=[{method.budget}] * len(trains),
+            device=device,
+            watch=lambda share: display.advance(bar, 100 * share),
+        ):
+            pass
+    return _now(device) - start
+
+
+def _adapting(method: GradientMethod, support: Comparisons, train: Comparisons, rng: Rng) -> dict[str, float]:
+    """Adapting all unseen users of a split together, against one call per user."""
+    (snapshot,) = type(method).train_splits([method], [train], [rng], wanted=[{1}], device="cpu")
+    fitted = method.fresh().accept(snapshot.tensors, train, rng)
+    users = support.users
+    start = time.perf_counter()
+    fitted.adapt_unseen(support, rng=rng)
+    together = time.perf_counter() - start
+    some = users[:ADAPTED_ALONE]
+    own = [support.of(int(user)) for user in some]
+    start = time.perf_counter()
+    for rows in own:
+        fitted.adapt_unseen(rows, rng=rng)
+    alone = (time.perf_counter() - start) / len(some) * len(users)
+    return {"adapt_seconds": together, "adapt_users": len(users), "adapt_ratio_to_loop": alone / together}
