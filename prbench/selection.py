@@ -64,7 +64,7 @@ def oracle(comparisons: Comparisons, split: Split, rng: Rng) -> Callable[[Method
     def judge(candidate: Method) -> float:
         adapted = candidate.adapt_unseen(support, users=split.unseen, rng=rng.child("adapt"))
         parts = [
-            (user_accuracy(candidate.margins(states, test), test.user), len(states))
+            (user_accuracy(candidate.margins(states, test), test.user), len(test.users))
             for states, test in ((candidate.seen_users(), seen), (adapted, unseen))
         ]
         values, weights = np.array(parts).T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items, concatenate
-from prbench.method import Method, ParameterCount, UserStates, require_fitted
+from prbench.method import FitProblem, Method, ParameterCount, UserStates, Watch, require_fitted
 from prbench.seeds import Rng
 from prbench.training import user_accuracy
 
@@ -65,6 +65,37 @@ class BTRidge(Method):
         (self._direction,) = solve(train, [strength], self.tolerance, device)
         self._users = train.users
         return self
+
+    @classmethod
+    def fit_splits(
+        cls,
+        methods: Sequence[Self],
+        problems: Sequence[FitProblem],
+        *,
+        device: str = "cpu",
+        watch: Watch | None = None,
+    ) -> None:
+        """See `Method.fit_splits`; a problem's own `choose` judges the strengths in place of validation choices."""
+        for method, problem in zip(methods, problems, strict=True):
+            if problem.choose is None:
+                method.fit_seen(problem.train, problem.validation, rng=problem.rng, device=device)
+            else:
+                method._fit_chosen(problem.train, problem.choose, device)
+            if watch:
+                watch(1 / len(methods))
+
+    def _fit_chosen(self, train: Comparisons, choose: Callable[[Method], float], device: str) -> None:
+        """Keep the strength that `choose` likes best; only the test-oracle rule comes here."""
+        strengths = sorted(self.strengths, reverse=True)
+        judged: list[tuple[float, float, Tensor]] = []
+        for strength, direction in zip(strengths, solve(train, strengths, self.tolerance, device), strict=True):
+            candidate = self.fresh().restore({"direction": direction})
+            candidate._users = train.users
+            judged.append((choose(candidate), strength, direction))
+        _, chosen, self._direction = max(judged, key=lambda one: one[0])
+        self._users = train.users
+        curve = {str(strength): value for value, strength, _ in judged}
+        self._record = {"rule": "test-oracle", "chosen": chosen, "curve": curve}
 
     def fit_record(self) -> dict[str, Any]:
         """The chosen strength and the validation accuracy of each."""

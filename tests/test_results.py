@@ -1,0 +1,251 @@
+"""The results store: what is read back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import planted_methods
+import pytest
+import torch
+
+from prbench import results
+from prbench.errors import InputError
+from prbench.method import Method
+from prbench.results import ALL
+
+
+def fitted() -> Method:
+    return planted_methods.Good(bases=2).restore({"bases": torch.ones(2, 3)})
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    plain = {"dataset": "d", "encoder": "e", "method": "m", "selection": "last", "split": 0, "key": "abc"}
+    return {**plain, **changes}
+
+
+def columns(*, unseen_only: bool = False, start: float = 1.0) -> dict[str, Any]:
+    n = 3 if unseen_only else 6
+    return {
+        "population": np.full(n, "unseen") if unseen_only else np.repeat(["seen", "unseen"], 3),
+        "user": np.arange(n, dtype=np.int32) // 2,
+        "comparison": np.arange(n, dtype=np.int64) + 2**40,
+        "margin": np.linspace(start, -1, n, dtype=np.float32),
+        "cold_margin": np.zeros(n, dtype=np.float32),
+    }
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two finished splits of one method, the first with 2 shots as well, and a failed method."""
+    out = tmp_path / "runs"
+    results.write_done(out, record(), fitted(), {ALL: columns(), 2: columns(unseen_only=True)})
+    results.write_done(out, record(split=1, key="abd"), fitted(), {ALL: columns(start=2.0)})
+    results.write_undone(out, record(method="n", key="x"), "failed", "it broke")
+    return out
+
+
+def cell(runs: Path, split: int = 0) -> Path:
+    (folder,) = (runs / "d" / "e" / "m").glob(f"split-{split}-*")
+    return folder
+
+
+def test_what_is_written_is_read_back(runs: Path) -> None:
+    found = results.load(runs)
+    scores = found.scores
+    assert len(scores) == 6 + 3 + 6
+    assert dict(scores.dtypes.astype(str)) == {
+        "dataset": "category",
+        "encoder": "category",
+        "method": "category",
+        "selection": "category",
+        "population": "category",
+        "user": "int32",
+        "comparison": "int64",
+        "margin": "float32",
+        "cold_margin": "float32",
+        "split": "int32",
+        "shots": "int32",
+    }
+    assert scores.population.cat.categories.tolist() == ["seen", "unseen"]
+    assert scores.groupby(["split", "shots"]).size().to_dict() == {(0, ALL): 6, (0, 2): 3, (1, ALL): 6}
+    first = scores[(scores.split == 0) & (scores.shots == ALL)]
+    expected = columns()
+    for name in ("user", "comparison", "margin", "cold_margin"):
+        np.testing.assert_array_equal(first[name], expected[name])
+    assert first.population.tolist() == ["seen"] * 3 + ["unseen"] * 3
+    assert scores[scores.split == 1].margin.max() == 2
+    assert {(c["method"], c["split"], c["status"]) for c in found.cells} == {
+        ("m", 0, "done"),
+        ("m", 1, "done"),
+        ("n", 0, "failed"),
+    }
+    assert next(c for c in found.cells if c["method"] == "n")["reason"] == "it broke"
+
+
+def test_a_cell_says_how_it_stands(runs: Path) -> None:
+    assert results.status(cell(runs)) == ("done", "")
+    assert results.status(runs / "d" / "e" / "n" / "split-0-x") == ("failed", "it broke")
+    assert results.status(runs / "d" / "e" / "n" / "split-7-x") == ("missing", "")
+    assert sorted(path.name for path in cell(runs).iterdir()) == [
+        "DONE",
+        "cell.json",
+        "model.safetensors",
+        "scores-2.parquet",
+        "scores-all.parquet",
+    ]
+    assert json.loads((cell(runs) / "DONE").read_text()) == {"shots": [ALL, 2]}
+    again = planted_methods.Good(bases=2).load(cell(runs) / "model.safetensors")
+    assert torch.equal(again.bases_matrix, torch.ones(2, 3))
+
+
+def test_only_undone_cells_give_empty_scores_of_the_same_columns(tmp_path: Path, runs: Path) -> None:
+    results.write_undone(tmp_path / "undone", record(), "skipped", "no reward")
+    scores = results.load(tmp_path / "undone").scores
+    assert len(scores) == 0
+    full = results.load(runs).scores
+    assert scores.columns.tolist() == full.columns.tolist()
+    assert [str(kind) for kind in scores.dtypes] == [str(kind) for kind in full.dtypes]
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "scores-all.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def replaced(path: str, content: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / path).write_text(content)
+
+    return change
+
+
+def changed(**values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "cell.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return change
+
+
+def without(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "cell.json"
+        content = json.loads(path.read_text())
+        del content[name]
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+def lost_column(folder: Path) -> None:
+    frame = pd.read_parquet(folder / "scores-2.parquet")
+    frame.drop(columns="cold_margin").to_parquet(folder / "scores-2.parquet")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "half a cell.json": (replaced("cell.json", '{"format": 1, "data'), "cell.json is unreadable: "),
+    "cell.json of something else": (replaced("cell.json", "[1, 2]"), "has results format None"),
+    "another format": (changed(format=2), "has results format 2, this prbench reads format 1"),
+    "no format": (without("format"), "has results format None"),
+    "no method": (without("method"), "is no record of a cell: it lacks method"),
+    "an unknown status": (changed(status="finished"), "is no record of a cell: unknown status"),
+    "truncated scores": (truncated, "scores-all.parquet is unreadable: "),
+    "empty scores": (replaced("scores-all.parquet", ""), "scores-all.parquet is unreadable: "),
+    "no scores": (lambda f: (f / "scores-all.parquet").unlink(), "scores-all.parquet is unreadable: "),
+    "no column": (lost_column, "scores-2.parquet lacks the column cold_margin"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_cell_is_refused_by_name(runs: Path, name: str) -> None:
+    damage, message = BROKEN[name]
+    folder = cell(runs)
+    damage(folder)
+    with pytest.raises(InputError) as caught:
+        results.load(runs)
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no results folder"):
+        results.load(tmp_path / "nowhere")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="empty holds no results"):
+        results.load(empty)
+    (empty / "a" / "b").mkdir(parents=True)
+    (empty / "a" / "b" / "cell.json").write_text("{}")
+    (empty / "notes.txt").write_text("not ours")
+    with pytest.raises(InputError, match="empty holds no results"):
+        results.load(empty)
+
+
+def test_a_corrupt_failed_cell_is_refused_by_the_planner_too(runs: Path) -> None:
+    folder = runs / "d" / "e" / "n" / "split-0-x"
+    (folder / "cell.json").write_text("{")
+    with pytest.raises(InputError, match=r"split-0-x/cell.json is unreadable"):
+        results.status(folder)
+
+
+def test_two_different_results_for_one_split_are_refused(runs: Path) -> None:
+    other = results.write_done(runs, record(key="zzz"), fitted(), {ALL: columns()})
+    with pytest.raises(InputError) as caught:
+        results.load(runs)
+    assert "two different results for split 0 of m on d: " in str(caught.value)
+    assert str(cell(runs, 1).parent) in str(caught.value)
+    shutil.rmtree(other)
+    assert len(results.load(runs).scores) == 15
+
+
+def test_another_selection_rule_is_another_result(runs: Path) -> None:
+    results.write_done(runs, record(key="zzz", selection="test-oracle"), fitted(), {ALL: columns()})
+    found = results.load(runs)
+    assert found.scores.groupby("selection", observed=True).size().to_dict() == {"last": 15, "test-oracle": 6}
+
+
+@pytest.mark.parametrize("key", ["aaa", "zzz"])
+@pytest.mark.parametrize("state", ["failed", "skipped"])
+def test_undone_cells_never_shadow_done_ones(runs: Path, key: str, state: str) -> None:
+    """Whether the undone cell's folder comes before or after the done one's."""
+    results.write_undone(runs, record(key=key), state, "another parameter")
+    found = results.load(runs)
+    assert len(found.scores) == 15
+    assert [c["status"] for c in found.cells if c["method"] == "m" and c["split"] == 0] == ["done"]
+
+
+def test_a_result_takes_the_place_of_a_failure(runs: Path) -> None:
+    folder = results.write_done(runs, record(method="n", key="x"), fitted(), {ALL: columns()})
+    assert results.status(folder) == ("done", "")
+    assert "reason" not in results.read_record(folder)
+
+
+def test_a_death_between_files_leaves_no_half_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "write_scores", dies)
+    with pytest.raises(KeyboardInterrupt):
+        results.write_done(tmp_path, record(), fitted(), {ALL: columns()})
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    # What a SIGKILL leaves: the temporary folder itself, which readers pass by.
+    left = tmp_path / "d" / "e" / "m" / ".split-0-abc.12345.tmp"
+    left.mkdir()
+    (left / "cell.json").write_text(json.dumps({**record(), "format": 1, "status": "done"}))
+    assert list(results.folders(tmp_path)) == []
+    with pytest.raises(InputError, match="holds no results"):
+        results.load(tmp_path)
+
+
+def test_nan_is_refused_in_records(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range float values"):
+        results.write_undone(tmp_path, record(seconds=float("nan")), "failed", "")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
