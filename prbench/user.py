@@ -327,7 +327,8 @@ def _from_checkpoint(file: Path, method: str, encoder: str | None) -> _Found:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{file} is no readable checkpoint: {str(error).splitlines()[0]}") from error
+        why = (str(error).splitlines() or ["it ends too early"])[0]
+        raise InputError(f"{file} is no readable checkpoint: {why}") from error
     tensors = content if isinstance(content, dict) else {}
     missing = [
         name for name in ("layers.0.weight", "shared_weight") if not isinstance(tensors.get(name), torch.Tensor)
@@ -386,7 +387,8 @@ def _read_pairs(path: Path) -> list[Pair]:
 
 def _context(record: dict[str, Any], where: str) -> Context:
     prompt = record.get("prompt")
-    if not prompt or not isinstance(prompt, str | list):
+    messages = isinstance(prompt, list) and all(isinstance(message, dict) for message in prompt)
+    if not prompt or not (isinstance(prompt, str) or messages):
         raise InputError(f"{where}: 'prompt' must be a text or a list of messages")
     try:
         return as_context(prompt)
