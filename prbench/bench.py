@@ -18,7 +18,6 @@ from prbench.comparisons import Comparisons
 from prbench.console import progress
 from prbench.encoders.base import require_device, resolved_device
 from prbench.errors import InputError
-from prbench.fullbatch import make_projections
 from prbench.method import Method
 from prbench.methods.lore import LoRe
 from prbench.methods.maml import MAML
@@ -40,9 +39,9 @@ def fit(method: str, shape: str, count: int, *, device: str = "auto", full: bool
 
     The engine trains all splits; the loop trains one, and its time is multiplied by the number of splits. They
     take turns for `ROUNDS` rounds; medians are given. With `full` the whole recipe is trained by the engine once
-    more and its time is `fit_seconds`, else that is projected. `bandwidth_share` is the bytes that the update must
-    touch (every row's difference once forward and once backward, in the precision of training), per second,
-    as a share of what copying a large buffer moves on the same machine in the same run.
+    more and its time is `fit_seconds`, else that is projected. `bandwidth_share` is `bytes_per_update` per second as
+    a share of what copying a large buffer moves (read and written) on the same machine in the same run; it can
+    exceed 1 where the engine reads a row once for several splits.
 
     Raises InputError for unknown names, for a shape that has no embeddings of its own and for a method that is
     not trained by gradient steps.
@@ -116,15 +115,20 @@ def copy_bandwidth(device: str) -> float:
 
 
 def bytes_per_update(method: Method, trains: list[Comparisons]) -> float:
-    """The bytes that one update of all splits must touch, on average: each needed row forward and backward."""
+    """The bytes of embeddings that one update of all splits is about, on average.
+
+    Every split's own rows count, forward and backward, also where the engine reads a row once for several splits;
+    NaN for a method whose updates are not known here.
+    """
     dim = trains[0].items.dim
     size = 8 if trains[0].items.embedding.dtype == torch.float64 else 4
+    row_bytes = dim * size * (2 if isinstance(method, MAML) else 1)
     rows = sum(map(len, trains))
     if isinstance(method, LoRe):
-        return make_projections(trains, method.bases, max(map(len, trains)), device="cpu").bytes_per_step
+        return 2.0 * rows * row_bytes
     if isinstance(method, MRM | MAML):
         updates = max(-(-len(train.users) // method.users_per_update) for train in trains)
-        return 2.0 * rows * dim * size / updates * (2 if isinstance(method, MAML) else 1)
+        return 2.0 * rows * row_bytes / updates
     return float("nan")
 
 

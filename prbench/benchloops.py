@@ -38,17 +38,20 @@ def plain_loop(method: Method, train: Comparisons, rng: Rng) -> Iterator[dict[st
 def mrm_loop(method: MRM, train: Comparisons, rng: Rng) -> Iterator[dict[str, Tensor]]:
     """MRM's updates: for each user of an update an inner step that autograd goes through, then the query loss.
 
-    Only the published combination of inner Adam, one step, mean losses, softmax weights and robust objective.
+    Chosen and rejected embeddings are scored apart, as the published code does. Only the published combination of inner Adam, one step, mean losses, softmax weights and robust objective.
     """
     plan = method.plan(train, rng)
-    differences = train.differences()
-    bases, start = (t.to(differences.dtype).requires_grad_() for t in method.initial(train.items.dim, rng))
+    embedding = train.items.embedding
+    pairs = [torch.from_numpy(column) for column in (train.chosen, train.rejected)]
+    bases, start = (t.to(embedding.dtype).requires_grad_() for t in method.initial(train.items.dim, rng))
     optimiser = torch.optim.Adam([bases, start], lr=method.rate)
     total = np.array([plan.updates * method.epochs])
 
     def loss(rows: Tensor, weight: Tensor) -> Tensor:
-        logits = (rows * method.input_scale) @ bases.T @ weight.softmax(-1)
-        return -logsigmoid(logits).mean()
+        chosen, rejected = (
+            (embedding[column[rows]] * method.input_scale) @ bases.T @ weight.softmax(-1) for column in pairs
+        )
+        return -logsigmoid(chosen - rejected).mean()
 
     step = 0
     for number in range(method.epochs):
@@ -59,8 +62,8 @@ def mrm_loop(method: MRM, train: Comparisons, rng: Rng) -> Iterator[dict[str, Te
                 here = np.flatnonzero((epoch.update == update) & (epoch.slot == slot))
                 if not len(here):
                     continue
-                support = differences[torch.from_numpy(epoch.order[here][epoch.support[here] > 0])]
-                query = differences[torch.from_numpy(epoch.order[here][epoch.query[here] > 0])]
+                support = torch.from_numpy(epoch.order[here][epoch.support[here] > 0])
+                query = torch.from_numpy(epoch.order[here][epoch.query[here] > 0])
                 (gradient,) = torch.autograd.grad(loss(support, start), start, create_graph=True)
                 adapted = start - method.inner_rate * gradient / (gradient.square().sqrt() + 1e-8)
                 losses.append(loss(query, adapted))

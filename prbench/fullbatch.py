@@ -1,12 +1,14 @@
 """Full-batch gradients of linear methods over every training choice of every split at once.
 
-The loss of split s is Σ_u (1/n_u) Σ_{i of u} softplus(−m_i), m = scale · Δe·Vᵀ·softmax(w_u). Two ways lead to
-Δe·Vᵀ and back, and the cheaper one is taken:
+The loss of split s is Σ_u (1/n_u) Σ_{i of u} softplus(−m_i), m = scale · Δe·Vᵀ·softmax(w_u). Three ways lead to
+Δe·Vᵀ and back, and the cheapest is taken:
 
-- by rows: the differences Δe of every split's own rows, in chunks. A row's gradient needs that row only, so the
+- rows: the differences Δe of every split's own rows, in chunks. A row's gradient needs that row only, so the
   forward and the backward product of a chunk follow one another while the chunk is in cache.
-- by items: e·Vᵀ of every distinct item for all splits in one matrix product, then differences of these. Where
-  few items are compared again and again, this is a hundred times less work.
+- differences: one matrix product of the distinct comparisons of all splits with all splits' V, of which each split
+  takes its own. It computes more than is needed, at a large product's far higher speed.
+- items: the same with the distinct items, and differences of the results. Where few items are compared again and
+  again, this is a hundred times less work.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import psutil
 import torch
 from torch.nn.functional import softplus
 
-from prbench.comparisons import Comparisons, IntArray
+from prbench.comparisons import Comparisons, IntArray, concatenate
 from prbench.methods.linear import mix, mix_backward
 from prbench.seeds import Rng
 from prbench.training import DifferenceTable, Gather, PairTable
@@ -28,7 +30,7 @@ from prbench.training import DifferenceTable, Gather, PairTable
 if TYPE_CHECKING:
     from torch import Tensor
 
-Way = Literal["rows", "items"]
+Way = Literal["rows", "differences", "items"]
 
 # Bytes of differences handled between the two passes: they stay in cache for the second one. Measured on 2 cores
 # of Sapphire Rapids: 19 GB/s at 32 rows x 20 splits x 4,096 fp32, 14 GB/s at 8 times as much.
@@ -37,16 +39,14 @@ GPU_CHUNK_BYTES = 2**30
 # What the same machine does: bytes per second by rows, operations per second of a large fp32 product, and seconds
 # for taking and putting back one row's projections. Only their ratios matter, for choosing the way.
 ROW_BYTES_PER_SECOND = 15e9
-PRODUCT_FLOPS = 1.5e11
-SECONDS_PER_LOOKUP = 8e-8
+PRODUCT_FLOPS = 1.8e11
+SECONDS_PER_LOOKUP = 1e-7
 
 
 class FullBatch:
     """All training rows of all splits, ready for gradients with respect to V and the users' logits."""
 
-    def __init__(
-        self, trains: Sequence[Comparisons], *, bases: int, scale: float, device: str, way: Way | None = None
-    ) -> None:
+    def __init__(self, trains: Sequence[Comparisons], *, bases: int, scale: float, device: str) -> None:
         self.scale = scale
         self.bases = bases
         splits, width = len(trains), max(len(train) for train in trains)
@@ -58,7 +58,7 @@ class FullBatch:
             n = len(train)
             owner[s, :n] = np.searchsorted(train.users, train.user)
             share[s, :n] = 1 / np.bincount(owner[s, :n])[owner[s, :n]]
-        self.rows: Projections = make_projections(trains, bases, width, device=device, way=way)
+        self.rows: Projections = make_projections(trains, bases, width, device=device)
         like = self.rows.table
         self.owner = torch.from_numpy(owner).to(device)
         self.share = torch.from_numpy(share).to(device, like.dtype)
@@ -144,47 +144,75 @@ class ByRows(Projections):
         return (slice(i, min(i + self.chunk, total)) for i in range(0, total, self.chunk))
 
 
-class ByItems(Projections):
-    """One product of all distinct items with all splits' V; rows are differences of its entries."""
+class ByTable(Projections):
+    """One product of a shared table with all splits' V; each split then takes the entries of its own rows.
 
-    def __init__(self, trains: Sequence[Comparisons], width: int, *, device: str) -> None:
+    The table holds distinct items, and a row is the entry `plus` less the entry `minus`; or it holds distinct
+    comparisons' differences, and `minus` is None.
+    """
+
+    def __init__(self, table: Tensor, plus: Tensor, minus: Tensor | None) -> None:
+        self.table = table
+        self.bytes_per_step = 2 * table.numel() * table.element_size()
+        self.splits, self.width = plus.shape
+        first = torch.arange(self.splits, device=table.device)[:, None] * len(table)
+        self.plus = (plus + first).reshape(-1)
+        self.minus = None if minus is None else (minus + first).reshape(-1)
+
+    @classmethod
+    def of_items(cls, trains: Sequence[Comparisons], width: int, *, device: str) -> ByTable:
+        """Over the distinct items of the splits' comparisons."""
         table = PairTable.of(trains, device=device)
-        self.table = table.items
-        self.bytes_per_step = 2 * self.table.numel() * self.table.element_size()
         where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
-        first = torch.arange(len(trains), device=device)[:, None] * len(table.items)
-        self.splits, self.width = where.shape
-        self.chosen = (table.chosen[where] + first).reshape(-1)
-        self.rejected = (table.rejected[where] + first).reshape(-1)
+        return cls(table.items, table.chosen[where], table.rejected[where])
+
+    @classmethod
+    def of_differences(cls, trains: Sequence[Comparisons], width: int, *, device: str) -> ByTable:
+        """Over the differences of the distinct comparisons of all splits."""
+        table = DifferenceTable.of(trains, device=device)
+        where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
+        return cls(table.matrix, where, None)
 
     def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """See `Projections.project`."""
         k = bases.shape[1]
-        # [items, S·K] to [S·items, K]: what one row needs is then side by side.
-        scores = (self.table @ bases.flatten(0, 1).T).view(-1, self.splits, k).transpose(0, 1).reshape(-1, k)
-        rows = scores.index_select(0, self.chosen).sub_(scores.index_select(0, self.rejected))
+        # [table, S·K] to [S·table, K]: what one row needs is then side by side.
+        entries = (self.table @ bases.flatten(0, 1).T).view(-1, self.splits, k).transpose(0, 1).reshape(-1, k)
+        rows = entries.index_select(0, self.plus)
+        if self.minus is not None:
+            rows.sub_(entries.index_select(0, self.minus))
         yield slice(0, self.width), rows.view(self.splits, self.width, k).transpose(1, 2)
 
     def pull_back(self, gradient: Tensor, into: Tensor) -> None:
         """See `Projections.pull_back`."""
         k = gradient.shape[1]
         rows = gradient.transpose(1, 2).reshape(-1, k)
-        by_item = rows.new_zeros(self.splits * len(self.table), k)
-        by_item.index_add_(0, self.chosen, rows).index_add_(0, self.rejected, rows, alpha=-1)
-        across = by_item.view(self.splits, -1, k).transpose(1, 2).reshape(self.splits * k, -1)
-        into += (across @ self.table).view_as(into)
+        by_entry = rows.new_zeros(self.splits * len(self.table), k).index_add_(0, self.plus, rows)
+        if self.minus is not None:
+            by_entry.index_add_(0, self.minus, rows, alpha=-1)
+        # The layout [table, S·K] lets the product read the table row by row.
+        across = by_entry.view(self.splits, -1, k).transpose(0, 1).reshape(-1, self.splits * k)
+        into += (across.T @ self.table).view_as(into)
 
 
 def make_projections(
     trains: Sequence[Comparisons], bases: int, width: int, *, device: str, way: Way | None = None
 ) -> Projections:
-    """The cheaper way for these splits, or the given one."""
-    items = len(np.unique(np.concatenate([c for train in trains for c in (train.chosen, train.rejected)])))
-    splits, dim = len(trains), trains[0].items.dim
-    by_rows = 2 * sum(map(len, trains)) * dim * 4 / ROW_BYTES_PER_SECOND
-    by_items = 4 * items * dim * splits * bases / PRODUCT_FLOPS + splits * width * SECONDS_PER_LOOKUP
-    if way == "items" or (way is None and by_items < by_rows):
-        return ByItems(trains, width, device=device)
+    """The cheapest way for these splits, or the given one."""
+    together = concatenate(trains)
+    row_seconds = 2 * together.items.dim * 4 / ROW_BYTES_PER_SECOND
+    per_entry = row_seconds + 4 * together.items.dim * len(trains) * bases / PRODUCT_FLOPS
+    lookups = len(trains) * width * SECONDS_PER_LOOKUP
+    seconds: dict[Way, float] = {
+        "rows": len(together) * row_seconds,
+        "differences": len(np.unique(together.row)) * per_entry + lookups,
+        "items": len(np.unique([together.chosen, together.rejected])) * per_entry + 2 * lookups,
+    }
+    taken = way or min(seconds, key=lambda name: seconds[name])
+    if taken == "items":
+        return ByTable.of_items(trains, width, device=device)
+    if taken == "differences":
+        return ByTable.of_differences(trains, width, device=device)
     return ByRows(trains, width, device=device)
 
 

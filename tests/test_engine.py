@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -146,17 +147,15 @@ def test_mrm_follows_a_plain_loop_for_50_updates(variant: str) -> None:
     torch.testing.assert_close(snapshot.tensors["start"], start, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("way", ["rows", "items"])
+@pytest.mark.parametrize("way", ["rows", "differences", "items"])
 @pytest.mark.parametrize("method", [LoRe(bases=3, divisor=2.0), BT(divisor=2.0), LoRe(bases=5)])
 def test_lore_and_bt_follow_a_plain_loop_for_50_steps(
-    method: LoRe, way: str, monkeypatch: pytest.MonkeyPatch
+    method: LoRe, way: fullbatch.Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = population(users=7, seed=4)
     # The same item in several comparisons, as chosen and as rejected.
     data = replace(data, chosen=data.chosen // 3, rejected=data.rejected // 3 + len(data) // 2)
-    monkeypatch.setattr(fullbatch, "ROW_BYTES_PER_SECOND", 1e30 if way == "rows" else 1e-30)
-    made = fullbatch.FullBatch([data], bases=1, scale=1.0, device="cpu").rows
-    assert type(made).__name__.lower() == f"by{way}"
+    monkeypatch.setattr(fullbatch, "make_projections", partial(fullbatch.make_projections, way=way))
     rng = Rng("test", 2)
     (snapshot,) = type(method).train_splits([method], [data], [rng], wanted=[{50}], device="cpu")
     bases, weights = plain_lore(method, data, rng, 50)
