@@ -201,14 +201,14 @@ def make_projections(
     """The cheapest way for these splits, or the given one."""
     together = concatenate(trains)
     row_seconds = 2 * together.items.dim * 4 / ROW_BYTES_PER_SECOND
-    per_entry = row_seconds + 4 * together.items.dim * len(trains) * bases / PRODUCT_FLOPS
+    per_entry = max(row_seconds, 4 * together.items.dim * len(trains) * bases / PRODUCT_FLOPS)
     lookups = len(trains) * width * SECONDS_PER_LOOKUP
     seconds: dict[Way, float] = {
         "rows": len(together) * row_seconds,
         "differences": len(np.unique(together.row)) * per_entry + lookups,
         "items": len(np.unique([together.chosen, together.rejected])) * per_entry + 2 * lookups,
     }
-    taken = way or min(seconds, key=lambda name: seconds[name])
+    taken: Way = min(seconds, key=seconds.__getitem__) if way is None else way
     if taken == "items":
         return ByTable.of_items(trains, width, device=device)
     if taken == "differences":
