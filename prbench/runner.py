@@ -102,7 +102,7 @@ def _run(job: Job, plan: Plan, watch: Callable[[float], None]) -> None:
 
 @contextlib.contextmanager
 def _failures(job: Job, cells: Sequence[int], plan: Plan) -> Iterator[None]:
-    """Whatever goes wrong is the failure of these `cells`, those of them that have no result by then.
+    """Whatever goes wrong is the failure of these `cells`.
 
     One method's failure must not cost the others' results; it is recorded, and retried by the next run.
     """
@@ -113,8 +113,7 @@ def _failures(job: Job, cells: Sequence[int], plan: Plan) -> Iterator[None]:
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         for cell in (job.cells[i] for i in cells):
-            if cell.state == "done" and not cell.shots:
-                continue
+            # A result that only lacks some shots stays as it is.
             if cell.state != "done":
                 record = {**cell.record, "traceback": traceback.format_exc()}
                 results.write_undone(plan.out, record, "failed", message)

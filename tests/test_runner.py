@@ -429,7 +429,10 @@ def test_a_cells_key_changes_with_what_changes_its_scores(
         keys(out, selection="validation")["good"],
         keys(out, methods="fewshots")["fewshots"],
     ]
-    protocol = (entries / "datasets" / "tiny.toml").read_text() + "seen_share = 0.4\n"
+    entry = (entries / "datasets" / "tiny.toml").read_text()
+    (entries / "datasets" / "more-splits.toml").write_text(entry.replace("splits = 3", "splits = 30"))
+    assert keys(out, dataset="more-splits")["good"] == plain
+    protocol = entry + "seen_share = 0.4\n"
     (entries / "datasets" / "other-protocol.toml").write_text(protocol)
     changed.append(keys(out, dataset="other-protocol")["good"])
     monkeypatch.setattr(planning, "PROTOCOL_VERSION", planning.PROTOCOL_VERSION + 1)
