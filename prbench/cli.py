@@ -420,10 +420,11 @@ def fit(
     method: Annotated[str, typer.Option(help="The method to time.")] = "mrm",
     shape: Annotated[str, typer.Option(help="A simulated data set.")] = "sim-prism",
     splits: Annotated[int, typer.Option(min=1, help="How many splits train together.")] = 20,
+    full: Annotated[bool, typer.Option("--full", help="Also train the whole recipe once, and time that.")] = False,
     device: OnDevice = Device.auto,
     as_json: AsJson = False,
 ) -> None:
     """Time fitting and adapting against a plain loop of the same recipe, side by side."""
     from prbench import bench, listing
 
-    listing.show_record(bench.fit(method, shape, splits, device=device.value), as_json)
+    listing.show_record(bench.fit(method, shape, splits, device=device.value, full=full), as_json)
