@@ -16,6 +16,8 @@ from prbench import registry, splits
 from prbench.benchloops import plain_loop
 from prbench.comparisons import Comparisons
 from prbench.console import progress
+from prbench.embedding import embed
+from prbench.encoders import OWN, OWN_ENTRY
 from prbench.encoders.base import require_device, resolved_device
 from prbench.errors import InputError
 from prbench.method import Method
@@ -52,10 +54,10 @@ def fit(method: str, shape: str, count: int, *, device: str = "auto", full: bool
     made = registry.make_method(registry.get("methods", method), entry, {})
     if not isinstance(made, GradientMethod):
         raise InputError(f"{method} is not trained by gradient steps", hint="time bt, lore or mrm")
-    data = datasets.load(entry)
-    if data.embedded is None:
+    if entry.encoder != OWN:
         raise InputError(f"{shape} comes without embeddings", hint="choose a simulated data set, such as sim-prism")
-    comparisons = data.comparisons(data.embedded)
+    data = datasets.load(entry)
+    comparisons = data.comparisons(embed(data, OWN_ENTRY))
     drawn = [splits.make_split(data, entry.protocol, index=i) for i in range(count)]
     trains = [comparisons.take(split.seen_train) for split in drawn]
     rngs = [Rng(split.seed, data.name, "fit", split.index) for split in drawn]

@@ -60,5 +60,7 @@ def progress() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr(), transient=True) as display:
+    console = stderr()
+    # Into a file it could only leave an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
         yield display

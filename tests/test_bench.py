@@ -1,0 +1,75 @@
+"""The loops that the engine is timed against do the engine's work, and the benchmark reports what it measured."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from prbench import bench, cli
+from prbench.benchloops import plain_loop
+from prbench.contract import population
+from prbench.errors import InputError
+from prbench.methods.lore import BT, LoRe
+from prbench.methods.maml import MAML
+from prbench.methods.mrm import MRM
+from prbench.seeds import Rng
+
+FIELDS = {
+    "method", "shape", "splits", "updates_per_second", "seconds", "ratio_to_loop", "peak_memory_mb", "bandwidth_share",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [MRM(epochs=6, rate=0.05, input_scale=0.5), LoRe(bases=3, steps=12), BT(steps=12)])
+def test_the_plain_loop_does_the_same_work_as_the_engine(method: MRM | LoRe) -> None:
+    data = population(users=9, groups=(2, 6), seed=11)
+    rng = Rng("bench")
+    updates = 6 * method.plan(data, rng).updates if isinstance(method, MRM) else 12
+    (snapshot,) = type(method).train_splits([method], [data], [rng], wanted=[{method.budget}], device="cpu")
+    steps = plain_loop(method, data, rng)
+    assert steps is not None
+    *_, last = islice(steps, updates)
+    for name, tensor in last.items():
+        torch.testing.assert_close(snapshot.tensors[name], tensor, atol=1e-8, rtol=0, msg=name)
+
+
+def test_bytes_of_an_update_by_hand() -> None:
+    data = population(users=5, dim=6, groups=(2, 2), pairs=(2, 2), seed=1, dtype=torch.float32)
+    assert len(data) == 20
+    # Two splits of 20 rows x 6 numbers x 4 bytes, forward and backward: 1,920 bytes; an epoch of 5 users is 3 updates.
+    assert bench.bytes_per_update(LoRe(), [data, data]) == 1920
+    assert bench.bytes_per_update(MRM(), [data, data]) == 640
+    assert bench.bytes_per_update(MAML(), [data, data]) == 1280
+
+
+def test_copying_takes_time() -> None:
+    assert 1e8 < bench.copy_bandwidth("cpu") < 1e13
+
+
+def test_the_command_prints_one_json_object(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(bench, "COPIED", 2**20)
+    args = ["bench", "fit", "--method", "mrm", "--shape", "simulated", "--splits", "2", "--device", "cpu", "--json"]
+    assert cli.main(args) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) >= FIELDS
+    assert (found["method"], found["shape"], found["splits"]) == ("mrm", "simulated", 2)
+    assert found["updates_per_second"] == pytest.approx(1 / found["seconds"])
+    assert found["ratio_to_loop"] == pytest.approx(found["loop_seconds"] / found["seconds"])
+    assert found["updates"] == 200 * 15
+    assert found["loop"] == "one user at a time"
+    assert np.isfinite([value for value in found.values() if isinstance(value, float)]).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "shape", "why"),
+    [("bt-ridge", "simulated", "not trained by gradient steps"), ("mrm", "convarg", "comes without embeddings")],
+)
+def test_what_cannot_be_timed_says_why(method: str, shape: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        bench.fit(method, shape, 1, device="cpu")
