@@ -155,9 +155,10 @@ class ByTable(Projections):
         self.table = table
         self.bytes_per_step = 2 * table.numel() * table.element_size()
         self.splits, self.width = plus.shape
-        first = torch.arange(self.splits, device=table.device)[:, None] * len(table)
-        self.plus = (plus + first).reshape(-1)
-        self.minus = None if minus is None else (minus + first).reshape(-1)
+        # A product [table, S·K] read as [table·S, K] has what one split needs of one entry in one row.
+        split = torch.arange(self.splits, device=table.device)[:, None]
+        self.plus = (plus * self.splits + split).reshape(-1)
+        self.minus = None if minus is None else (minus * self.splits + split).reshape(-1)
 
     @classmethod
     def of_items(cls, trains: Sequence[Comparisons], width: int, *, device: str) -> ByTable:
@@ -176,8 +177,7 @@ class ByTable(Projections):
     def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """See `Projections.project`."""
         k = bases.shape[1]
-        # [table, S·K] to [S·table, K]: what one row needs is then side by side.
-        entries = (self.table @ bases.flatten(0, 1).T).view(-1, self.splits, k).transpose(0, 1).reshape(-1, k)
+        entries = (self.table @ bases.flatten(0, 1).T).view(-1, k)
         rows = entries.index_select(0, self.plus)
         if self.minus is not None:
             rows.sub_(entries.index_select(0, self.minus))
@@ -187,12 +187,10 @@ class ByTable(Projections):
         """See `Projections.pull_back`."""
         k = gradient.shape[1]
         rows = gradient.transpose(1, 2).reshape(-1, k)
-        by_entry = rows.new_zeros(self.splits * len(self.table), k).index_add_(0, self.plus, rows)
+        by_entry = rows.new_zeros(len(self.table) * self.splits, k).index_add_(0, self.plus, rows)
         if self.minus is not None:
             by_entry.index_add_(0, self.minus, rows, alpha=-1)
-        # The layout [table, S·K] lets the product read the table row by row.
-        across = by_entry.view(self.splits, -1, k).transpose(0, 1).reshape(-1, self.splits * k)
-        into += (across.T @ self.table).view_as(into)
+        into += (by_entry.view(len(self.table), -1).T @ self.table).view_as(into)
 
 
 def make_projections(

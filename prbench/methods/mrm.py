@@ -320,12 +320,12 @@ def _quantile(values: Tensor, q: float, present: Tensor) -> tuple[Tensor, Tensor
     """The linearly interpolated q-quantile [S] of the present values [S, B], and its gradient [S, B]."""
     # Absent values come last in the order and weigh nothing; they must be finite for that.
     ordered, index = values.masked_fill(~present, torch.finfo(values.dtype).max).sort(-1)
-    by_rank = _quantile_weights(values.shape[1], q).to(values)[present.sum(-1)]
+    by_rank = _quantile_weights(values.shape[1], q, values.device, values.dtype)[present.sum(-1)]
     return (ordered * by_rank).sum(-1), torch.empty_like(values).scatter_(-1, index, by_rank)
 
 
 @cache
-def _quantile_weights(most: int, q: float) -> Tensor:
+def _quantile_weights(most: int, q: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """What each of `most` ranks weighs in the q-quantile of 0, 1, ... `most` values, [most + 1, most]."""
     weights = torch.zeros(most + 1, most, dtype=torch.float64)
     for count in range(1, most + 1):
@@ -334,4 +334,4 @@ def _quantile_weights(most: int, q: float) -> Tensor:
         weights[count, low] += 1 - (place - low)
         if low + 1 < count:
             weights[count, low + 1] += place - low
-    return weights
+    return weights.to(device, dtype)
