@@ -1,0 +1,69 @@
+"""The main job on the embedded data set: who should beat Bradley–Terry does, and nobody beats the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from prbench import cli, results
+
+METHODS = ["reference", "bt", "bt-ridge", "lore-early", "mrm", "mrm-no-meta"]
+
+
+@pytest.fixture(scope="module")
+def leaderboard(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, results.Results]:
+    folder: Path = tmp_path_factory.mktemp("end-to-end")
+    runs, out = str(folder / "runs"), str(folder / "out")
+    asked = ["--methods", ",".join(METHODS), "--dataset", "simulated", "--splits", "3", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRBENCH_HOME", str(folder / "home"))
+        assert cli.main(["run", *asked, "--out", runs]) == 0
+        assert cli.main(["report", "leaderboard", "--runs", runs, "--out", out]) == 0
+    return pd.read_csv(folder / "out" / "leaderboard.csv").set_index("method"), results.load(Path(runs))
+
+
+def test_every_method_has_a_complete_row(leaderboard: tuple[pd.DataFrame, results.Results]) -> None:
+    board, _ = leaderboard
+    assert sorted(board.index) == sorted(METHODS)
+    assert (board["n_splits"] == 3).all()
+    columns = ["seen", "unseen", "overall", "worst10", "worst20", "worst50", "flip_rate"]
+    assert board[columns].notna().all(axis=None)
+    assert (board["worst10"] <= board["worst50"]).all()
+
+
+def test_methods_that_should_beat_bt_do_and_stay_under_the_ceiling(
+    leaderboard: tuple[pd.DataFrame, results.Results],
+) -> None:
+    board, _ = leaderboard
+    overall = board["overall"]
+    for method in ("lore-early", "mrm-no-meta"):
+        # The personal part of the simulated preferences is worth 11 points; 20 splits give them 6 over BT.
+        assert overall[method] > overall["bt"] + 0.03
+        assert overall[method] > board["floor"].iloc[0]
+        assert board["flip_rate"][method] > 0.05
+    assert (overall < board["ceiling"].iloc[0]).all()
+
+
+def test_methods_without_personal_state_flip_nothing_and_stay_near_the_floor(
+    leaderboard: tuple[pd.DataFrame, results.Results],
+) -> None:
+    board, _ = leaderboard
+    for method in ("reference", "bt", "bt-ridge"):
+        assert board["flip_rate"][method] == 0
+        # The floor is the best that any score without the user can expect; three splits leave sampling noise.
+        assert board["overall"][method] < board["floor"].iloc[0] + 0.01
+    # The published inner step moves each logit by 0.005, whatever the user chose.
+    assert board["flip_rate"]["mrm"] < 0.005
+
+
+def test_every_cell_says_what_produced_it(leaderboard: tuple[pd.DataFrame, results.Results]) -> None:
+    _, found = leaderboard
+    assert len(found.cells) == 3 * len(METHODS)
+    for cell in found.cells:
+        assert cell["status"] == "done"
+        for key in ("entry", "params", "data_fingerprint", "embedding_fingerprint", "split", "seed", "versions"):
+            assert key in cell, key
+        assert cell["fit"].get("rule", cell["selection"]) == cell["selection"]
+        assert cell["counts"]["seen_users"] + cell["counts"]["unseen_users"] == 60
