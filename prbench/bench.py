@@ -19,14 +19,14 @@ from prbench.console import progress
 from prbench.embedding import embed
 from prbench.encoders import OWN, OWN_ENTRY
 from prbench.encoders.base import require_device, resolved_device
+from prbench.episodes import EpisodicMethod
 from prbench.errors import InputError
 from prbench.method import Method
 from prbench.methods.lore import LoRe
 from prbench.methods.maml import MAML
-from prbench.methods.mrm import MRM
 from prbench.runner import peak_memory
 from prbench.seeds import Rng
-from prbench.training import GradientMethod
+from prbench.training import GradientMethod, Work
 
 COPIED = 2**29
 ROUNDS = 3
@@ -128,7 +128,7 @@ def bytes_per_update(method: Method, trains: list[Comparisons]) -> float:
     rows = sum(map(len, trains))
     if isinstance(method, LoRe):
         return 2.0 * rows * row_bytes
-    if isinstance(method, MRM | MAML):
+    if isinstance(method, EpisodicMethod):
         updates = max(-(-len(train.users) // method.users_per_update) for train in trains)
         return 2.0 * rows * row_bytes / updates
     return float("nan")
@@ -151,10 +151,9 @@ def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], 
         if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
             raise _EnoughError
 
-    methods = [method] * len(trains)
-    wanted = [{method.budget}] * len(trains)
+    work = Work(trains, rngs, [{method.budget}] * len(trains), device, watch)
     try:
-        for _ in type(method).train_splits(methods, trains, rngs, wanted=wanted, device=device, watch=watch):
+        for _ in method.train_splits(work):
             pass
     except _EnoughError:
         pass
@@ -191,20 +190,16 @@ def _timed(steps: Iterator[Any]) -> float:
 
 def _updates(method: GradientMethod, train: Comparisons, rng: Rng) -> int:
     """Updates of the whole recipe."""
-    return method.budget * (method.plan(train, rng).updates if isinstance(method, MRM | MAML) else 1)
+    return method.budget * (method.plan(train, rng).updates if isinstance(method, EpisodicMethod) else 1)
 
 
 def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> float:
     start = _now(device)
     with progress() as display:
         bar = display.add_task("the whole fit", total=100)
-        for _ in type(method).train_splits(
-            [method] * len(trains),
-            trains,
-            rngs,
-            wanted=[{method.budget}] * len(trains),
-            device=device,
-            watch=lambda share: display.advance(bar, 100 * share),
+        wanted = [{method.budget}] * len(trains)
+        for _ in method.train_splits(
+            Work(trains, rngs, wanted, device, lambda share: display.advance(bar, 100 * share))
         ):
             pass
     return _now(device) - start
@@ -212,7 +207,7 @@ def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], d
 
 def _adapting(method: GradientMethod, support: Comparisons, train: Comparisons, rng: Rng) -> dict[str, float]:
     """Adapting all unseen users of a split together, against one call per user."""
-    (snapshot,) = type(method).train_splits([method], [train], [rng], wanted=[{1}], device="cpu")
+    (snapshot,) = method.train_splits(Work([train], [rng], [{1}]))
     fitted = method.fresh().accept(snapshot.tensors, train, rng)
     users = support.users
     start = time.perf_counter()

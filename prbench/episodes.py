@@ -7,7 +7,7 @@ belongs to) and its weight in that user's support and query loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,12 +15,23 @@ import numpy as np
 import torch
 
 from prbench.comparisons import Comparisons, FloatArray, IntArray
-from prbench.method import Watch
 from prbench.seeds import Rng
-from prbench.training import Snapshot, StackedAdam, clip_per_split, threads_for, warmup_cosine
+from prbench.training import (
+    DifferenceTable,
+    GradientMethod,
+    PairTable,
+    Snapshot,
+    StackedAdam,
+    Work,
+    clip_per_split,
+    threads_for,
+    warmup_cosine,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Reduction = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +65,7 @@ class EpisodePlan:
         *,
         users_per_update: int,
         query_share: float,
-        reduction: Literal["mean", "sum"],
+        reduction: Reduction,
     ) -> None:
         self.rng = rng
         self.users_per_update = users_per_update
@@ -206,39 +217,73 @@ class EpisodeBatches:
             )
 
 
-def train_on_episodes(
-    batches: EpisodeBatches,
-    parameters: Mapping[str, Tensor],
-    gradients: Callable[[Episodes], Sequence[Tensor]],
-    *,
-    rate: float,
-    epochs: int,
-    clip: float,
-    warmup: float,
-    wanted: Sequence[Collection[int]],
-    row_bytes: int,
-    watch: Watch | None = None,
-) -> Iterator[Snapshot]:
-    """The outer loop of meta-learning: Adam on `parameters` [S, ...] by the `gradients` of each update.
+class EpisodicMethod(GradientMethod):
+    """A method that meta-learns over episodes: which it draws, and the outer loop.
 
-    Gradients are clipped to the norm `clip` per split; the step size rises to `rate` over the `warmup` share of the
-    updates of `epochs` epochs and falls to zero along a cosine. Yields and ends as `GradientMethod.train_splits`.
-    `row_bytes` is what one comparison takes in memory.
+    Subclasses take the hyper-parameters below in their constructor, under these names.
+
+    epochs, rate: passes over the seen users, and the outer Adam's step size.
+    users_per_update: users that meet in an update.
+    query_share: share of a user's groups used as query.
+    reduction: "mean" or "sum" over a user's choices.
+    clip, warmup: largest norm of the outer gradient; share of updates over which the step size rises, before a
+        cosine to zero.
     """
-    per_epoch = np.array([plan.updates for plan in batches.plans])
-    trained = [max(units) for units in wanted]
-    steps = int((per_epoch * trained).max())
-    rates = rate * warmup_cosine(np.arange(steps)[:, None], per_epoch * epochs, warmup=warmup)
-    adam = StackedAdam(list(parameters.values()), separate=len(set(per_epoch.tolist())) > 1)
-    rows = sum(len(plan.owner) for plan in batches.plans) / int(per_epoch.max())
-    with threads_for(rows * row_bytes):
-        for step, episodes in enumerate(batches.updates(trained), start=1):
-            found = gradients(episodes)
-            clip_per_split(found, clip)
-            adam.step(found, rates[step - 1])
-            for split in np.flatnonzero(step % per_epoch == 0).tolist():
-                epoch = step // int(per_epoch[split])
-                if epoch in wanted[split]:
-                    yield Snapshot(split, epoch, {name: p[split].clone() for name, p in parameters.items()})
-            if watch:
-                watch(1 / steps)
+
+    epochs: int
+    rate: float
+    users_per_update: int
+    query_share: float
+    reduction: Reduction = "mean"
+    clip: float
+    warmup: float
+
+    @property
+    def budget(self) -> int:
+        """The number of epochs."""
+        return self.epochs
+
+    def plan(self, train: Comparisons, rng: Rng) -> EpisodePlan:
+        """The episodes this method draws from a split."""
+        return EpisodePlan(
+            train,
+            rng.child("episodes"),
+            users_per_update=self.users_per_update,
+            query_share=self.query_share,
+            reduction=self.reduction,
+        )
+
+    def train_on_episodes(
+        self,
+        work: Work,
+        table: DifferenceTable | PairTable,
+        parameters: Mapping[str, Tensor],
+        gradients: Callable[[Episodes], Sequence[Tensor]],
+        *,
+        row_bytes: int,
+    ) -> Iterator[Snapshot]:
+        """Adam on `parameters` [S, ...] by the `gradients` of each update; a unit is an epoch.
+
+        Gradients are clipped per split. `table` has the comparisons that episodes point to, `row_bytes` is what
+        one of them takes in memory.
+        """
+        plans = [self.plan(train, rng) for train, rng in zip(work.trains, work.rngs, strict=True)]
+        positions = [table.positions(train) for train in work.trains]
+        dtype = next(iter(parameters.values())).dtype
+        batches = EpisodeBatches(plans, positions, device=work.device, dtype=dtype)
+        per_epoch = np.array([plan.updates for plan in plans])
+        trained = [max(units) for units in work.wanted]
+        steps = int((per_epoch * trained).max())
+        rates = self.rate * warmup_cosine(np.arange(steps)[:, None], per_epoch * self.epochs, warmup=self.warmup)
+        adam = StackedAdam(list(parameters.values()), separate=len(set(per_epoch.tolist())) > 1)
+        rows = sum(len(plan.owner) for plan in plans) / int(per_epoch.max())
+        with threads_for(rows * row_bytes):
+            for step, episodes in enumerate(batches.updates(trained), start=1):
+                found = gradients(episodes)
+                clip_per_split(found, self.clip)
+                adam.step(found, rates[step - 1])
+                for split in np.flatnonzero(step % per_epoch == 0).tolist():
+                    epoch = step // int(per_epoch[split])
+                    if epoch in work.wanted[split]:
+                        yield Snapshot(split, epoch, {name: p[split].clone() for name, p in parameters.items()})
+                work.tell(1 / steps)

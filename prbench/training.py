@@ -40,6 +40,26 @@ class Snapshot(NamedTuple):
     tensors: dict[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Splits to train together.
+
+    Split i trains on `trains[i]`, draws from `rngs[i]`, and ends with the last of the units `wanted[i]`, after each
+    of which its parameters are wanted. `watch` is told the share of the longest split's work as it gets done.
+    """
+
+    trains: Sequence[Comparisons]
+    rngs: Sequence[Rng]
+    wanted: Sequence[Collection[int]]
+    device: str = "cpu"
+    watch: Watch | None = None
+
+    def tell(self, share: float) -> None:
+        """Report progress."""
+        if self.watch:
+            self.watch(share)
+
+
 class GradientMethod(Method):
     """A method trained by gradient steps through the engine.
 
@@ -56,22 +76,11 @@ class GradientMethod(Method):
     def budget(self) -> int:
         """How many epochs (or full-batch steps) the recipe trains."""
 
-    @classmethod
     @abstractmethod
-    def train_splits(
-        cls,
-        methods: Sequence[Self],
-        trains: Sequence[Comparisons],
-        rngs: Sequence[Rng],
-        *,
-        wanted: Sequence[Collection[int]],
-        device: str,
-        watch: Watch | None = None,
-    ) -> Iterator[Snapshot]:
-        """Train all splits; yield the parameters of split i after each unit in `wanted[i]`.
+    def train_splits(self, work: Work) -> Iterator[Snapshot]:
+        """Train all splits with this method's hyper-parameters; yield the wanted parameters as they are reached.
 
-        Training of a split ends with its last wanted unit. All methods have the same hyper-parameters.
-        `watch` is told the share of the longest split's work as it gets done.
+        This method itself stays as it is.
         """
 
     @abstractmethod
@@ -92,86 +101,51 @@ class GradientMethod(Method):
         device: str = "cpu",
         watch: Watch | None = None,
     ) -> None:
-        """Fit all splits together; see `Method.fit_splits`.
+        """Fit all splits together; see `Method.fit_splits`. All methods have the same hyper-parameters.
 
-        With validation data a candidate is chosen on them and training is done again on everything; with a
-        problem's own `choose` the chosen candidate itself is kept; with neither, the whole budget is trained.
+        With validation data a candidate is chosen on them and training is done again on everything; with the
+        problems' own `choose` the chosen candidate itself is kept; with neither, the whole budget is trained.
         """
         rngs = [problem.rng for problem in problems]
-        selecting = [bool(len(p.validation)) or p.choose is not None for p in problems]
-        if any(selecting) != all(selecting):
-            raise ValueError("either every split selects or none does")
-        if not selecting[0]:
-            joined = [problem.train for problem in problems]
-            final = [{method.budget} for method in methods]
-            for snapshot in cls.train_splits(methods, joined, rngs, wanted=final, device=device, watch=watch):
-                cls._keep(methods, snapshot, joined, rngs, {"rule": "last", "chosen": snapshot.unit})
-            return
-
-        half: Watch | None = None if watch is None else (lambda share: watch(share / 2))
-        best, curves, kept = cls._choose(methods, problems, device=device, watch=half)
-        refit = [i for i, problem in enumerate(problems) if problem.choose is None]
-        for i, problem in enumerate(problems):
-            if problem.choose is not None:
-                record = {"rule": "test-oracle", "chosen": best[i], "curve": curves[i]}
-                cls._keep(methods, kept[i]._replace(split=i), [p.train for p in problems], rngs, record)
-        if not refit:
-            if half:
-                half(1.0)
-            return
-        joined = [concatenate([problems[i].train, problems[i].validation]) for i in refit]
-        kept_rngs = [rngs[i] for i in refit]
-        for snapshot in cls.train_splits(
-            [methods[i] for i in refit],
-            joined,
-            kept_rngs,
-            wanted=[{best[i]} for i in refit],
-            device=device,
-            watch=half,
-        ):
-            i = refit[snapshot.split]
-            record = {
-                "rule": "validation",
-                "chosen": best[i],
-                "curve": curves[i],
-                "refitted_on": "train + validation",
-            }
-            cls._keep([methods[j] for j in refit], snapshot, joined, kept_rngs, record)
+        rules = {"test-oracle" if p.choose else "validation" if len(p.validation) else "last" for p in problems}
+        if len(rules) > 1:
+            raise ValueError(f"the splits of a method must be fitted by one rule, not {' and '.join(sorted(rules))}")
+        (rule,) = rules
+        curves: list[dict[str, float]] = [{} for _ in methods]
+        if rule == "last":
+            best, half = [method.budget for method in methods], watch
+        else:
+            half = None if watch is None else (lambda share: watch(share / 2))
+            best, curves, kept = cls._choose(methods, problems, device=device, watch=half)
+        if rule == "test-oracle":
+            trains, snapshots = [problem.train for problem in problems], iter(kept)
+            Work(trains, rngs, [], watch=half).tell(1.0)
+        else:
+            trains = [concatenate([p.train, p.validation]) for p in problems]
+            snapshots = methods[0].train_splits(Work(trains, rngs, [{unit} for unit in best], device, half))
+        for i, unit, tensors in snapshots:
+            methods[i].accept(tensors, trains[i], rngs[i])
+            methods[i]._record = {"rule": rule, "chosen": unit, **({"curve": curves[i]} if curves[i] else {})}
 
     @classmethod
     def _choose(
         cls, methods: Sequence[Self], problems: Sequence[FitProblem], *, device: str, watch: Watch | None
     ) -> tuple[list[int], list[dict[str, float]], list[Snapshot]]:
-        rngs = [problem.rng for problem in problems]
-        trains = [problem.train for problem in problems]
-        wanted = [candidates(method.budget) for method in methods]
+        """For each split the best unit, the value of every candidate, and the best one's parameters."""
+        trains, rngs = [p.train for p in problems], [p.rng for p in problems]
+        work = Work(trains, rngs, [candidates(method.budget) for method in methods], device, watch)
         curves: list[dict[str, float]] = [{} for _ in methods]
-        best: list[tuple[float, Snapshot] | None] = [None] * len(methods)
-        for snapshot in cls.train_splits(methods, trains, rngs, wanted=wanted, device=device, watch=watch):
+        kept: dict[int, Snapshot] = {}
+        for snapshot in methods[0].train_splits(work):
             i = snapshot.split
             candidate = methods[i].fresh().accept(snapshot.tensors, trains[i], rngs[i])
-            problem = problems[i]
-            value = (
-                problem.choose(candidate) if problem.choose else validation_accuracy(candidate, problem.validation)
-            )
+            choose = problems[i].choose
+            value = choose(candidate) if choose else validation_accuracy(candidate, problems[i].validation)
+            if i not in kept or value > max(curves[i].values()):
+                kept[i] = snapshot
             curves[i][str(snapshot.unit)] = value
-            held = best[i]
-            if held is None or value > held[0]:
-                best[i] = (value, snapshot)
-        found = [pair for pair in best if pair is not None]
-        return [snapshot.unit for _, snapshot in found], curves, [snapshot for _, snapshot in found]
-
-    @staticmethod
-    def _keep(
-        methods: Sequence[GradientMethod],
-        snapshot: Snapshot,
-        trains: Sequence[Comparisons],
-        rngs: Sequence[Rng],
-        record: dict[str, Any],
-    ) -> None:
-        i = snapshot.split
-        methods[i].accept(snapshot.tensors, trains[i], rngs[i])
-        methods[i]._record = record
+        snapshots = [kept[i] for i in range(len(methods))]
+        return [snapshot.unit for snapshot in snapshots], curves, snapshots
 
     def fit_record(self) -> dict[str, Any]:
         """The rule that ended the training, the chosen epoch or step, and the judged candidates."""

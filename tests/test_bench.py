@@ -17,6 +17,7 @@ from prbench.methods.lore import BT, LoRe
 from prbench.methods.maml import MAML
 from prbench.methods.mrm import MRM
 from prbench.seeds import Rng
+from prbench.training import Work
 
 FIELDS = {
     "method", "shape", "splits", "updates_per_second", "seconds", "ratio_to_loop", "peak_memory_mb", "bandwidth_share",
@@ -28,7 +29,7 @@ def test_the_plain_loop_does_the_same_work_as_the_engine(method: MRM | LoRe) -> 
     data = population(users=9, groups=(2, 6), seed=11)
     rng = Rng("bench")
     updates = 6 * method.plan(data, rng).updates if isinstance(method, MRM) else 12
-    (snapshot,) = type(method).train_splits([method], [data], [rng], wanted=[{method.budget}], device="cpu")
+    (snapshot,) = method.train_splits(Work([data], [rng], [{method.budget}]))
     steps = plain_loop(method, data, rng)
     assert steps is not None
     *_, last = islice(steps, updates)

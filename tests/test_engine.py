@@ -19,7 +19,7 @@ from prbench.method import FitProblem
 from prbench.methods.lore import BT, LoRe
 from prbench.methods.mrm import MRM
 from prbench.seeds import Rng
-from prbench.training import StackedAdam, candidates, clip_per_split, warmup_cosine
+from prbench.training import StackedAdam, Work, candidates, clip_per_split, warmup_cosine
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -138,7 +138,7 @@ def test_mrm_follows_a_plain_loop_for_50_updates(variant: str) -> None:
     rng = Rng("test", 1)
     per_epoch = method.plan(data, rng).updates
     epochs = -(-50 // per_epoch)
-    (snapshot,) = MRM.train_splits([method], [data], [rng], wanted=[{epochs}], device="cpu")
+    (snapshot,) = method.train_splits(Work([data], [rng], [{epochs}]))
     bases, start = plain_mrm(method, data, rng, epochs * per_epoch)
     assert epochs * per_epoch >= 50
     # The outer steps are large enough that the comparison is not between two copies of the initial values.
@@ -157,7 +157,7 @@ def test_lore_and_bt_follow_a_plain_loop_for_50_steps(
     data = replace(data, chosen=data.chosen // 3, rejected=data.rejected // 3 + len(data) // 2)
     monkeypatch.setattr(fullbatch, "make_projections", partial(fullbatch.make_projections, way=way))
     rng = Rng("test", 2)
-    (snapshot,) = type(method).train_splits([method], [data], [rng], wanted=[{50}], device="cpu")
+    (snapshot,) = method.train_splits(Work([data], [rng], [{50}]))
     bases, weights = plain_lore(method, data, rng, 50)
     torch.testing.assert_close(snapshot.tensors["bases"], bases, atol=1e-6, rtol=0)
     torch.testing.assert_close(snapshot.tensors["weight"], weights, atol=1e-6, rtol=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -10,10 +10,10 @@ import torch
 
 from prbench.comparisons import Comparisons, IntArray
 from prbench.fullbatch import FullBatch
-from prbench.method import ParameterCount, UserStates, Watch
+from prbench.method import ParameterCount, UserStates
 from prbench.methods.linear import LinearBases, fit_weights
 from prbench.seeds import Rng
-from prbench.training import Snapshot, StackedAdam, seen_states, threads_for
+from prbench.training import Snapshot, StackedAdam, Work, seen_states, threads_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,35 +63,23 @@ class LoRe(LinearBases):
     def _personal(self) -> bool:
         return True
 
-    @classmethod
-    def train_splits(
-        cls,
-        methods: Sequence[Self],
-        trains: Sequence[Comparisons],
-        rngs: Sequence[Rng],
-        *,
-        wanted: Sequence[Collection[int]],
-        device: str,
-        watch: Watch | None = None,
-    ) -> Iterator[Snapshot]:
+    def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""
-        recipe = methods[0]
-        batch = FullBatch(trains, bases=recipe.bases, scale=recipe.scale, device=device)
-        bases, weights = batch.start(rngs, personal=recipe._personal)
-        trained = 2 if recipe._personal else 1
+        batch = FullBatch(work.trains, bases=self.bases, scale=self.scale, device=work.device)
+        bases, weights = batch.start(work.rngs, personal=self._personal)
+        trained = 2 if self._personal else 1
         adam = StackedAdam([bases, weights][:trained])
-        last = max(max(units) for units in wanted)
+        last = max(max(units) for units in work.wanted)
         with threads_for(batch.rows.bytes_per_step):
             for step in range(1, last + 1):
                 _, base_gradient, weight_gradient = batch.gradients(bases, weights)
-                adam.step([base_gradient, weight_gradient][:trained], recipe.rate)
-                for split, units in enumerate(wanted):
+                adam.step([base_gradient, weight_gradient][:trained], self.rate)
+                for split, units in enumerate(work.wanted):
                     if step in units:
-                        users = len(trains[split].users)
+                        users = len(work.trains[split].users)
                         tensors = {"bases": bases[split].clone(), "weight": weights[split, :users].clone()}
                         yield Snapshot(split, step, tensors)
-                if watch:
-                    watch(1 / last)
+                work.tell(1 / last)
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """The seen users keep the weights of the joint training."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,17 +11,12 @@ from torch.func import grad, grad_and_value, vmap
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.episodes import EpisodeBatches, EpisodePlan, Episodes, train_on_episodes
+from prbench.episodes import Episodes, EpisodicMethod
 from prbench.errors import InputError
-from prbench.method import ParameterCount, UserStates, Watch, require_fitted
+from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.methods.mrm import robust_objective
 from prbench.seeds import Rng
-from prbench.training import (
-    Gather,
-    GradientMethod,
-    PairTable,
-    Snapshot,
-)
+from prbench.training import Gather, PairTable, Snapshot, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +39,7 @@ def user_loss(network: Network, pairs: Tensor, weight: Tensor) -> Tensor:
     return (softplus(score[:, 1] - score[:, 0]) * weight).sum()
 
 
-class MAML(GradientMethod):
+class MAML(EpisodicMethod):
     """MRM's ablation without base functions: first-order MAML (Finn et al. 2017) on one reward network.
 
     Score = MLP(s·e), one hidden ReLU layer. An episode takes one fresh Adam step on *all* weights over a user's
@@ -52,7 +47,7 @@ class MAML(GradientMethod):
     objective over the users of an update (arXiv 2601.18731, §5.3.3 "w/o basis combination"). The inner step counts
     as constant in the outer gradient (first order).
 
-    hidden: width of the hidden layer. The other arguments are those of `MRM`.
+    hidden: width of the hidden layer. The other arguments are those of `MRM` and `EpisodicMethod`.
     """
 
     def __init__(
@@ -87,21 +82,6 @@ class MAML(GradientMethod):
     _network: Network | None = None
     _seen: UserStates | None = None
 
-    @property
-    def budget(self) -> int:
-        """The number of epochs."""
-        return self.epochs
-
-    def plan(self, train: Comparisons, rng: Rng) -> EpisodePlan:
-        """The episodes this method draws from a split."""
-        return EpisodePlan(
-            train,
-            rng.child("episodes"),
-            users_per_update=self.users_per_update,
-            query_share=self.query_share,
-            reduction="mean",
-        )
-
     def initial(self, dim: int, rng: Rng) -> Network:
         """U(±1/√fan-in) weights and biases, a torch linear layer's default."""
         draw = rng.child("network").torch()
@@ -116,24 +96,10 @@ class MAML(GradientMethod):
             "output": uniform(self.hidden, fan_in=self.hidden),
         }
 
-    @classmethod
-    def train_splits(
-        cls,
-        methods: Sequence[Self],
-        trains: Sequence[Comparisons],
-        rngs: Sequence[Rng],
-        *,
-        wanted: Sequence[Collection[int]],
-        device: str,
-        watch: Watch | None = None,
-    ) -> Iterator[Snapshot]:
+    def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
-        recipe = methods[0]
-        table = PairTable.of(trains, device=device, scale=recipe.input_scale)
-        plans = [recipe.plan(train, rng) for train, rng in zip(trains, rngs, strict=True)]
-        positions = [table.positions(train) for train in trains]
-        batches = EpisodeBatches(plans, positions, device=device, dtype=table.items.dtype)
-        initial = [recipe.initial(table.items.shape[1], rng) for rng in rngs]
+        table = PairTable.of(work.trains, device=work.device, scale=self.input_scale)
+        initial = [self.initial(table.items.shape[1], rng) for rng in work.rngs]
         shared = {name: torch.stack([net[name] for net in initial]).to(table.items) for name in initial[0]}
         gather = Gather(table.items)
         inner = vmap(vmap(grad(user_loss), in_dims=(None, 0, 0)))
@@ -142,26 +108,14 @@ class MAML(GradientMethod):
         def gradients(episodes: Episodes) -> list[Tensor]:
             support, support_weight = table.members(episodes.where, episodes.support)
             slopes = inner(shared, gather(support), support_weight)
-            adapted = {name: shared[name][:, None] - recipe.inner_step(slopes[name]) for name in shared}
+            adapted = {name: shared[name][:, None] - self.inner_step(slopes[name]) for name in shared}
             query, query_weight = table.members(episodes.where, episodes.query)
             slopes, losses = outer(adapted, gather(query), query_weight)
-            _, share = robust_objective(
-                losses, episodes.present, robust=recipe.robust, rho=recipe.rho, gamma=recipe.gamma
-            )
+            _, share = robust_objective(losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma)
             return [torch.einsum("sb,sb...->s...", share, slopes[name]) for name in shared]
 
-        yield from train_on_episodes(
-            batches,
-            shared,
-            gradients,
-            rate=recipe.rate,
-            epochs=recipe.epochs,
-            clip=recipe.clip,
-            warmup=recipe.warmup,
-            wanted=wanted,
-            row_bytes=2 * table.items.shape[1] * table.items.element_size(),
-            watch=watch,
-        )
+        row_bytes = 2 * table.items.shape[1] * table.items.element_size()
+        yield from self.train_on_episodes(work, table, shared, gradients, row_bytes=row_bytes)
 
     def inner_step(self, gradient: Tensor) -> Tensor:
         """A fresh Adam's first step: rate · g/(|g| + 1e-8)."""

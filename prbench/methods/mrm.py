@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
@@ -10,11 +10,11 @@ import torch
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray
-from prbench.episodes import EpisodeBatches, EpisodePlan, Episodes, train_on_episodes
-from prbench.method import ParameterCount, Watch, require_fitted
-from prbench.methods.linear import Inner, LinearBases, Link, Reduction, fit_weights, mix, mix_backward
+from prbench.episodes import Episodes, EpisodicMethod, Reduction
+from prbench.method import ParameterCount, require_fitted
+from prbench.methods.linear import Inner, LinearBases, Link, fit_weights, mix, mix_backward
 from prbench.seeds import Rng
-from prbench.training import DifferenceTable, Gather, Snapshot
+from prbench.training import DifferenceTable, Gather, Snapshot, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ADAM_EPS = 1e-8
 
 
-class MRM(LinearBases):
+class MRM(LinearBases, EpisodicMethod):
     """Meta reward modelling (Cai et al. 2026, arXiv 2601.18731).
 
     Score = s·e·Vᵀ·softmax(w_u) with K linear base functions V and user weights w_u that start from a shared w0. An
@@ -35,17 +35,13 @@ class MRM(LinearBases):
 
     bases: K.
     input_scale: s.
-    epochs, rate: passes over the seen users, and the outer Adam's step size.
     inner, inner_rate, inner_steps: the inner optimiser ("adam" or "sgd"), its step size and number of steps.
-    users_per_update: users that meet in an update.
-    query_share: share of a user's groups used as query.
     robust, rho, gamma: the robust objective; without it, the plain sum over users. gamma = 0 keeps only users whose
         loss reaches τ.
-    reduction: "mean" or "sum" over a user's choices (the paper's Eq. 7 sums).
     link: "softmax" or "identity" (the paper's Eq. 5 has free weights).
     second_order: whether the outer gradient sees the inner step's dependence on V and w0.
-    clip, warmup: largest norm of the outer gradient; share of updates over which the step size rises, before a
-        cosine to zero.
+    reduction: "mean" or "sum" over a user's choices (the paper's Eq. 7 sums).
+    The others: see `EpisodicMethod`.
     """
 
     def __init__(
@@ -90,67 +86,29 @@ class MRM(LinearBases):
 
     _start: Tensor | None = None
 
-    @property
-    def budget(self) -> int:
-        """The number of epochs."""
-        return self.epochs
-
-    def plan(self, train: Comparisons, rng: Rng) -> EpisodePlan:
-        """The episodes this method draws from a split."""
-        return EpisodePlan(
-            train,
-            rng.child("episodes"),
-            users_per_update=self.users_per_update,
-            query_share=self.query_share,
-            reduction=self.reduction,
-        )
-
     def initial(self, dim: int, rng: Rng) -> tuple[Tensor, Tensor]:
         """V [K, dim] from U(±1/√dim), a torch linear layer's default, and w0 [K] from N(0, 1)."""
         bound = dim**-0.5
         v = torch.rand(self.bases, dim, generator=rng.child("bases").torch()).mul_(2 * bound).sub_(bound)
         return v, torch.randn(self.bases, generator=rng.child("start").torch())
 
-    @classmethod
-    def train_splits(
-        cls,
-        methods: Sequence[Self],
-        trains: Sequence[Comparisons],
-        rngs: Sequence[Rng],
-        *,
-        wanted: Sequence[Collection[int]],
-        device: str,
-        watch: Watch | None = None,
-    ) -> Iterator[Snapshot]:
+    def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
-        recipe = methods[0]
-        table = DifferenceTable.of(trains, device=device)
-        plans = [recipe.plan(train, rng) for train, rng in zip(trains, rngs, strict=True)]
-        positions = [table.positions(train) for train in trains]
-        batches = EpisodeBatches(plans, positions, device=device, dtype=table.matrix.dtype)
-        initial = [recipe.initial(table.matrix.shape[1], rng) for rng in rngs]
-        bases, start = (torch.stack(part).to(device, table.matrix.dtype) for part in zip(*initial, strict=True))
+        table = DifferenceTable.of(work.trains, device=work.device)
+        initial = [self.initial(table.matrix.shape[1], rng) for rng in work.rngs]
+        bases, start = (torch.stack(part).to(table.matrix) for part in zip(*initial, strict=True))
         gather, by_bases = Gather(table.matrix), torch.empty_like(bases)
 
         def gradients(episodes: Episodes) -> list[Tensor]:
             rows = gather(episodes.where)
-            projected = torch.bmm(bases, rows.transpose(1, 2)).mul_(recipe.input_scale)
-            _, by_projection, by_start = recipe.outer_gradient(projected, start, episodes)
-            torch.bmm(by_projection.mul_(recipe.input_scale), rows, out=by_bases)
+            projected = torch.bmm(bases, rows.transpose(1, 2)).mul_(self.input_scale)
+            _, by_projection, by_start = self.outer_gradient(projected, start, episodes)
+            torch.bmm(by_projection.mul_(self.input_scale), rows, out=by_bases)
             return [by_bases, by_start]
 
-        yield from train_on_episodes(
-            batches,
-            {"bases": bases, "start": start},
-            gradients,
-            rate=recipe.rate,
-            epochs=recipe.epochs,
-            clip=recipe.clip,
-            warmup=recipe.warmup,
-            wanted=wanted,
-            row_bytes=table.matrix.shape[1] * table.matrix.element_size(),
-            watch=watch,
-        )
+        row_bytes = table.matrix.shape[1] * table.matrix.element_size()
+        parameters = {"bases": bases, "start": start}
+        yield from self.train_on_episodes(work, table, parameters, gradients, row_bytes=row_bytes)
 
     def outer_gradient(self, projected: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
         """The objective [S] of one update and its gradients.
