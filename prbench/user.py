@@ -18,6 +18,7 @@ from prbench.encoders.base import Encoder, TextError, require_device, resolved_d
 from prbench.entries import EncoderEntry
 from prbench.errors import InputError, nearest
 from prbench.files import canonical_json, file_sha256
+from prbench.loaders.mrm_files import read_pt
 from prbench.loaders.table import read_rows
 from prbench.loaders.tablefiles import records
 from prbench.method import Method, UserStates
@@ -315,8 +316,6 @@ def _from_results(
 
 def _from_checkpoint(file: Path, method: str, encoder: str | None) -> _Found:
     """The state dict that the MRM authors' training script saves: V and w0."""
-    import pickle
-
     if not file.is_file():
         raise InputError(f"there is no run folder or checkpoint {file}")
     if encoder is None:
@@ -324,11 +323,7 @@ def _from_checkpoint(file: Path, method: str, encoder: str | None) -> _Found:
     made = registry.make_method(registry.get("methods", method), None, {})
     if not isinstance(made, MRM):
         raise InputError(f"{file}: released checkpoints are MRM's, {method} is none", hint="add --method mrm")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        why = (str(error).splitlines() or ["it ends too early"])[0]
-        raise InputError(f"{file} is no readable checkpoint: {why}") from error
+    content = read_pt(file, "name the state dict that MRM's training script saved, or a folder of results")
     tensors = content if isinstance(content, dict) else {}
     missing = [
         name for name in ("layers.0.weight", "shared_weight") if not isinstance(tensors.get(name), torch.Tensor)

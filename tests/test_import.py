@@ -601,16 +601,29 @@ def test_missing_files_and_a_name_that_is_taken(tmp_path: Path, prbench_home: Pa
         import_embeddings(pt, meta, "v2")
 
 
-def test_safetensors_without_space_leaves_nothing(
+def test_embeddings_that_fill_the_disk_leave_nothing(
     tmp_path: Path, prbench_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import safetensors
-    import safetensors.torch
+    import errno
 
     def full(*_: Any, **__: Any) -> None:
-        raise safetensors.SafetensorError("No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(InputError, match=r"cannot write .*No space left"):
-        import_embeddings(*pair(tmp_path), "v2")
+    files = pair(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="the disk is full"):
+        import_embeddings(*files, "v2")
     assert nothing_left(prbench_home)
+
+
+def test_a_pickle_is_refused_without_a_warning(
+    tmp_path: Path, prbench_home: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    import pickle
+
+    pt, meta = pair(tmp_path)
+    # A protocol that torch warns about.
+    pt.write_bytes(pickle.dumps({"made by": print}, protocol=4))
+    with pytest.raises(InputError, match=r"V2\.pt holds more than tensors"):
+        import_embeddings(pt, meta, "v2")
+    assert not list(recwarn)

@@ -34,17 +34,12 @@ def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any]) 
     `entry` plus a [download] table that pins them ends in PRBENCH_HOME/imported/datasets/<name>.toml, where the
     registry finds it. Raises InputError when the disk is full or not writable; nothing is left then.
     """
-    from safetensors import SafetensorError
-
     base = Path("imported") / name
     folder = home() / base
     file = home() / "imported" / "datasets" / f"{name}.toml"
-    try:
-        with writing_folder(folder) as temporary:
-            write(temporary)
-            hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
-    except SafetensorError as error:
-        raise InputError(f"cannot write {folder}: {error}", hint="free some space and run again") from error
+    with writing_folder(folder) as temporary:
+        write(temporary)
+        hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
     try:
         table = {**entry, "download": {"base": base.as_posix(), "files": hashes}}
         text = to_toml(table)

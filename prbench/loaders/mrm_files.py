@@ -137,9 +137,14 @@ class ImportedEmbeddings:
         )
 
 
-def _read_tensor(path: Path) -> torch.Tensor:
-    """The tensor in a .pt file, mapped into memory where the file's format allows it."""
+def read_pt(path: Path, hint: str) -> Any:
+    """What torch.save wrote to a .pt file, mapped into memory where the file's format allows it.
+
+    Nothing but tensors and plain containers is ever built. Raises InputError, with `hint`, when there is no such
+    file, when it is truncated and when it holds anything else.
+    """
     import pickle
+    import warnings
 
     import torch
 
@@ -148,16 +153,25 @@ def _read_tensor(path: Path) -> torch.Tensor:
     try:
         with path.open("rb") as file:
             mappable = file.read(2) == b"PK"
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+        with warnings.catch_warnings():
+            # torch warns of pickle protocols that it may not know; what it cannot read is refused below.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} holds more than tensors, or is no file of torch.save; it was not read",
-            hint="save one float tensor [rows, d] with torch.save",
+            f"{path} holds more than tensors, or is no file of torch.save; it was not read", hint=hint
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is truncated or no file of torch.save: {reason}") from error
+    except PermissionError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise InputError(f"{path} is truncated or no file of torch.save", hint=hint) from error
+
+
+def _read_tensor(path: Path) -> torch.Tensor:
+    import torch
+
     hint = "save one float tensor [rows, d] with torch.save"
+    value = read_pt(path, hint)
     if not isinstance(value, torch.Tensor):
         raise InputError(f"{path} holds a {type(value).__name__}, not a tensor", hint=hint)
     if value.layout is not torch.strided or value.dtype not in (
