@@ -8,6 +8,8 @@ themselves in the entry-point group `prbench.registry`. Nothing here imports wha
 
 from __future__ import annotations
 
+import builtins
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ from prbench.entries import RECORDS, DatasetEntry, EncoderEntry, Kind, MethodEnt
 from prbench.entryfiles import forget, merge, near, read, validate
 from prbench.errors import InputError, nearest
 from prbench.files import home
+from prbench.modules import importable_from
 
 if TYPE_CHECKING:
     from prbench.method import Method
@@ -42,7 +45,8 @@ _folders: tuple[Path, ...] = ()
 def use(folders: Sequence[Path]) -> None:
     """Search these folders too, each holding `methods/`, `datasets/`, `encoders/` or `reports/`.
 
-    Replaces the folders of an earlier call. Raises InputError for a folder without any of the four.
+    An entry's target may be a module that lies in the same folder as `methods/`. Replaces the folders of an
+    earlier call. Raises InputError for a folder without any of the four.
     """
     global _folders
     for folder in folders:
@@ -50,6 +54,7 @@ def use(folders: Sequence[Path]) -> None:
             what = "no folder" if not folder.is_dir() else "without a methods, datasets, encoders or reports folder"
             raise InputError(f"--registry {folder}: {what}", hint="put entries in DIR/methods/NAME.toml and the like")
     _folders = tuple(folder.resolve() for folder in folders)
+    importable_from(_folders)
 
 
 def reset() -> None:
@@ -176,7 +181,7 @@ def resolve(target: str, *, file: Path | None = None, needs: str = "") -> Any:
         if needs:
             raise InputError(f"{where} needs {missing}", hint=f"pip install {needs!r}") from error
         if module_name == missing or module_name.startswith(f"{missing}."):
-            hint = "install the package that has it, or put its folder on PYTHONPATH"
+            hint = f"install the package that has it, or put {missing}.py into the folder that --registry names"
             raise InputError(f"{where}: there is no module {missing}", hint=hint) from error
         raise InputError(f"{where}: {module_name} needs the module {missing}", hint="install it") from error
     if not hasattr(module, attribute):
@@ -273,6 +278,10 @@ def make_method(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Map
                     hint=f"it has {', '.join(known) or 'none'}",
                 )
     params = params_for(entry, dataset, overrides)
+    for key, value in {**entry.params, **overrides}.items():
+        if not _finite(value):
+            shown = f"--set {entry.name}.{key}" if key in overrides else f"{where}: params.{key}"
+            raise InputError(f"{shown}: {value} is no number that a method can have")
     missing = [name for name, p in signature.items() if p.default is p.empty and name not in params]
     if missing:
         raise InputError(f"{where}: params: {target.__name__} needs a value for {', '.join(missing)}")
@@ -280,7 +289,7 @@ def make_method(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Map
     for key, value in params.items():
         if key in types:
             shown = f"--set {entry.name}.{key}" if key in overrides else f"{where}: params.{key}"
-            params[key] = _checked(value, types[key], shown)
+            params[key] = _checked(value, types[key], shown, entry.name)
     method: Method = target(**params)
     return method
 
@@ -376,7 +385,16 @@ def _annotations(target: type[Any]) -> dict[str, Any]:
         return {}
 
 
-def _checked(value: Any, annotation: Any, shown: str) -> Any:
+def _finite(value: Any) -> bool:
+    """Whether no number in `value` is NaN or infinite: results say what made them, in JSON, which has neither."""
+    if isinstance(value, Mapping):
+        return builtins.all(_finite(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return builtins.all(_finite(part) for part in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _checked(value: Any, annotation: Any, shown: str, name: str) -> Any:
     """`value` as the annotated type, where pydantic knows the type. Raises InputError when it is none."""
     from pydantic import PydanticSchemaGenerationError, TypeAdapter
     from pydantic_core import to_json
@@ -390,4 +408,5 @@ def _checked(value: Any, annotation: Any, shown: str) -> Any:
         return adapter.validate_json(to_json(value, inf_nan_mode="constants"), strict=True)
     except ValidationError as error:
         message = str(error.errors(include_url=False)[0]["msg"])
-        raise InputError(f"{shown}: {message[:1].lower()}{message[1:]}, not {value!r}") from error
+        hint = f"`prbench show {name}` has the values in use"
+        raise InputError(f"{shown}: {message[:1].lower()}{message[1:]}, not {value!r}", hint=hint) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -384,9 +386,12 @@ def test_values_are_checked_against_the_constructors_types(folder: Folder) -> No
     entry = registry.get("methods", "toy")
     assert made(entry, {"rate": 1})["rate"] == 1.0
     assert made(entry, {"sizes": [1, 2]})["sizes"] == (1, 2)
-    assert made(entry, {"rate": float("inf")})["rate"] == float("inf")
+    for value in ("nan", "inf", "-inf"):
+        message = refusal(made, entry, {"rate": float(value)})
+        assert message == f"--set toy.rate: {value} is no number that a method can have"
     message = refusal(made, entry, {"bases": "four"})
-    assert message == "--set toy.bases: input should be a valid integer, not 'four'"
+    expected = "--set toy.bases: input should be a valid integer, not 'four'"
+    assert message == f"{expected} (`prbench show toy` has the values in use)"
     for wrong in (1.5, "4", True, [1]):
         assert "valid integer" in refusal(made, entry, {"bases": wrong})
     folder.write("methods/toy.toml", METHOD.replace("bases = 2", 'bases = "two"'))
@@ -476,3 +481,23 @@ def test_a_merged_table_has_the_childs_values_and_the_parents_where_the_child_is
         assert path in leaves(child) or leaves(parent)[path] == value
     assert entryfiles.merge(parent, {}) == parent
     assert entryfiles.merge({}, child) == child
+
+
+def test_a_target_may_lie_in_the_registrys_folder_but_shadows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("methods/__init__.py", "datasets/x.toml", "beside_the_entries.py", "json.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("here = True\n")
+    with pytest.raises(InputError, match=r"put beside_the_entries\.py into the folder that --registry names"):
+        registry.resolve("beside_the_entries:here")
+    registry.use([tmp_path])
+    try:
+        assert registry.resolve("beside_the_entries:here") is True
+        assert registry.resolve("json:loads") is json.loads
+        # The folders of entries are no packages, whatever lies in them.
+        assert importlib.util.find_spec("methods") is None
+        assert str(tmp_path) not in sys.path
+    finally:
+        sys.modules.pop("beside_the_entries", None)
+        registry.reset()
