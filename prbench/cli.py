@@ -6,6 +6,7 @@ Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 some of it failed
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -75,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error.args[0]), error.hint)
     except typer.TyperException as error:
-        message = " ".join(error.format_message().split())
+        message = " ".join(error.format_message().replace("Value error, ", "").split())
         if not message:
             # A command group without a command: its help has been shown.
             return 2
@@ -84,10 +85,17 @@ def main(args: Sequence[str] | None = None) -> int:
         return _refuse(message, f"see `{help_command}`")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except SystemExit as closed:
+        if not isinstance(closed.__context__, BrokenPipeError):
             raise
-        return _refuse(f"the disk is full: {error.filename or 'a file'} was not written", "free some space")
+        # Whoever read stdout has gone, as in `| head`. What other tools return then is no code for failed cells.
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _refuse(f"the disk is full: {error.filename or 'a file'} was not written", "free some space")
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}", "see `prbench doctor` for the folders in use")
     if code == 130:
         typer.echo("interrupted; what was finished is kept, run the same command to go on", err=True)
     return int(code or 0)
@@ -217,7 +225,9 @@ def embed(
 ) -> None:
     """Encode the texts of data sets, each distinct text once; what is stored already is kept."""
     from prbench import data, embedding, encoders, listing, registry
+    from prbench.encoders.base import require_device, resolved_device
 
+    require_device(resolved_device(device.value))
     for name in registry.select("datasets", dataset):
         entry = registry.get("datasets", name)
         record = encoders.encoder_entry_for(encoder or entry.encoder)
@@ -288,8 +298,10 @@ def report(
 ) -> None:
     """Make a report from results, and print which files were written."""
     from prbench import registry, results
+    from prbench.files import require_writable
 
     entry = registry.get("reports", name)
+    require_writable(out)
     make = registry.load_target("reports", entry)
     _print_paths(make(results.load(runs), out, **entry.options))
 

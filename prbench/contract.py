@@ -14,6 +14,7 @@ import torch
 from prbench import registry
 from prbench.comparisons import Comparisons, IntArray, Items
 from prbench.entries import MethodEntry
+from prbench.errors import InputError
 from prbench.method import FitProblem, Method, UserStates
 from prbench.seeds import Rng
 
@@ -124,6 +125,9 @@ def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> Che
             report.checks.append(Check("supports embeddings with a reward", False, f"unsupported: {reason}"))
             return report
         report.checks += _checks(make, toy)
+    except InputError:
+        # The entry is at fault, not the method: its file and key say more than a check's name.
+        raise
     except Exception as error:
         # A method under check may fail in any way; the author wants to know at which promise.
         done = report.checks[-1].name if report.checks else "start"

@@ -36,6 +36,20 @@ def raw_data_folder() -> Path | None:
     return folder
 
 
+def require_writable(folder: Path) -> None:
+    """Raise InputError where `folder`, or the nearest folder above it that there is, cannot be written to.
+
+    Long work asks this first, so that it does not end with results that have no place.
+    """
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"cannot write to {folder}: {there} is no folder", hint="choose another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"no permission to write to {folder}", hint="choose another folder")
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it to `path`.

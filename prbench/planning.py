@@ -155,6 +155,7 @@ def plan(
     """
     device = resolved_device(device)
     require_device(device)
+    results.require_this_version(out)
     wanted = list(dict.fromkeys([ALL, *shots]))
     settings = [_setting(name, encoder, splits, seed, device) for name in datasets_]
     changed = registry.parse_sets(overrides)

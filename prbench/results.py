@@ -73,13 +73,28 @@ def scores_file(folder: Path, shots: int) -> Path:
 
 
 def status(folder: Path) -> tuple[str, str]:
-    """`done`, `failed`, `skipped` or `missing`, and the reason where there is one."""
-    if (folder / DONE).is_file():
-        return "done", ""
-    if (folder / "cell.json").is_file():
-        record = read_record(folder)
-        return record["status"], record.get("reason", "")
-    return "missing", ""
+    """`done`, `failed`, `skipped` or `missing`, and the reason where there is one.
+
+    A finished cell that lost a file is missing: the next run makes it again. Raises InputError as `read_record`.
+    """
+    if not (folder / "cell.json").is_file():
+        return "missing", ""
+    record = read_record(folder)
+    if record["status"] == "done" and (lost := _lost(folder)):
+        return "missing", f"{lost} is gone"
+    return record["status"], record.get("reason", "")
+
+
+def _lost(folder: Path) -> str | None:
+    """The first file that a finished cell lacks."""
+    needed = (DONE, "model.safetensors", scores_file(folder, ALL).name)
+    return next((name for name in needed if not (folder / name).is_file()), None)
+
+
+def require_this_version(runs: Path) -> None:
+    """Raise InputError when `runs` holds results of another version: a report could not read them with new ones."""
+    for folder in folders(runs):
+        read_record(folder)
 
 
 def write_done(
@@ -124,7 +139,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         found = record.get("format") if isinstance(record, dict) else None
         raise InputError(
             f"{path} has results format {found}, this prbench reads format {FORMAT}",
-            hint="use another --runs folder, or the prbench that wrote it",
+            hint="use another folder (--out of `prbench run`, --runs of a report), or the prbench that wrote it",
         )
     lacking = [key for key in (*COLUMNS, "split", "status") if key not in record]
     if lacking or record["status"] not in STATES:
@@ -161,6 +176,8 @@ def load(runs: Path) -> Results:
                 f"{other[0]} and {folder}",
                 hint="they differ in parameters, seed or data: delete one, or keep them in folders of their own",
             )
+        if record["status"] == "done" and (lost := _lost(folder)):
+            raise InputError(f"{folder} lacks {lost}", hint=f"delete {folder} and run again")
         if not other or other[1]["status"] != "done":
             found[identity] = (folder, record)
     cells = [record for _, record in found.values()]

@@ -19,6 +19,7 @@ from prbench import results
 from prbench.comparisons import Comparisons
 from prbench.console import progress, stderr
 from prbench.errors import InputError
+from prbench.files import require_writable
 from prbench.method import Method, UserStates
 from prbench.planning import Job, Setting, adapt_rng, states_table, support_of
 from prbench.planning import Plan as Plan
@@ -56,6 +57,8 @@ def execute(plan: Plan) -> Outcome:
     """
     start = time.perf_counter()
     total = sum(len(job.cells) for job in plan.jobs)
+    if any(job.open() for job in plan.jobs):
+        require_writable(plan.out)
     with progress() as display:
         bar = display.add_task("", total=total)
         previous: Setting | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "matplo
 
 METHOD = """
 title = "Mine"
-target = "prbench.methods.linear:BT"
+target = "prbench.methods.bt_ridge:BTRidge"
 family = "no personalisation"
 paper = "none"
 summary = "a method of my own [with brackets]"
@@ -470,7 +472,7 @@ def test_user_commands_pass_on(run: Run, plant: Callable[..., None], tmp_path: P
 def test_bench_passes_on(run: Run, plant: Callable[..., None]) -> None:
     plant("bench", fit=lambda *arguments, **options: {"arguments": arguments, **options})
     done = run("bench", "fit", "--method", "lore", "--shape", "sim-prism", "--splits", "4", "--json")
-    assert json.loads(done.out) == {"arguments": ["lore", "sim-prism", 4], "device": "auto"}
+    assert json.loads(done.out) == {"arguments": ["lore", "sim-prism", 4], "full": False, "device": "auto"}
 
 
 def test_doctor_finds_nothing_wrong_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,3 +507,65 @@ def test_shadowing_folders(tmp_path: Path) -> None:
     assert doctor.shadowing_folders(path) == [tmp_path / "checkout" / "datasets", tmp_path / "site" / "datasets"]
     (tmp_path / "site" / "datasets" / "__init__.py").touch()
     assert doctor.shadowing_folders(path) == []
+
+
+@pytest.mark.parametrize("words", [["list", "methods"], ["list", "methods", "--json"], ["--help"]])
+def test_a_reader_who_stops_early_sees_no_traceback_and_no_code_for_failed_cells(words: list[str]) -> None:
+    code = f"import os, sys; os.dup2(int(sys.argv[1]), 1); from prbench.cli import main; sys.exit(main({words!r}))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(writing)], stderr=subprocess.PIPE, text=True, pass_fds=[writing], check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_gpu_that_is_not_there_is_refused_even_where_nothing_is_encoded(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def none(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(torch, "empty", none)
+    assert "there is no device 'cuda' here" in refused(run("embed", "--dataset", "simulated", "--device", "cuda"))
+
+
+def test_an_entry_with_a_wrong_parameter_is_one_line_for_check(run: Run, mine: Path) -> None:
+    entry = mine / "methods" / "mine.toml"
+    entry.write_text(METHOD.replace("[style]", "[params]\nwrong = 1\n[style]"))
+    assert f"{entry}: params.wrong: BTRidge has no parameter 'wrong'" in refused(
+        run("check", "mine", "--registry", mine)
+    )
+
+
+def test_results_of_another_version_are_refused_before_a_run(run: Run, tmp_path: Path) -> None:
+    cell = tmp_path / "runs" / "simulated" / "own" / "bt" / "split-0-abc" / "cell.json"
+    cell.parent.mkdir(parents=True)
+    cell.write_text('{"format": 7}')
+    words = ["run", "--methods", "bt", "--dataset", "simulated", "--splits", "1", "--out", tmp_path / "runs"]
+    assert f"{cell} has results format 7" in refused(run(*words))
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_a_place_that_cannot_hold_results_is_refused_before_the_work(run: Run, tmp_path: Path, command: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    words = ["run", "--methods", "bt", "--dataset", "simulated", "--splits", "1", "--out", file / "runs"]
+    if command == "report":
+        words = ["report", "leaderboard", "--runs", tmp_path, "--out", file / "out"]
+    assert f"cannot write to {file}/" in refused(run(*words))
+    assert file.read_text() == "mine"
+
+
+def test_a_file_that_the_system_refuses_is_named(run: Run, plant: Callable[..., None]) -> None:
+    def plan(*_: Any, **__: Any) -> Plan:
+        raise PermissionError(errno.EACCES, "Permission denied", "/some/file")
+
+    plant("runner", Plan=Plan, plan=plan)
+    assert refused(run("run", "--methods", "bt", "--dataset", "simulated")).startswith(
+        "error: /some/file: Permission denied\n"
+    )

@@ -157,7 +157,9 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "an unknown status": (changed(status="finished"), "is no record of a cell: unknown status"),
     "truncated scores": (truncated, "scores-all.parquet is unreadable: "),
     "empty scores": (replaced("scores-all.parquet", ""), "scores-all.parquet is unreadable: "),
-    "no scores": (lambda f: (f / "scores-all.parquet").unlink(), "scores-all.parquet is unreadable: "),
+    "no scores": (lambda f: (f / "scores-all.parquet").unlink(), "split-0-abc lacks scores-all.parquet"),
+    "no model": (lambda f: (f / "model.safetensors").unlink(), "split-0-abc lacks model.safetensors"),
+    "no mark of its end": (lambda f: (f / "DONE").unlink(), "split-0-abc lacks DONE"),
     "no column": (lost_column, "scores-2.parquet lacks the column cold_margin"),
 }
 

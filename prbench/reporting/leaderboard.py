@@ -57,8 +57,6 @@ def leaderboard(
             resamples=resamples,
             watch=lambda: display.advance(task),
         )
-    for table in rich_tables(boards):
-        (console or stdout()).print(table)
     grids = [grid for board in boards for grid in tables.grids(board)]
     paths = [
         _write_csv(leaderboard_frame(boards), out / "leaderboard.csv"),
@@ -71,6 +69,9 @@ def leaderboard(
         curves = metrics.worst_k_curves(users)
         paths.append(_write_csv(metrics.over_splits(curves, by=("k",)), out / "worst-k.csv"))
         paths += worst_k_figure(boards, curves, out / "worst-k")
+    # Printed last: a reader who stops early, as `head` does, costs no file.
+    for table in rich_tables(boards):
+        (console or stdout()).print(table)
     return paths
 
 
