@@ -367,7 +367,12 @@ def import_file(
     "import-embeddings", epilog="Example: prbench data import-embeddings --pt v.pt --meta v.json --name v"
 )
 def import_embeddings(
-    pt: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Tensor of embeddings, [rows, d].")],
+    pt: Annotated[
+        Path,
+        typer.Option(
+            exists=True, dir_okay=False, help="Tensor of embeddings, rows by width, as torch.save writes it."
+        ),
+    ],
     meta: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Who compared which rows.")],
     name: NewName,
 ) -> None:

@@ -289,7 +289,7 @@ def make_method(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Map
     for key, value in params.items():
         if key in types:
             shown = f"--set {entry.name}.{key}" if key in overrides else f"{where}: params.{key}"
-            params[key] = _checked(value, types[key], shown, entry.name)
+            params[key] = _checked(value, types[key], shown)
     method: Method = target(**params)
     return method
 
@@ -394,7 +394,7 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _checked(value: Any, annotation: Any, shown: str, name: str) -> Any:
+def _checked(value: Any, annotation: Any, shown: str) -> Any:
     """`value` as the annotated type, where pydantic knows the type. Raises InputError when it is none."""
     from pydantic import PydanticSchemaGenerationError, TypeAdapter
     from pydantic_core import to_json
@@ -408,5 +408,4 @@ def _checked(value: Any, annotation: Any, shown: str, name: str) -> Any:
         return adapter.validate_json(to_json(value, inf_nan_mode="constants"), strict=True)
     except ValidationError as error:
         message = str(error.errors(include_url=False)[0]["msg"])
-        hint = f"`prbench show {name}` has the values in use"
-        raise InputError(f"{shown}: {message[:1].lower()}{message[1:]}, not {value!r}", hint=hint) from error
+        raise InputError(f"{shown}: {message[:1].lower()}{message[1:]}, not {value!r}") from error

@@ -489,7 +489,7 @@ def test_doctor_finds_nothing_wrong_here(run: Run, monkeypatch: pytest.MonkeyPat
 
 def test_doctor_finds_what_is_wrong(run: Run, mine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PRBENCH_DATA", str(tmp_path / "absent"))
-    (mine / "methods" / "gone.toml").write_text(METHOD.replace("linear:BT", "linear:Gone"))
+    (mine / "methods" / "gone.toml").write_text(METHOD.replace("bt_ridge:BTRidge", "bt_ridge:Gone"))
     shadow = tmp_path / "checkout"
     (shadow / "datasets").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [*sys.path, str(shadow)])

@@ -390,8 +390,7 @@ def test_values_are_checked_against_the_constructors_types(folder: Folder) -> No
         message = refusal(made, entry, {"rate": float(value)})
         assert message == f"--set toy.rate: {value} is no number that a method can have"
     message = refusal(made, entry, {"bases": "four"})
-    expected = "--set toy.bases: input should be a valid integer, not 'four'"
-    assert message == f"{expected} (`prbench show toy` has the values in use)"
+    assert message == "--set toy.bases: input should be a valid integer, not 'four'"
     for wrong in (1.5, "4", True, [1]):
         assert "valid integer" in refusal(made, entry, {"bases": wrong})
     folder.write("methods/toy.toml", METHOD.replace("bases = 2", 'bases = "two"'))
