@@ -466,7 +466,9 @@ def test_files_that_are_no_checkpoint_are_refused(
     home: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["user", "adapt", "--encoder", "planted", "--pairs", pairs, "--out", tmp_path / "x", "--run"]
-    assert f"{pairs} holds more than tensors, or is no file of torch.save" in refusal(capsys, *words, pairs, "--method", "mrm")
+    assert f"{pairs} holds more than tensors, or is no file of torch.save" in refusal(
+        capsys, *words, pairs, "--method", "mrm"
+    )
     empty = tmp_path / "empty.pt"
     empty.touch()
     assert f"{empty} is truncated or no file of torch.save" in refusal(capsys, *words, empty, "--method", "mrm")
