@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,8 @@ from prbench.comparisons import Comparisons, Context, IntArray, Items, as_contex
 from prbench.encoders import OWN, build_encoder, encoder_entry_for
 from prbench.encoders.base import Encoder, TextError, require_device, resolved_device
 from prbench.entries import EncoderEntry
-from prbench.errors import InputError, nearest
+from prbench.entryfiles import near
+from prbench.errors import InputError
 from prbench.files import canonical_json, file_sha256
 from prbench.loaders.mrm_files import read_pt
 from prbench.loaders.table import read_rows
@@ -273,7 +274,9 @@ def _from_results(
         raise InputError(f"{run} holds no fitted method", hint="make one with `prbench run`")
     methods = sorted({record["method"] for _, record in fitted})
     if method not in methods:
-        raise nearest(method, methods, noun=f"method in {run}:", listing="prbench run --dry-run")
+        raise InputError(
+            f"unknown method in {run}: {method!r}{near(method, methods)}", hint=f"it has {', '.join(methods)}"
+        )
     # A run names an encoder by its entry; a folder given here has the name that the run gave it.
     names = (None, encoder, encoder_entry_for(encoder).name if encoder and Path(encoder).is_dir() else encoder)
     chosen = [
@@ -288,7 +291,8 @@ def _from_results(
         raise InputError(
             f"{run} has no split {split} of {method}"
             + (f" on {dataset}" if dataset else "")
-            + (f" with {encoder}" if encoder else "")
+            + (f" with {encoder}" if encoder else ""),
+            hint=f"it has {_places([record for _, record in fitted if record['method'] == method])}",
         )
     if model_sha256:
         same = [(f, r) for f, r in chosen if file_sha256(f / "model.safetensors") == model_sha256]
@@ -312,6 +316,14 @@ def _from_results(
         raise InputError(
             f"{folder} cannot be read: {type(error).__name__}: {error}", hint=f"delete {folder} and run again"
         ) from error
+
+
+def _places(records: Sequence[Mapping[str, Any]]) -> str:
+    """On which data sets, with which encoders and on how many splits a method was fitted."""
+    splits: dict[str, list[int]] = {}
+    for record in records:
+        splits.setdefault(f"{record['dataset']} with {record['encoder']}", []).append(record["split"])
+    return "; ".join(f"{place}, splits {min(found)} to {max(found)}" for place, found in splits.items())
 
 
 def _from_checkpoint(file: Path, method: str, encoder: str | None) -> _Found:

@@ -298,8 +298,12 @@ def test_what_cannot_be_opened_is_one_line(
         assert not state.exists()
         return message
 
-    assert f"unknown method in {runs}: 'lor'" in adapt("--run", runs, "--method", "lor")
-    assert "has no split 3 of" in adapt("--run", runs, "--method", LORE, "--split", "3")
+    line = adapt("--run", runs, "--method", "lor")
+    assert f"unknown method in {runs}: 'lor'" in line
+    assert f"hint: it has {LORE}, {MRM}" in line
+    line = adapt("--run", runs, "--method", LORE, "--split", "3")
+    assert "has no split 3 of" in line
+    assert "hint: it has texts with planted, splits 0 to 0" in line
     assert "on tiny" in adapt("--run", runs, "--method", LORE, "--dataset", "tiny")
     empty = tmp_path / "empty"
     empty.mkdir()
