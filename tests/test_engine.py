@@ -17,6 +17,7 @@ from prbench.contract import population
 from prbench.episodes import EpisodeBatches, EpisodePlan
 from prbench.method import FitProblem
 from prbench.methods.lore import BT, LoRe
+from prbench.methods.maml import MAML
 from prbench.methods.mrm import MRM
 from prbench.seeds import Rng
 from prbench.training import StackedAdam, Work, candidates, clip_per_split, warmup_cosine
@@ -108,6 +109,61 @@ def plain_lore(method: LoRe, data: Comparisons, rng: Rng, steps: int) -> tuple[t
         loss.backward()
         optimiser.step()
     return bases.detach(), weights.detach()
+
+
+def plain_maml(method: MAML, data: Comparisons, rng: Rng, updates: int) -> dict[str, torch.Tensor]:
+    """One network per user and update, autograd for both loops, the inner step's gradient taken as constant."""
+    plan = method.plan(data, rng)
+    pairs = data.items.embedding[torch.from_numpy(np.stack([data.chosen, data.rejected], 1))] * method.input_scale
+    shared = {name: t.double().requires_grad_() for name, t in method.initial(data.items.dim, rng).items()}
+    optimiser = torch.optim.Adam(shared.values(), lr=method.rate)
+    total = np.array([plan.updates * method.epochs])
+
+    def loss(network: dict[str, torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(pairs[rows] @ network["hidden"].T + network["bias"])
+        score = hidden @ network["output"]
+        return -logsigmoid(score[:, 0] - score[:, 1]).mean()
+
+    done = 0
+    for number in itertools.count():
+        epoch = plan.epoch(number)
+        for update in range(epoch.updates):
+            losses = []
+            for slot in range(method.users_per_update):
+                here = (epoch.update == update) & (epoch.slot == slot)
+                if not here.any():
+                    continue
+                support, query = (torch.from_numpy(epoch.order[here & (w > 0)]) for w in (epoch.support, epoch.query))
+                slopes = torch.autograd.grad(loss(shared, support), list(shared.values()))
+                adapted = {
+                    name: p - method.inner_rate * g / (g.abs() + 1e-8)
+                    for (name, p), g in zip(shared.items(), slopes, strict=True)
+                }
+                losses.append(loss(adapted, query))
+            stacked = torch.stack(losses)
+            weight = torch.sigmoid((stacked - torch.quantile(stacked, 1 - method.rho)) / method.gamma)
+            optimiser.zero_grad()
+            (weight * stacked).sum().backward()
+            torch.nn.utils.clip_grad_norm_(list(shared.values()), method.clip)
+            optimiser.param_groups[0]["lr"] = method.rate * warmup_cosine(np.array([done]), total, warmup=0.05)[0]
+            optimiser.step()
+            done += 1
+            if done == updates:
+                return {name: p.detach() for name, p in shared.items()}
+    raise AssertionError
+
+
+def test_maml_follows_a_plain_loop_for_50_updates() -> None:
+    data = population(users=7, groups=(1, 7), seed=3)
+    method = MAML(epochs=20, rate=0.02, inner_rate=0.01, hidden=5, input_scale=0.5)
+    rng = Rng("test", 3)
+    updates = 13 * method.plan(data, rng).updates
+    assert updates >= 50
+    (snapshot,) = method.train_splits(Work([data], [rng], [{13}]))
+    plain = plain_maml(method, data, rng, updates)
+    assert (plain["hidden"] - method.initial(6, rng)["hidden"]).abs().max() > 0.1
+    for name, tensor in plain.items():
+        torch.testing.assert_close(snapshot.tensors[name], tensor, atol=1e-6, rtol=0, msg=name)
 
 
 MRM_VARIANTS = {
