@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from torch.func import grad, grad_and_value, vmap
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray, Items
@@ -33,10 +32,28 @@ def network_score(network: Network, embedding: Tensor) -> Tensor:
     return hidden @ network["output"]
 
 
-def user_loss(network: Network, pairs: Tensor, weight: Tensor) -> Tensor:
-    """Σ_i weight_i · softplus(−(score(chosen_i) − score(rejected_i))); `pairs` [n, 2, d], `weight` [n]."""
-    score = network_score(network, pairs)
-    return (softplus(score[:, 1] - score[:, 0]) * weight).sum()
+def activations(network: Network, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden activations [G, 2n, h] and margins [G, n] of pairs [G, n, 2, d] under G networks."""
+    flat = pairs.flatten(1, 2)
+    hidden = torch.baddbmm(network["bias"][:, None], flat, network["hidden"].transpose(1, 2)).relu_()
+    score = torch.bmm(hidden, network["output"][:, :, None]).view(pairs.shape[:3])
+    return hidden, score[..., 0] - score[..., 1]
+
+
+def backward(output: Tensor, hidden: Tensor, pairs: Tensor, by_margin: Tensor, *, groups: int) -> Network:
+    """Gradients [groups, ...] of networks from those of the margins [S, B, n] of B users in each of S splits.
+
+    `output` [S, B, h] are the users' output weights, `hidden` [S·B, 2n, h] or [S, B·2n, h] the activations of their
+    `pairs` [S, B, n, 2, d]. With S·B groups each user's gradient is apart, with S a split's users add up.
+    """
+    by_score = torch.stack([by_margin, -by_margin], -1).flatten(2)
+    by_hidden = by_score[..., None] * output[:, :, None] * (hidden > 0).view(*by_score.shape, -1)
+    rows = by_hidden.view(groups, -1, by_hidden.shape[-1])
+    return {
+        "hidden": torch.bmm(rows.transpose(1, 2), pairs.view(groups, -1, pairs.shape[-1])),
+        "bias": rows.sum(1),
+        "output": torch.bmm(by_score.view(groups, 1, -1), hidden.view_as(rows))[:, 0],
+    }
 
 
 class MAML(EpisodicMethod):
@@ -102,24 +119,40 @@ class MAML(EpisodicMethod):
         initial = [self.initial(table.items.shape[1], rng) for rng in work.rngs]
         shared = {name: torch.stack([net[name] for net in initial]).to(table.items) for name in initial[0]}
         gather = Gather(table.items)
-        inner = vmap(vmap(grad(user_loss), in_dims=(None, 0, 0)))
-        outer = vmap(vmap(grad_and_value(user_loss)))
 
         def gradients(episodes: Episodes) -> list[Tensor]:
-            support, support_weight = table.members(episodes.where, episodes.support)
-            slopes = inner(shared, gather(support), support_weight)
-            adapted = {name: shared[name][:, None] - self.inner_step(slopes[name]) for name in shared}
-            query, query_weight = table.members(episodes.where, episodes.query)
-            slopes, losses = outer(adapted, gather(query), query_weight)
+            support, weight = table.members(episodes.where, episodes.support)
+            adapted = self.adapt(shared, gather(support), weight)
+            query, weight = table.members(episodes.where, episodes.query)
+            pairs = gather(query)
+            hidden, margin = activations(adapted, pairs.flatten(0, 1))
+            margin = margin.view_as(weight)
+            losses = (softplus(-margin) * weight).sum(-1)
             _, share = robust_objective(losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma)
-            return [torch.einsum("sb,sb...->s...", share, slopes[name]) for name in shared]
+            by_margin = torch.sigmoid(-margin).mul_(weight).mul_(share[:, :, None]).neg_()
+            output = adapted["output"].view(*share.shape, -1)
+            return list(backward(output, hidden, pairs, by_margin, groups=len(share)).values())
 
         row_bytes = 2 * table.items.shape[1] * table.items.element_size()
         yield from self.train_on_episodes(work, table, shared, gradients, row_bytes=row_bytes)
 
-    def inner_step(self, gradient: Tensor) -> Tensor:
-        """A fresh Adam's first step: rate · g/(|g| + 1e-8)."""
-        return (gradient / (gradient.abs() + 1e-8)).mul(self.inner_rate)
+    def adapt(self, shared: Network, pairs: Tensor, weight: Tensor) -> Network:
+        """One inner step of B users in each of S splits: from shared networks [S, ...] to adapted ones [S·B, ...].
+
+        `pairs` [S, B, n, 2, d] are the users' choices, `weight` [S, B, n] their weights in the loss. The step is a
+        fresh Adam's first, rate · g/(|g| + 1e-8).
+        """
+        users = weight.shape[1]
+        hidden, margin = activations(shared, pairs.flatten(1, 2))
+        by_margin = torch.sigmoid(-margin).view_as(weight).mul(weight).neg_()
+        output = shared["output"][:, None].expand(-1, users, -1)
+        slopes = backward(output, hidden, pairs, by_margin, groups=weight.shape[0] * users)
+        adapted = {}
+        for name, slope in slopes.items():
+            apart = slope.view(-1, users, *slope.shape[1:])
+            size = apart.abs().add_(1e-8)
+            adapted[name] = shared[name][:, None].addcdiv(apart, size, value=-self.inner_rate).flatten(0, 1)
+        return adapted
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """Take the shared network; the seen users adapt as unseen ones do, on all their training choices."""
@@ -150,12 +183,14 @@ class MAML(EpisodicMethod):
             weight = np.zeros(pair.shape[:2])
             weight[owner, within] = 1 / count[owner]
             embedding = support.items.embedding[torch.from_numpy(pair)].to(shared["hidden"].dtype)
-            slopes = vmap(grad(user_loss), in_dims=(None, 0, 0))(
-                shared, embedding * self.input_scale, torch.from_numpy(weight).to(shared["hidden"].dtype)
+            adapted = self.adapt(
+                {name: tensor[None] for name, tensor in shared.items()},
+                embedding[None] * self.input_scale,
+                torch.from_numpy(weight).to(shared["hidden"].dtype)[None],
             )
             where = torch.from_numpy(np.searchsorted(users, some))
-            for name, slope in slopes.items():
-                states[name][where] -= self.inner_step(slope)
+            for name, tensor in adapted.items():
+                states[name][where] = tensor
         return UserStates(users, states)
 
     def item_features(self, items: Items) -> Tensor:
