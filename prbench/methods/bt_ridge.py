@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items, concatenate
 from prbench.method import FitProblem, Method, ParameterCount, UserStates, Watch, require_fitted
+from prbench.parameters import Positive
 from prbench.seeds import Rng
 from prbench.training import user_accuracy
 
@@ -35,9 +36,9 @@ class BTRidge(Method):
     def __init__(
         self,
         *,
-        strengths: Sequence[float] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
-        strength: float = 0.01,
-        tolerance: float = 1e-6,
+        strengths: Sequence[Positive] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
+        strength: Positive = 0.01,
+        tolerance: Positive = 1e-6,
     ) -> None:
         self.strengths = strengths
         self.strength = strength

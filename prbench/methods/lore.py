@@ -12,6 +12,7 @@ from prbench.comparisons import Comparisons, IntArray
 from prbench.fullbatch import FullBatch
 from prbench.method import ParameterCount, UserStates
 from prbench.methods.linear import LinearBases, fit_weights
+from prbench.parameters import Count, Positive, Steps
 from prbench.seeds import Rng
 from prbench.training import Snapshot, StackedAdam, Work, seen_states, threads_for
 
@@ -37,12 +38,12 @@ class LoRe(LinearBases):
     def __init__(
         self,
         *,
-        bases: int = 5,
-        rate: float = 0.5,
-        steps: int = 1000,
-        adapt_rate: float = 0.1,
-        adapt_steps: int = 500,
-        divisor: float = 100.0,
+        bases: Count = 5,
+        rate: Positive = 0.5,
+        steps: Count = 1000,
+        adapt_rate: Positive = 0.1,
+        adapt_steps: Steps = 500,
+        divisor: Positive = 100.0,
     ) -> None:
         self.bases = bases
         self.rate = rate
@@ -119,7 +120,7 @@ class BT(LoRe):
 
     adaptation_is_random = False
 
-    def __init__(self, *, rate: float = 0.5, steps: int = 1000, divisor: float = 100.0) -> None:
+    def __init__(self, *, rate: Positive = 0.5, steps: Count = 1000, divisor: Positive = 100.0) -> None:
         super().__init__(bases=1, rate=rate, steps=steps, divisor=divisor)
 
     @property

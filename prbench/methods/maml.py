@@ -14,6 +14,7 @@ from prbench.episodes import Episodes, EpisodicMethod
 from prbench.errors import InputError
 from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.methods.mrm import robust_objective
+from prbench.parameters import Count, NonNegative, Part, Positive, Share
 from prbench.seeds import Rng
 from prbench.training import Gather, PairTable, Snapshot, Work
 
@@ -70,18 +71,18 @@ class MAML(EpisodicMethod):
     def __init__(
         self,
         *,
-        hidden: int = 32,
-        input_scale: float = 0.01,
-        epochs: int = 200,
-        rate: float = 1e-3,
-        inner_rate: float = 1e-3,
-        users_per_update: int = 2,
-        query_share: float = 0.9,
+        hidden: Count = 32,
+        input_scale: Positive = 0.01,
+        epochs: Count = 200,
+        rate: Positive = 1e-3,
+        inner_rate: Positive = 1e-3,
+        users_per_update: Count = 2,
+        query_share: Part = 0.9,
         robust: bool = True,
-        rho: float = 0.5,
-        gamma: float = 0.5,
-        clip: float = 1.0,
-        warmup: float = 0.05,
+        rho: Share = 0.5,
+        gamma: NonNegative = 0.5,
+        clip: Positive = 1.0,
+        warmup: Share = 0.05,
     ) -> None:
         self.hidden = hidden
         self.input_scale = input_scale

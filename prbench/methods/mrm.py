@@ -13,6 +13,7 @@ from prbench.comparisons import Comparisons, IntArray
 from prbench.episodes import Episodes, EpisodicMethod, Reduction
 from prbench.method import ParameterCount, require_fitted
 from prbench.methods.linear import Inner, LinearBases, Link, fit_weights, mix, mix_backward
+from prbench.parameters import Count, NonNegative, Part, Positive, Share, Steps
 from prbench.seeds import Rng
 from prbench.training import DifferenceTable, Gather, Snapshot, Work
 
@@ -47,23 +48,23 @@ class MRM(LinearBases, EpisodicMethod):
     def __init__(
         self,
         *,
-        bases: int = 2,
-        input_scale: float = 0.01,
-        epochs: int = 200,
-        rate: float = 1e-3,
+        bases: Count = 2,
+        input_scale: Positive = 0.01,
+        epochs: Count = 200,
+        rate: Positive = 1e-3,
         inner: Inner = "adam",
-        inner_rate: float = 1e-3,
-        inner_steps: int = 1,
-        users_per_update: int = 2,
-        query_share: float = 0.9,
+        inner_rate: Positive = 1e-3,
+        inner_steps: Steps = 1,
+        users_per_update: Count = 2,
+        query_share: Part = 0.9,
         robust: bool = True,
-        rho: float = 0.5,
-        gamma: float = 0.5,
+        rho: Share = 0.5,
+        gamma: NonNegative = 0.5,
         reduction: Reduction = "mean",
         link: Link = "softmax",
         second_order: bool = True,
-        clip: float = 1.0,
-        warmup: float = 0.05,
+        clip: Positive = 1.0,
+        warmup: Share = 0.05,
     ) -> None:
         self.bases = bases
         self.input_scale = input_scale
