@@ -82,7 +82,7 @@ def mrm_loop(method: MRM, train: Comparisons, rng: Rng) -> Iterator[dict[str, Te
 
 
 def lore_loop(method: LoRe, train: Comparisons, rng: Rng) -> Iterator[dict[str, Tensor]]:
-    """LoRe's (and BT's) full-batch steps: one loss term per user."""
+    """LoRe's (and BT's) full-batch steps: one loss term per user, V [d, K] as in the published recipe."""
     differences = train.differences()
     users = [torch.from_numpy(np.flatnonzero(train.user == user)) for user in train.users]
     rows = [differences[index] for index in users]
@@ -90,14 +90,14 @@ def lore_loop(method: LoRe, train: Comparisons, rng: Rng) -> Iterator[dict[str, 
     weights = torch.zeros(len(rows), method.bases)
     if not isinstance(method, BT):
         weights = torch.randn(len(rows), method.bases, generator=rng.child("weights").torch())
-    bases, weights = (t.to(differences.dtype).requires_grad_() for t in (bases, weights))
+    bases, weights = (t.to(differences.dtype).contiguous().requires_grad_() for t in (bases.T, weights))
     optimiser = torch.optim.Adam([bases, weights], lr=method.rate)
     for _ in range(method.steps):
         loss = torch.zeros((), dtype=differences.dtype)
         for own, weight in zip(rows, weights, strict=True):
-            logits = own @ bases.T @ weight.softmax(-1) / method.divisor
+            logits = own @ bases @ weight.softmax(-1) / method.divisor
             loss = loss - logsigmoid(logits).mean()
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        yield {"bases": bases.detach(), "weight": weights.detach()}
+        yield {"bases": bases.detach().T, "weight": weights.detach()}
