@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Way = Literal["rows", "differences", "items"]
 
 # Bytes of differences handled between the two passes: they stay in cache for the second one. Measured on 2 cores
-# of Sapphire Rapids: 19 GB/s at 32 rows x 20 splits x 4,096 fp32, 14 GB/s at 8 times as much.
+# of an Intel Xeon with AVX-512: 19 GB/s at 32 rows x 20 splits x 4,096 fp32, 14 GB/s at 8 times as much.
 CPU_CHUNK_BYTES = 10 * 2**20
 GPU_CHUNK_BYTES = 2**30
 # What the same machine does: bytes per second by rows, operations per second of a large fp32 product, and seconds

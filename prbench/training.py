@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Updates that touch less than this run on one thread. On 2 cores with another program on them, 2 threads took 60 ms
-# for an update of 1 MB that one thread makes in 1 ms, and saved nothing on quiet cores.
+# for a small update that one thread makes in 1 ms.
 PARALLEL_BYTES = 4 * 2**20
 
 CANDIDATES = 20
