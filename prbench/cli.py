@@ -8,64 +8,33 @@ from __future__ import annotations
 import errno
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prbench import __version__
+from prbench.commands import bench, data, embedding, runs, user
+from prbench.commands.options import GROUP, AsJson, Kinds
 from prbench.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 
-OPTIONS: dict[str, Any] = {"rich_markup_mode": "rich", "no_args_is_help": True}
 app = typer.Typer(
     name="prbench",
     help="The benchmark suite for personalised reward models.",
     epilog="Example: prbench run --methods bt,mrm --dataset simulated && prbench report leaderboard",
     pretty_exceptions_enable=False,
-    **OPTIONS,
+    **GROUP,
 )
-data_app = typer.Typer(help="Download, check and import data.", **OPTIONS)
-user_app = typer.Typer(help="One user's own comparisons in, scores of new texts out.", **OPTIONS)
-bench_app = typer.Typer(help="Measure speed and memory.", **OPTIONS)
-app.add_typer(data_app, name="data")
-app.add_typer(user_app, name="user")
-app.add_typer(bench_app, name="bench")
-
-
-class Kinds(StrEnum):
-    """The kinds of entries."""
-
-    methods = "methods"
-    datasets = "datasets"
-    encoders = "encoders"
-    reports = "reports"
-
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Selection(StrEnum):
-    """Rules for choosing epochs and strengths."""
-
-    validation = "validation"
-    last = "last"
-    test_oracle = "test-oracle"
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-OnDevice = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
-Datasets = Annotated[str, typer.Option(help="Data sets: names, patterns such as 'sim*', or all; comma-separated.")]
-NewName = Annotated[str, typer.Option("--name", help="Name of the new data set.")]
+app.add_typer(data.app, name="data")
+app.add_typer(user.app, name="user")
+app.add_typer(bench.app, name="bench")
+app.command(epilog="Example: prbench embed --dataset convarg --encoder minilm")(embedding.embed)
+app.command(epilog="Example: prbench run --methods reference,bt,lore,mrm --dataset convarg --splits 20")(runs.run)
+app.command(epilog="Example: prbench report leaderboard --runs runs --out out")(runs.report)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -124,19 +93,6 @@ def _refuse(message: str, hint: str | None) -> int:
     if hint:
         typer.echo(f"hint: {hint}", err=True)
     return 2
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    """Numbers of support comparisons: `0,5,all`; -1 stands for all."""
-    try:
-        shots = [-1 if part.strip() == "all" else int(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10") from error
-    if not shots:
-        raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10")
-    if any(n < -1 for n in shots):
-        raise InputError(f"{option} {text}: a number of comparisons cannot be negative")
-    return list(dict.fromkeys(shots))
 
 
 def _version(wanted: bool) -> None:
@@ -213,235 +169,3 @@ def doctor(as_json: AsJson = False) -> None:
     listing.show_record(found, as_json)
     if found["problems"]:
         raise typer.Exit(1)
-
-
-@app.command(epilog="Example: prbench embed --dataset convarg --encoder minilm")
-def embed(
-    dataset: Datasets,
-    encoder: Annotated[str, typer.Option(help="Encoder: a name, a Hugging Face id or a folder.")] = "",
-    device: OnDevice = Device.auto,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be encoded.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Encode the texts of data sets, each distinct text once; what is stored already is kept."""
-    from prbench import data, embedding, encoders, listing, registry
-    from prbench.encoders.base import require_device, resolved_device
-
-    require_device(resolved_device(device.value))
-    for name in registry.select("datasets", dataset):
-        entry = registry.get("datasets", name)
-        record = encoders.encoder_entry_for(encoder or entry.encoder)
-        loaded = data.load(entry)
-        if not dry_run:
-            embedding.embed(loaded, record, family=entry.family, device=device.value)
-        plan = embedding.plan_embedding(loaded, record, family=entry.family, device=device.value)
-        listing.show_record(plan.as_dict(), as_json)
-
-
-@app.command(epilog="Example: prbench run --methods reference,bt,lore,mrm --dataset convarg --splits 20")
-def run(
-    methods: Annotated[str, typer.Option(help="Methods: names, patterns such as 'mrm*', or all; comma-separated.")],
-    dataset: Datasets,
-    encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
-    splits: Annotated[int | None, typer.Option(min=1, help="Number of splits instead of the data set's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Split i is drawn with seed + i.")] = 42,
-    shots: Annotated[str, typer.Option(help="Support comparisons per unseen user, as in 0,5,10,all.")] = "all",
-    selection: Annotated[
-        Selection | None, typer.Option(help="How epochs and strengths are chosen, instead of the method's own rule.")
-    ] = None,
-    device: OnDevice = Device.auto,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="METHOD.PARAM=VALUE", help="Set a parameter; repeatable.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Fit on seen users, adapt to unseen ones, score held-out comparisons. Finished cells are not run again."""
-    from prbench import listing, registry
-
-    chosen = registry.select("methods", methods), registry.select("datasets", dataset)
-    counts = _numbers(shots, "--shots")
-    from prbench import runner
-
-    def make_plan() -> runner.Plan:
-        return runner.plan(
-            *chosen,
-            encoder=encoder,
-            splits=splits,
-            seed=seed,
-            shots=counts,
-            selection=selection.value if selection else None,
-            device=device.value,
-            overrides=setting or [],
-            out=out,
-        )
-
-    plan = make_plan()
-    if dry_run:
-        listing.show_json(plan.as_dict()) if as_json else listing.show(plan.table())
-        return
-    outcome = runner.execute(plan)
-    if as_json:
-        listing.show_json({"failed": outcome.failed, **make_plan().as_dict()})
-    else:
-        listing.show(outcome.table())
-    if outcome.failed:
-        raise typer.Exit(1)
-
-
-@app.command(epilog="Example: prbench report leaderboard --runs runs --out out")
-def report(
-    name: Annotated[str, typer.Argument(help="Name of a report, see `prbench list reports`.")],
-    runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
-) -> None:
-    """Make a report from results, and print which files were written."""
-    from prbench import registry, results
-    from prbench.files import require_writable
-
-    entry = registry.get("reports", name)
-    require_writable(out)
-    make = registry.load_target("reports", entry)
-    _print_paths(make(results.load(runs), out, **entry.options))
-
-
-def _print_paths(paths: Iterable[Path]) -> None:
-    for path in paths:
-        typer.echo(str(path))
-
-
-@data_app.command(epilog="Example: prbench data get convarg")
-def get(dataset: Annotated[str, typer.Argument(help="Data sets: names, patterns or all.")]) -> None:
-    """Download and read data sets, and compare them with the counts that their entries expect."""
-    from prbench import data, listing, registry
-
-    for name in registry.select("datasets", dataset):
-        entry = registry.get("datasets", name)
-        listing.show_record(data.describe(data.load(entry), entry), as_json=False)
-
-
-@data_app.command(epilog="Example: prbench data info convarg --json")
-def info(dataset: Annotated[str, typer.Argument(help="One data set.")], as_json: AsJson = False) -> None:
-    """Describe a data set: users, comparisons, items, per-user counts, what was dropped, licence."""
-    from prbench import data, listing, registry
-
-    entry = registry.get("datasets", dataset)
-    listing.show_record(data.describe(data.load(entry), entry), as_json)
-
-
-@data_app.command(epilog="Example: prbench data verify")
-def verify(
-    stores: Annotated[list[Path] | None, typer.Argument(help="Folders of embedding stores; default: all.")] = None,
-) -> None:
-    """Read every embedding store and compare it with its checksums; a flipped bit is found."""
-    from prbench import store
-
-    bad = 0
-    folders = stores or store.stores()
-    for folder in folders:
-        try:
-            problems = store.EmbeddingStore.open(folder).verify()
-        except InputError as error:
-            problems = [str(error)]
-        typer.echo(f"{folder}: {'; '.join(problems) or 'ok'}")
-        bad += bool(problems)
-    if not folders:
-        typer.echo("there is no embedding store yet; make one with `prbench embed`", err=True)
-    if bad:
-        raise typer.Exit(1)
-
-
-@data_app.command("import", epilog="Example: prbench data import my.jsonl --name mine")
-def import_file(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .jsonl, .csv or .parquet file.")],
-    name: NewName,
-) -> None:
-    """Import comparisons with the columns user_id, prompt, chosen and rejected (conversation_id, timestamp)."""
-    from prbench.loaders import table
-
-    _imported(table.import_table(file, name))
-
-
-@data_app.command(
-    "import-embeddings", epilog="Example: prbench data import-embeddings --pt v.pt --meta v.json --name v"
-)
-def import_embeddings(
-    pt: Annotated[
-        Path,
-        typer.Option(
-            exists=True, dir_okay=False, help="Tensor of embeddings, rows by width, as torch.save writes it."
-        ),
-    ],
-    meta: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Who compared which rows.")],
-    name: NewName,
-) -> None:
-    """Import embeddings as the published MRM scripts write them."""
-    from prbench.loaders import mrm_files
-
-    _imported(mrm_files.import_embeddings(pt, meta, name))
-
-
-def _imported(entry_file: Path) -> None:
-    typer.echo(str(entry_file))
-    typer.echo(f"next: prbench run --methods bt,mrm --dataset {entry_file.stem}", err=True)
-
-
-@user_app.command(epilog="Example: prbench user adapt --run runs --method mrm --pairs my.jsonl --out me.safetensors")
-def adapt(
-    run: Annotated[Path, typer.Option(exists=True, help="Folder of results, or a released checkpoint.")],
-    method: Annotated[str, typer.Option(help="The fitted method.")],
-    pairs: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt, chosen and rejected.")],
-    out: Annotated[Path, typer.Option(help="File for the user's state.")] = Path("user.safetensors"),
-    dataset: Annotated[str | None, typer.Option(help="Which data set's run, where there are several.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Which encoder's run, where there are several.")] = None,
-    split: Annotated[int, typer.Option(min=0, help="Which split's fitted method.")] = 0,
-    device: OnDevice = Device.auto,
-    as_json: AsJson = False,
-) -> None:
-    """Adapt a fitted method to one user, from that user's own comparisons; the state is a few bytes."""
-    from prbench import listing, user
-
-    done = user.adapt(run, method, pairs, out, dataset=dataset, encoder=encoder, split=split, device=device.value)
-    listing.show_record(done, as_json)
-
-
-@user_app.command(epilog="Example: prbench user score --state me.safetensors --texts new.jsonl --json")
-def score(
-    state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
-    texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and response.")],
-    device: OnDevice = Device.auto,
-    as_json: AsJson = False,
-) -> None:
-    """Score texts for one user. Scores of one user compare with each other only."""
-    from prbench import listing, user
-
-    listing.show_rows(user.score(state, texts, device=device.value), as_json)
-
-
-@user_app.command(epilog="Example: prbench user rank --state me.safetensors --texts candidates.jsonl")
-def rank(
-    state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
-    texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and responses.")],
-    device: OnDevice = Device.auto,
-    as_json: AsJson = False,
-) -> None:
-    """Rank the responses to each prompt for one user, best first (best of n)."""
-    from prbench import listing, user
-
-    listing.show_rows(user.rank(state, texts, device=device.value), as_json)
-
-
-@bench_app.command(epilog="Example: prbench bench fit --method mrm --shape sim-prism --splits 20 --json")
-def fit(
-    method: Annotated[str, typer.Option(help="The method to time.")] = "mrm",
-    shape: Annotated[str, typer.Option(help="A simulated data set.")] = "sim-prism",
-    splits: Annotated[int, typer.Option(min=1, help="How many splits train together.")] = 20,
-    full: Annotated[bool, typer.Option("--full", help="Also train the whole recipe once, and time that.")] = False,
-    device: OnDevice = Device.auto,
-    as_json: AsJson = False,
-) -> None:
-    """Time fitting and adapting against a plain loop of the same recipe, side by side."""
-    from prbench import bench, listing
-
-    listing.show_record(bench.fit(method, shape, splits, device=device.value, full=full), as_json)

@@ -1,0 +1,1 @@
+"""The commands of the command line, by subject. Each imports what is heavy when it is called."""

@@ -1,0 +1,26 @@
+"""`prbench bench`: speed and memory."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from prbench.commands.options import GROUP, AsJson, Device, OnDevice
+
+app = typer.Typer(help="Measure speed and memory.", **GROUP)
+
+
+@app.command(epilog="Example: prbench bench fit --method mrm --shape sim-prism --splits 20 --json")
+def fit(
+    method: Annotated[str, typer.Option(help="The method to time.")] = "mrm",
+    shape: Annotated[str, typer.Option(help="A simulated data set.")] = "sim-prism",
+    splits: Annotated[int, typer.Option(min=1, help="How many splits train together.")] = 20,
+    full: Annotated[bool, typer.Option("--full", help="Also train the whole recipe once, and time that.")] = False,
+    device: OnDevice = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Time fitting and adapting against a plain loop of the same recipe, side by side."""
+    from prbench import bench, listing
+
+    listing.show_record(bench.fit(method, shape, splits, device=device.value, full=full), as_json)

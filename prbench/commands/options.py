@@ -1,0 +1,56 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from prbench.errors import InputError
+
+GROUP: dict[str, Any] = {"rich_markup_mode": "rich", "no_args_is_help": True}
+
+
+class Kinds(StrEnum):
+    """The kinds of entries."""
+
+    methods = "methods"
+    datasets = "datasets"
+    encoders = "encoders"
+    reports = "reports"
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Selection(StrEnum):
+    """Rules for choosing epochs and strengths."""
+
+    validation = "validation"
+    last = "last"
+    test_oracle = "test-oracle"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+OnDevice = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
+Datasets = Annotated[str, typer.Option(help="Data sets: names, patterns such as 'sim*', or all; comma-separated.")]
+NewName = Annotated[str, typer.Option("--name", help="Name of the new data set.")]
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Numbers of support comparisons: `0,5,all`; -1 stands for all. Raises InputError for anything else."""
+    try:
+        shots = [-1 if part.strip() == "all" else int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10") from error
+    if not shots:
+        raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10")
+    if any(n < -1 for n in shots):
+        raise InputError(f"{option} {text}: a number of comparisons cannot be negative")
+    return list(dict.fromkeys(shots))

@@ -1,0 +1,57 @@
+"""`prbench user`: one user's own comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prbench.commands.options import GROUP, AsJson, Device, OnDevice
+
+app = typer.Typer(help="One user's own comparisons in, scores of new texts out.", **GROUP)
+
+
+@app.command(epilog="Example: prbench user adapt --run runs --method mrm --pairs my.jsonl --out me.safetensors")
+def adapt(
+    run: Annotated[Path, typer.Option(exists=True, help="Folder of results, or a released checkpoint.")],
+    method: Annotated[str, typer.Option(help="The fitted method.")],
+    pairs: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt, chosen and rejected.")],
+    out: Annotated[Path, typer.Option(help="File for the user's state.")] = Path("user.safetensors"),
+    dataset: Annotated[str | None, typer.Option(help="Which data set's run, where there are several.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Which encoder's run, where there are several.")] = None,
+    split: Annotated[int, typer.Option(min=0, help="Which split's fitted method.")] = 0,
+    device: OnDevice = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Adapt a fitted method to one user, from that user's own comparisons; the state is a few bytes."""
+    from prbench import listing, user
+
+    done = user.adapt(run, method, pairs, out, dataset=dataset, encoder=encoder, split=split, device=device.value)
+    listing.show_record(done, as_json)
+
+
+@app.command(epilog="Example: prbench user score --state me.safetensors --texts new.jsonl --json")
+def score(
+    state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
+    texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and response.")],
+    device: OnDevice = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Score texts for one user. Scores of one user compare with each other only."""
+    from prbench import listing, user
+
+    listing.show_rows(user.score(state, texts, device=device.value), as_json)
+
+
+@app.command(epilog="Example: prbench user rank --state me.safetensors --texts candidates.jsonl")
+def rank(
+    state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
+    texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and responses.")],
+    device: OnDevice = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the responses to each prompt for one user, best first (best of n)."""
+    from prbench import listing, user
+
+    listing.show_rows(user.rank(state, texts, device=device.value), as_json)
