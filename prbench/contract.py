@@ -15,7 +15,7 @@ from prbench import registry
 from prbench.comparisons import Comparisons, IntArray, Items
 from prbench.entries import MethodEntry
 from prbench.errors import InputError
-from prbench.method import FitProblem, Method, UserStates
+from prbench.method import FitProblem, Method, ParameterCount, UserStates
 from prbench.seeds import Rng
 
 if TYPE_CHECKING:
@@ -317,3 +317,12 @@ def _storage(
         count == (shared, per_user),
         f"says {count.shared} shared and {count.per_user} per user, stores {shared} and {per_user}",
     )
+    yield _foretold(make().parameters_for(toy.data.items.dim), count)
+
+
+def _foretold(before: ParameterCount | None, after: ParameterCount) -> Check:
+    name = "parameters_for is the parameter_count of the fitted method"
+    if before is None:
+        return Check(name, True, "declared: the count depends on the data", skipped=True)
+    detail = f"says {before.shared} shared and {before.per_user} per user, it has {after.shared} and {after.per_user}"
+    return Check(name, before == after, detail)

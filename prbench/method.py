@@ -206,6 +206,10 @@ class Method(ABC):
     def parameter_count(self) -> ParameterCount:
         """The trained numbers of this fitted method, shared and per user."""
 
+    def parameters_for(self, dim: int) -> ParameterCount | None:
+        """What `parameter_count` will be on embeddings of `dim` dimensions; None where it depends on the data."""
+        return None
+
     @abstractmethod
     def learned(self) -> dict[str, Tensor]:
         """Every shared learned tensor by name. The seen users' states are not among them: they are users' own."""

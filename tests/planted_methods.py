@@ -134,6 +134,14 @@ class Miscounts(Good):
         return ParameterCount(super().parameter_count().shared, 0)
 
 
+class Misforecasts(Good):
+    """Announces more weights per user than it stores."""
+
+    def parameters_for(self, dim: int) -> ParameterCount:
+        shared, per_user = super().parameters_for(dim)
+        return ParameterCount(shared, per_user + 1)
+
+
 class Mutates(Good):
     """Adapting to a user trains the shared bases further."""
 

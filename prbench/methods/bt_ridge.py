@@ -125,6 +125,10 @@ class BTRidge(Method):
         """d, whatever the number of users."""
         return ParameterCount(require_fitted(self._direction, self).numel(), 0)
 
+    def parameters_for(self, dim: int) -> ParameterCount:
+        """d."""
+        return ParameterCount(dim, 0)
+
     def learned(self) -> dict[str, Tensor]:
         """`direction`: v [d]."""
         return {"direction": require_fitted(self._direction, self)}

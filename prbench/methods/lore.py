@@ -110,6 +110,10 @@ class LoRe(LinearBases):
             reduction="mean",
         )
 
+    def parameters_for(self, dim: int) -> ParameterCount:
+        """K·d shared, K per user."""
+        return ParameterCount(self.bases * dim, self.bases)
+
 
 class BT(LoRe):
     """Bradley–Terry: one linear reward for all users (Bradley and Terry 1952; LoRe's K = 1).
@@ -145,3 +149,7 @@ class BT(LoRe):
     def parameter_count(self) -> ParameterCount:
         """d, whatever the number of users."""
         return ParameterCount(self.bases_matrix.numel(), 0)
+
+    def parameters_for(self, dim: int) -> ParameterCount:
+        """d."""
+        return ParameterCount(dim, 0)

@@ -218,6 +218,11 @@ class MAML(EpisodicMethod):
         size = sum(tensor.numel() for tensor in self._shared().values())
         return ParameterCount(size, size)
 
+    def parameters_for(self, dim: int) -> ParameterCount:
+        """The network, shared, and a copy of it per user."""
+        size = self.hidden * (dim + 2)
+        return ParameterCount(size, size)
+
     def learned(self) -> dict[str, Tensor]:
         """`hidden` [h, d], `bias` [h], `output` [h]."""
         return dict(self._shared())

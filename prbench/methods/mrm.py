@@ -215,6 +215,10 @@ class MRM(LinearBases, EpisodicMethod):
         """K·d + K trained (V and w0), and K stored per user."""
         return ParameterCount(self.bases_matrix.numel() + self.bases, self.bases)
 
+    def parameters_for(self, dim: int) -> ParameterCount:
+        """K·d + K trained, K stored per user."""
+        return ParameterCount(self.bases * (dim + 1), self.bases)
+
     def learned(self) -> dict[str, Tensor]:
         """`bases`: V [K, d] and `start`: w0 [K]."""
         return {**super().learned(), "start": require_fitted(self._start, self)}

@@ -57,6 +57,10 @@ class Reference(Method):
         self._fitted()
         return ParameterCount(0, 0)
 
+    def parameters_for(self, dim: int) -> ParameterCount:
+        """Nothing is trained."""
+        return ParameterCount(0, 0)
+
     def learned(self) -> dict[str, Tensor]:
         """Nothing."""
         return {}
