@@ -261,13 +261,18 @@ class StackedAdam:
     """torch's fused Adam on parameters [S, ...], with a step size per split where splits need one.
 
     `separate` keeps the splits apart in the optimiser, which costs time: only splits that follow schedules of
-    different lengths need it.
+    different lengths need it. `decay` is AdamW's decoupled weight decay.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], *, separate: bool = False) -> None:
+    def __init__(self, parameters: Sequence[Tensor], *, separate: bool = False, decay: float = 0.0) -> None:
         self.separate = separate
         groups = [list(split) for split in zip(*parameters, strict=True)] if separate else [list(parameters)]
-        self.optimiser = torch.optim.Adam([{"params": group} for group in groups], fused=True)
+        stacks = [{"params": group} for group in groups]
+        self.optimiser: torch.optim.Optimizer = (
+            torch.optim.AdamW(stacks, fused=True, weight_decay=decay)
+            if decay
+            else torch.optim.Adam(stacks, fused=True)
+        )
 
     def step(self, gradients: Sequence[Tensor], rate: float | FloatArray) -> None:
         """One update in place; `rate` is a number, or [S] of which the entries are equal unless `separate`."""
