@@ -26,7 +26,7 @@ from prbench.methods.lore import LoRe
 from prbench.methods.maml import MAML
 from prbench.runner import peak_memory
 from prbench.seeds import Rng
-from prbench.training import GradientMethod, Work
+from prbench.training import GradientMethod, Precision, Work, precision_of_products
 
 COPIED = 2**29
 ROUNDS = 3
@@ -36,7 +36,9 @@ FEWEST = 3
 ADAPTED_ALONE = 30
 
 
-def fit(method: str, shape: str, count: int, *, device: str = "auto", full: bool = False) -> dict[str, Any]:
+def fit(
+    method: str, shape: str, count: int, *, device: str = "auto", full: bool = False, precision: Precision = "highest"
+) -> dict[str, Any]:
     """Time `method` on `count` splits of the simulated data set `shape`.
 
     The engine trains all splits; the loop trains one, and its time is multiplied by the number of splits. They
@@ -67,7 +69,8 @@ def fit(method: str, shape: str, count: int, *, device: str = "auto", full: bool
         bar = display.add_task(f"{method} on {shape}", total=2 * ROUNDS)
         for _ in range(ROUNDS):
             bandwidths.append(copy_bandwidth(device))
-            engine_times.append(_engine(made, trains, rngs, device))
+            with precision_of_products(precision):
+                engine_times.append(_engine(made, trains, rngs, device))
             display.advance(bar)
             loop_times.append(_loop(made, trains[0], rngs[0], device))
             display.advance(bar)
@@ -77,7 +80,10 @@ def fit(method: str, shape: str, count: int, *, device: str = "auto", full: bool
     updates = _updates(made, trains[0], rngs[0])
     moved = bytes_per_update(made, trains)
     bandwidth = float(np.median(bandwidths))
-    whole = _whole(made, trains, rngs, device) if full else setup + update * updates
+    whole = setup + update * updates
+    if full:
+        with precision_of_products(precision):
+            whole = _whole(made, trains, rngs, device)
     adapting = _adapting(made, comparisons.take(drawn[0].unseen_support), trains[0], rngs[0])
     return {
         "method": method,
@@ -99,6 +105,7 @@ def fit(method: str, shape: str, count: int, *, device: str = "auto", full: bool
         **adapting,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        "precision": precision,
         "torch": torch.__version__,
     }
 

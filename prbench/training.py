@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Updates that touch less than this run on one thread. On 2 cores with another program on them, 2 threads took 60 ms
 # for a small update that one thread makes in 1 ms.
 PARALLEL_BYTES = 4 * 2**20
+
+Precision = Literal["highest", "high", "medium"]
 
 CANDIDATES = 20
 """How many moments of its training each gradient method may choose from: the same for all of them."""
@@ -238,6 +240,21 @@ def threads_for(bytes_per_update: float) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def precision_of_products(precision: Precision) -> Iterator[None]:
+    """How exact products of float32 matrices are inside: torch's `set_float32_matmul_precision`, put back after.
+
+    "highest" multiplies in float32. "high" may use TF32 on a GPU. "medium" may round factors to bfloat16, which a
+    CPU with matrix units (AMX) multiplies several times as fast; sums stay in float32.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class Gather:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import GROUP, AsJson, Device, OnDevice
+from prbench.commands.options import GROUP, AsJson, Device, OnDevice, Precision
 
 app = typer.Typer(help="Measure speed and memory.", **GROUP)
 
@@ -18,9 +18,14 @@ def fit(
     splits: Annotated[int, typer.Option(min=1, help="How many splits train together.")] = 20,
     full: Annotated[bool, typer.Option("--full", help="Also train the whole recipe once, and time that.")] = False,
     device: OnDevice = Device.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="How exact the engine's products are inside, as torch names it.")
+    ] = Precision.highest,
     as_json: AsJson = False,
 ) -> None:
     """Time fitting and adapting against a plain loop of the same recipe, side by side."""
     from prbench import bench, listing
 
-    listing.show_record(bench.fit(method, shape, splits, device=device.value, full=full), as_json)
+    listing.show_record(
+        bench.fit(method, shape, splits, device=device.value, full=full, precision=precision.value), as_json
+    )

@@ -29,6 +29,14 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Precision(StrEnum):
+    """How exact products of float32 matrices are inside."""
+
+    highest = "highest"
+    high = "high"
+    medium = "medium"
+
+
 class Selection(StrEnum):
     """Rules for choosing epochs and strengths."""
 
