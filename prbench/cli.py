@@ -132,7 +132,7 @@ def show(
     kind: Annotated[Kinds | None, typer.Option(help="Which kind, where two share a name.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show an entry with all that it inherits, and the file it comes from."""
+    """Show an entry with all that it inherits, and its file; a method also with its defaults and parameter counts."""
     from prbench import listing
 
     listing.show_record(listing.full(name, kind.value if kind else None), as_json)

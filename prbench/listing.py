@@ -10,6 +10,7 @@ import typer
 
 from prbench import registry
 from prbench.entries import DatasetEntry, EncoderEntry, Kind, MethodEntry
+from prbench.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 # A table with more keys than this is counted instead of shown.
 LONG = 12
+# Parameters are counted for embeddings of an 8B model and these numbers of users.
+DIM = 4096
+USERS = (10, 100, 1_000, 10_000)
 
 
 def rows(kind: Kind) -> list[dict[str, Any]]:
@@ -27,15 +31,41 @@ def rows(kind: Kind) -> list[dict[str, Any]]:
 def full(name: str, kind: Kind | None = None) -> dict[str, Any]:
     """An entry with everything it inherits: kind, file and all of its keys.
 
-    Raises InputError for an unknown name, and for one that two kinds share when `kind` does not say which.
+    A method also has all of its hyper-parameters and its parameter counts, for which it is imported; where that
+    fails, `broken` says why. Raises InputError for an unknown name, and for one that two kinds share when `kind`
+    does not say which.
     """
     found = registry.kind_of(name, kind)
     entry = registry.get(found, name)
     record: dict[str, Any] = {"kind": found, "file": str(registry.source(found, name))}
     record |= entry.model_dump(mode="json", exclude_none=True)
-    if isinstance(entry, MethodEntry) and (unused := registry.unused_tables(entry)):
-        record["unused"] = [f"params.{table}: no data set or family of that name is known" for table in unused]
+    if isinstance(entry, MethodEntry):
+        if unused := registry.unused_tables(entry):
+            record["unused"] = [f"params.{table}: no data set or family of that name is known" for table in unused]
+        try:
+            record |= _made(entry)
+        except InputError as error:
+            record["broken"] = str(error)
     return record
+
+
+def _made(entry: MethodEntry) -> dict[str, Any]:
+    """What only the method itself knows: its hyper-parameters with their defaults, and its parameter counts.
+
+    The hyper-parameters are those without any data set's own values. Each says whether the entry (or one that it
+    extends) sets it or the constructor's default holds. A method whose count depends on the data has none.
+    """
+    method = registry.make_method(entry, None, {})
+    values = {
+        name: {"value": value, "from": "entry" if name in entry.params else "default"}
+        for name, value in method.hyper_parameters.items()
+    }
+    count = method.parameters_for(DIM)
+    if count is None:
+        return {"hyper_parameters": values, "parameter_count": "depends on the data"}
+    totals = {str(users): count.total(users) for users in USERS}
+    counts = {"dim": DIM, "shared": count.shared, "per_user": count.per_user, "total_by_users": totals}
+    return {"hyper_parameters": values, "parameter_count": counts}
 
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +122,10 @@ def rows_table(found: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def record_table(record: Mapping[str, Any]) -> Table:
-    """A line per value; nested keys are joined by dots, and a table of many keys is only counted."""
+    """A line per value; nested keys are joined by dots, and a table of many keys is only counted.
+
+    A value that comes with its source, `{"value": 2, "from": "entry"}`, is one line.
+    """
     from rich import box
     from rich.table import Table
 
@@ -107,7 +140,9 @@ def record_table(record: Mapping[str, Any]) -> Table:
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     lines: list[tuple[str, Any]] = []
     for key, value in record.items():
-        if isinstance(value, Mapping) and len(value) > LONG:
+        if _is_sourced(value):
+            lines.append((f"{prefix}{key}", f"{_plain(value['value'])} ({value['from']})"))
+        elif isinstance(value, Mapping) and len(value) > LONG and not any(map(_is_sourced, value.values())):
             lines.append((f"{prefix}{key}", f"{len(value)} of them; --json lists all"))
         elif isinstance(value, Mapping):
             lines += _flat(value, f"{prefix}{key}.")
@@ -116,9 +151,18 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return lines
 
 
+def _is_sourced(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"value", "from"}
+
+
 def _text(value: Any) -> str:
+    """A value as rich markup."""
     from rich.markup import escape
 
+    return escape(_plain(value))
+
+
+def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -127,5 +171,5 @@ def _text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, list | tuple):
         parts = [str(part) for part in value] or ["none"]
-        return escape(("\n" if any(" " in part for part in parts) else ", ").join(parts))
-    return escape("" if value is None else str(value))
+        return ("\n" if any(" " in part for part in parts) else ", ").join(parts)
+    return "" if value is None else str(value)

@@ -112,7 +112,16 @@ def refused(outcome: Outcome) -> str:
     return outcome.err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list", "methods"], ["list", "datasets"], ["show", "mrm", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        *(["list", kind] for kind in registry.KINDS),
+        ["show", "simulated", "--json"],
+        ["show", "minilm"],
+        ["show", "leaderboard"],
+    ],
+)
 def test_starting_imports_nothing_heavy(words: list[str]) -> None:
     code = f"import sys; from prbench.cli import main; main({words!r}); print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -230,9 +239,23 @@ def test_show_has_all_that_is_inherited(run: Run, mine: Path) -> None:
     assert shown["style"]["colour"] == "#112233"
     assert shown["extends"] == "mine"
     assert "sim-nothing" in shown["unused"][0]
+    assert "BTRidge has no parameter 'rate'" in shown["broken"]
     table = run("show", "child", "--registry", mine).out
     assert "style.colour" in table
     assert "[with brackets]" in table
+
+
+def test_show_lists_a_methods_hyper_parameters_and_counts(run: Run) -> None:
+    lines = {words[0]: words[1:] for line in run("show", "mrm").out.splitlines() if (words := line.split())}
+    assert lines["hyper_parameters.rate"] == ["0.005", "(entry)"]
+    assert lines["hyper_parameters.link"] == ["softmax", "(default)"]
+    assert lines["hyper_parameters.warmup"] == ["0.05", "(default)"]
+    assert lines["parameter_count.shared"] == ["8,194"]
+    assert lines["parameter_count.total_by_users.10000"] == ["28,194"]
+    assert json.loads(run("show", "mrm", "--json").out)["hyper_parameters"]["rate"] == {
+        "value": 0.005,
+        "from": "entry",
+    }
 
 
 def test_a_name_of_two_kinds_needs_the_kind(run: Run, mine: Path) -> None:
