@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,32 @@ def plan(
         if any(job.setting is setting and job.selection == "validation" for job in jobs):
             for split in setting.splits:
                 _ = held_out(setting.data, split, setting.entry.protocol)
+    command = _command(methods, datasets_, encoder, splits, seed, wanted, selection, device, overrides)
+    for cell in (cell for job in jobs for cell in job.cells):
+        cell.record["command"] = command
     return Plan(jobs, out, wanted, device)
+
+
+def _command(
+    methods: Sequence[str],
+    datasets_: Sequence[str],
+    encoder: str | None,
+    count: int | None,
+    seed: int,
+    shots: Sequence[int],
+    selection: SelectionRule | None,
+    device: str,
+    overrides: Sequence[str],
+) -> str:
+    """The command line that plans the same cells; without folders, which say nothing to another machine."""
+    words = ["prbench", "run", "--methods", ",".join(methods), "--dataset", ",".join(datasets_)]
+    words += ["--encoder", encoder] if encoder else []
+    words += ["--splits", str(count)] if count else []
+    words += ["--seed", str(seed), "--shots", ",".join("all" if k == ALL else str(k) for k in shots)]
+    words += ["--selection", selection] if selection else []
+    words += ["--device", device]
+    words += [word for text in overrides for word in ("--set", text)]
+    return shlex.join(words)
 
 
 def support_of(setting: Setting, split: Split, k: int) -> IntArray:

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -458,6 +459,24 @@ def test_an_entry_renamed_keeps_its_scores_and_a_record_its_facts(out: Path) -> 
     assert record["simulated"] is True
     truth = record["truth"]["unseen"]
     assert 0.5 < truth["floor"] < truth["ceiling"] < 1
+
+
+def test_a_record_holds_the_command_that_plans_it_again(out: Path) -> None:
+    changes = ["good.bases=3"]
+    plan = runner.plan(
+        ["good", "unsupported"], ["tiny"], splits=2, seed=7, shots=[2], selection="last", device="cpu",
+        overrides=changes, out=out,
+    )  # fmt: skip
+    command = plan.jobs[0].cells[0].record["command"]
+    assert command == (
+        "prbench run --methods good,unsupported --dataset tiny --splits 2 --seed 7 --shots all,2 --selection last "
+        "--device cpu --set good.bases=3"
+    )
+    assert str(out) not in command
+    assert cli.main([*shlex.split(command)[1:], "--out", str(out)]) == 0
+    assert record_of(out, "good[bases=3]", 1)["command"] == command
+    assert {cell.state for cell in runner.plan(["good"], ["tiny"], splits=2, seed=7, shots=[2], selection="last",
+                                               device="cpu", overrides=changes, out=out).jobs[0].cells} == {"done"}  # fmt: skip
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_cell(
