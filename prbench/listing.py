@@ -70,7 +70,10 @@ def _made(entry: MethodEntry) -> dict[str, Any]:
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """What of a listing's row fits on a screen."""
-    return {key: row[key] for key in ("name", "title", "family", "encoder", "needs", "summary") if row.get(key)}
+    shown = {key: row[key] for key in ("name", "title", "family", "encoder", "needs") if row.get(key)}
+    # Said of the few that must be asked for by name.
+    asked_for = {"in_all": "no"} if row.get("default") is False else {}
+    return shown | asked_for | {"summary": row["summary"]}
 
 
 def _row(entry: registry.Entry) -> dict[str, Any]:
