@@ -192,7 +192,8 @@ def load(runs: Path) -> Results:
     return Results(_joined(parts), cells)
 
 
-def _read_scores(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
+def read_scores_file(path: Path) -> pd.DataFrame:
+    """The columns `SCORES` of one file. Raises InputError when it is unreadable or lacks one."""
     import pandas as pd
     import pyarrow as pa
 
@@ -203,6 +204,11 @@ def _read_scores(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
         raise InputError(f"{path} is unreadable: {error}", hint=again) from error
     if lacking := [name for name in SCORES if name not in frame]:
         raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
+    return frame
+
+
+def _read_scores(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
+    frame = read_scores_file(path)
     shots = path.stem.removeprefix("scores-")
     constants = {name: record[name] for name in COLUMNS}
     return frame.assign(**constants, split=record["split"], shots=ALL if shots == "all" else int(shots))
