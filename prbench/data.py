@@ -46,7 +46,7 @@ def load(entry: DatasetEntry) -> PreferenceData:
 
 def cache_folder(entry: DatasetEntry) -> Path:
     """Where the loaded data are kept; settings of one family that differ only in protocol share it."""
-    hashes = entry.download.files if entry.download else {}
+    hashes = RawFiles(entry).identity()
     key = digest({"loader": entry.loader, "options": entry.options, "files": hashes, "version": LOADER_VERSION})
     return home() / "datasets" / entry.family / key
 
@@ -187,6 +187,7 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
     `disagreement` is the probability that two different users who judged the same two items disagree (None where
     no two users did), `pairs_shared` the number of item pairs that at least two users judged. `longer_wins` is the
     share of comparisons in which the longer response (in characters) wins, equally long ones left out.
+    `items_per_prompt` and `comparisons_per_item` are what sharing contexts and items saves when embedding.
     """
     per_user = np.bincount(data.user, minlength=data.n_users)
     quartiles = np.percentile(per_user, [0, 25, 50, 75, 100]) if data.n_users else np.zeros(5)
@@ -200,6 +201,8 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
         "citation": entry.citation,
         "encoder": entry.encoder,
         **measured(data),
+        "items_per_prompt": data.n_items / len(data.contexts) if data.contexts else None,
+        "comparisons_per_item": 2 * len(data) / data.n_items if data.n_items else None,
         "groups": len(np.unique(data.group)),
         "blocks": None if data.block is None else len(np.unique(data.block)),
         "comparisons_per_user": dict(

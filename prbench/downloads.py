@@ -1,4 +1,8 @@
-"""Raw files of a data set: at hand in PRBENCH_DATA, or downloaded once; used only after their hash is checked."""
+"""Raw files of a data set: at hand in PRBENCH_DATA, or downloaded once; used only after their hash is checked.
+
+A file on the Hugging Face hub whose hash nobody published has none to check. It is pinned by the hub's revision,
+its hash is part of what names the cache of the loaded data, and the loader checks its columns and counts.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,17 @@ from prbench.entries import DatasetEntry
 from prbench.errors import InputError
 from prbench.files import file_sha256, home, raw_data_folder
 
+HUB = "hf://datasets/"
+
 
 class RawFiles:
-    """The raw files that a data set's entry names, each pinned by its sha256.
+    """The raw files that a data set's entry names, each pinned by its sha256 where the entry gives one.
 
     A file is looked for in this order: `PRBENCH_DATA/<family>/<path>`, `PRBENCH_DATA/<data set>/<path>`,
-    `PRBENCH_HOME/raw/<family>/<path>`, and then downloaded to the last of these. An entry whose `download.base`
-    is no URL but a relative folder (imported data) keeps its files in `PRBENCH_HOME/<base>`, and nowhere else.
+    `PRBENCH_HOME/raw/<family>/<path>`, and then downloaded to the last of these. What comes from the Hugging Face hub
+    (`base = "hf://datasets/OWNER/NAME@REVISION"`) stays in the hub's own cache instead. An entry whose
+    `download.base` is no URL but a relative folder (imported data) keeps its files in `PRBENCH_HOME/<base>`, and
+    nowhere else.
     """
 
     def __init__(self, entry: DatasetEntry) -> None:
@@ -35,9 +43,28 @@ class RawFiles:
         """Whether the files can be downloaded."""
         return "://" in self.base
 
+    @property
+    def is_hub(self) -> bool:
+        """Whether the files come from the Hugging Face hub."""
+        return self.base.startswith(HUB)
+
     def url(self, path: str) -> str:
         """Where `path` is published."""
+        if self.is_hub:
+            repository, revision = self._repository()
+            return f"https://huggingface.co/datasets/{repository}/resolve/{quote(revision, safe='')}/{quote(path)}"
         return f"{self.base}/{quote(path)}"
+
+    def identity(self) -> dict[str, str]:
+        """What tells one version of the files from another, by upstream path: a hash, or the hub's revision.
+
+        The hash is the pinned one; without one, that of the file at hand; without that file, the revision counts.
+        """
+        found = {}
+        for path, pinned in self.hashes.items():
+            local = None if pinned else self._at_hand(path)
+            found[path] = pinned or (self._sha256(local) if local else self._repository()[1])
+        return found
 
     def paths(self) -> list[Path]:
         """Every file, in the sorted order of their upstream paths."""
@@ -63,8 +90,9 @@ class RawFiles:
             raise KeyError(f"the entry of data set {self.name} names no file {path!r}")
         local = self._at_hand(path)
         if local is None:
-            return self._download(path)
-        self._check(local, self.hashes[path])
+            local = self._from_hub(path) if self.is_hub else self._download(path)
+        if self.hashes[path]:
+            self._check(local, self.hashes[path])
         return local
 
     def _at_hand(self, path: str) -> Path | None:
@@ -79,11 +107,19 @@ class RawFiles:
     def _own_folder(self) -> Path:
         return home() / "raw" / self.family
 
-    def _check(self, local: Path, expected: str) -> None:
+    def _repository(self) -> tuple[str, str]:
+        """Owner and name, and revision, of the hub's data set."""
+        repository, _, revision = self.base.removeprefix(HUB).partition("@")
+        return repository, revision or "main"
+
+    def _sha256(self, local: Path) -> str:
         try:
-            found = file_sha256(local)
+            return file_sha256(local)
         except OSError as error:
             raise InputError(f"cannot read {local}: {error.strerror or error}") from error
+
+    def _check(self, local: Path, expected: str) -> None:
+        found = self._sha256(local)
         if found != expected:
             remedy = (
                 f"remove it and get it again: `prbench data get {self.name}`" if self.is_remote else "import it again"
@@ -91,6 +127,55 @@ class RawFiles:
             raise InputError(
                 f"{local} is not the expected file: its sha256 is {found}, expected {expected}", hint=remedy
             )
+
+    def _by_hand(self, path: str) -> str:
+        local = self._own_folder() / path
+        return f"download it by hand to {local}, or set PRBENCH_DATA to a folder that has {self.family}/{path}"
+
+    def _from_hub(self, path: str) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        repository, revision = self._repository()
+        what, by_hand = f"{path} of the Hugging Face data set {repository}", self._by_hand(path)
+        page = f"https://huggingface.co/datasets/{repository}"
+        try:
+            return Path(hf_hub_download(repository, path, repo_type="dataset", revision=revision))
+        except GatedRepoError as error:
+            raise InputError(
+                f"cannot download {what}: it is gated, its terms must be accepted first",
+                hint=f"accept them at {page}, then `hf auth login`; or {by_hand}",
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise InputError(
+                f"cannot download {what}: the hub has no such public data set",
+                hint=f"`hf auth login` if it is private; or {by_hand}",
+            ) from error
+        except LocalEntryNotFoundError as error:
+            raise InputError(f"cannot download {what}: no connection to the hub", hint=by_hand) from error
+        except (EntryNotFoundError, RevisionNotFoundError) as error:
+            lacks = "revision" if isinstance(error, RevisionNotFoundError) else "file"
+            raise InputError(
+                f"cannot download {what}: the hub has no such {lacks} (at {revision})", hint=by_hand
+            ) from error
+        except HFValidationError as error:
+            raise InputError(
+                f"data set {self.name}: {self.base} names no data set of the hub", hint="hf://datasets/OWNER/NAME"
+            ) from error
+        except HfHubHTTPError as error:
+            status = getattr(error.response, "status_code", None)
+            reason = f"the hub says {status}" if status else type(error).__name__
+            raise InputError(f"cannot download {what}: {reason}", hint=by_hand) from error
+        except OSError as error:
+            raise InputError(f"cannot download {what}: {error.strerror or error}", hint=by_hand) from error
 
     def _download(self, path: str) -> Path:
         if not self.is_remote:
@@ -103,7 +188,7 @@ class RawFiles:
         pooch.get_logger().setLevel(logging.WARNING)
         local = self._own_folder() / path
         url = self.url(path)
-        by_hand = f"download it by hand to {local}, or set PRBENCH_DATA to a folder that has {self.family}/{path}"
+        by_hand = self._by_hand(path)
         try:
             local.parent.mkdir(parents=True, exist_ok=True)
             pooch.retrieve(url, known_hash=f"sha256:{self.hashes[path]}", fname=local.name, path=local.parent)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -12,6 +13,8 @@ Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Kind = Literal["methods", "datasets", "encoders", "reports"]
 SelectionRule = Literal["validation", "last", "test-oracle"]
+Selection = Literal["published", "tuned", "validation", "last", "test-oracle"]
+"""What `--selection` may ask for: the entry's own parameters and rule, tuned parameters, or a rule by name."""
 
 
 class Record(BaseModel):
@@ -29,12 +32,35 @@ class Style(Record):
 
 
 class SearchRange(Record):
-    """One hyper-parameter's search space: a range (`low`, `high`) or `choices`."""
+    """One hyper-parameter's search space: a range (`low`, `high`), or `choices`.
+
+    A range holds whole numbers if both of its ends are written as such; `log` searches it evenly in the logarithm.
+    """
 
     low: float | int | None = None
     high: float | int | None = None
     log: bool = False
     choices: list[Any] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _one_space(self) -> Self:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("give either low and high or choices")
+            if not self.choices:
+                raise ValueError("choices must not be empty")
+        elif self.low is None or self.high is None:
+            raise ValueError("give both low and high, or choices")
+        elif not -math.inf < self.low < self.high < math.inf:
+            raise ValueError("low must be below high, both finite")
+        elif self.log and self.low <= 0:
+            raise ValueError("a logarithmic range must start above 0")
+        return self
 
 
 class MethodEntry(Record):
@@ -60,10 +86,20 @@ class MethodEntry(Record):
 
 
 class Download(Record):
-    """Where a data set's raw files come from: `base` + "/" + path, each with its sha256."""
+    """Where a data set's raw files come from: `base` + "/" + path, each with its sha256.
+
+    `base` is a URL, a folder below PRBENCH_HOME, or "hf://datasets/OWNER/NAME@REVISION". A file of the hub whose hash
+    is not known has "" as its hash.
+    """
 
     base: str
-    files: dict[str, Sha256]
+    files: dict[str, Sha256 | Literal[""]]
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if not self.base.startswith("hf://datasets/") and "" in self.files.values():
+            raise ValueError('only files of "hf://datasets/..." may go without a sha256')
+        return self
 
 
 class ProtocolEntry(Record):

@@ -1,0 +1,81 @@
+"""What loaders of comparisons one by one share: numbering, counting what is dropped, and the columns at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from prbench.comparisons import Context, PreferenceData
+from prbench.errors import InputError
+from prbench.loaders import Numbering
+
+
+class Builder:
+    """Collects comparisons and makes a `PreferenceData` of them.
+
+    Users, contexts and groups are numbered in the order in which they first appear in a comparison; an item is a
+    distinct (context, response). `counts` is printed in the order in which its keys are first set, zeros included.
+    """
+
+    def __init__(self, *counts: str) -> None:
+        self.counts: Counter[str] = Counter(dict.fromkeys(counts, 0))
+        self._users: Numbering[str] = Numbering()
+        self._contexts: Numbering[Context] = Numbering()
+        self._items: Numbering[tuple[int, str]] = Numbering()
+        self._groups: Numbering[Hashable] = Numbering()
+        self._rows: list[tuple[int, int, int, int]] = []
+        self._marks: list[int] = []
+        self._times: list[float | None] = []
+        self._seen: set[tuple[int, int, int]] = set()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(
+        self,
+        user: str,
+        context: Context,
+        chosen: str,
+        rejected: str,
+        *,
+        group: Hashable,
+        mark: int | None = None,
+        time: float | None = None,
+    ) -> None:
+        """One comparison. `mark` is given in all of them or in none; where one has no `time`, the data have none."""
+        number = self._contexts[context]
+        sides = self._items[number, chosen], self._items[number, rejected]
+        row = (self._users[user], *sides)
+        self.counts["comparisons that repeat an earlier one"] += row in self._seen
+        self._seen.add(row)
+        self._rows.append((*row, self._groups[group]))
+        self._times.append(time)
+        if mark is not None:
+            self._marks.append(mark)
+
+    def build(self, name: str, *, empty: str) -> PreferenceData:
+        """The data set called `name`. Raises InputError, saying `empty`, when there is no comparison at all."""
+        if not self._rows:
+            raise InputError(f"{name}: {empty}")
+        table = np.array(self._rows, dtype=np.int64)
+        times = [time for time in self._times if time is not None]
+        optional: Mapping[str, Any] = {
+            "mark": np.array(self._marks, dtype=np.int64) if self._marks else None,
+            "time": np.array(times, dtype=np.float64) if len(times) == len(self._rows) else None,
+        }
+        return PreferenceData(
+            name=name,
+            contexts=tuple(self._contexts),
+            item_context=np.array([context for context, _ in self._items], dtype=np.int64),
+            responses=tuple(response for _, response in self._items),
+            user=table[:, 0].copy(),
+            chosen=table[:, 1].copy(),
+            rejected=table[:, 2].copy(),
+            group=table[:, 3].copy(),
+            user_keys=tuple(self._users),
+            counts=dict(self.counts),
+            **optional,
+        )
