@@ -99,10 +99,7 @@ def context_batches(
 
     `positions[s]` [n] says where the comparisons of split s are in the table of choices.
     """
-    streams = [
-        (update for number in range(last) for update in plan.epoch(number))
-        for plan, last in zip(plans, epochs, strict=True)
-    ]
+    streams = [_updates(plan, last) for plan, last in zip(plans, epochs, strict=True)]
     slots = max(plan.users_per_update for plan in plans)
     nobody: list[Meeting] = []
     for _ in range(max(plan.updates * last for plan, last in zip(plans, epochs, strict=True))):
@@ -115,6 +112,11 @@ def context_batches(
             torch.from_numpy(target).to(device),
             torch.from_numpy(asked).to(device, dtype),
         )
+
+
+def _updates(plan: ContextPlan, epochs: int) -> Iterator[list[Meeting]]:
+    for number in range(epochs):
+        yield from plan.epoch(number)
 
 
 def _padded(
