@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prbench import __version__
-from prbench.commands import bench, data, embedding, runs, user
+from prbench.commands import bench, data, embedding, probe, runs, tune, user
 from prbench.commands.options import GROUP, AsJson, Kinds
 from prbench.errors import InputError
 
@@ -33,7 +33,9 @@ app.add_typer(data.app, name="data")
 app.add_typer(user.app, name="user")
 app.add_typer(bench.app, name="bench")
 app.command(epilog="Example: prbench embed --dataset convarg --encoder minilm")(embedding.embed)
+app.command(epilog="Example: prbench tune --methods bt,lore,mrm --dataset convarg --trials 20")(tune.tune)
 app.command(epilog="Example: prbench run --methods reference,bt,lore,mrm --dataset convarg --splits 20")(runs.run)
+app.command(epilog="Example: prbench probe --noise 0.1,0.2,0.4 --support")(probe.probe)
 app.command(epilog="Example: prbench report leaderboard --runs runs --out out")(runs.report)
 
 

@@ -6,29 +6,30 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 import prbench
 from prbench import data as datasets
-from prbench import registry, results, splits
-from prbench.comparisons import Comparisons, IntArray, Items, PreferenceData
+from prbench import registry, results, splits, tunedentries
+from prbench.comparisons import Comparisons, IntArray, PreferenceData
 from prbench.embedding import embed, encoder_entry_for, plan_embedding
 from prbench.encoders import OWN
 from prbench.encoders.base import require_device, resolved_device
-from prbench.entries import DatasetEntry, EncoderEntry, MethodEntry, SelectionRule
+from prbench.entries import DatasetEntry, EncoderEntry, MethodEntry, Selection, SelectionRule
 from prbench.errors import InputError
 from prbench.files import digest
 from prbench.method import Method
 from prbench.results import ALL
 from prbench.seeds import Rng
-from prbench.selection import held_out
+from prbench.selection import held_out, requested
 from prbench.splits import Split
 from prbench.store import EmbeddingStore
+from prbench.tunedentries import TunedEntry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,7 +76,7 @@ class Setting:
             items = embed(self.data, self.encoder, family=self.entry.family, device=self.device)
             rows = torch.arange(len(items)) if items.identity is None else items.identity
             floats = items.embedding if items.embedding.dtype == torch.float64 else items.embedding.float()
-            items = Items(floats, items.reward, items.head, items.length, rows)
+            items = replace(items, embedding=floats, identity=rows)
             self._comparisons = self.data.comparisons(items)
         return self._comparisons
 
@@ -90,13 +91,18 @@ class Setting:
 
 @dataclass(eq=False)
 class Job:
-    """All splits of one method on one setting: they are trained together."""
+    """All splits of one method on one setting: they are trained together.
+
+    `selection` is what results call it: its `rule`, or "tuned". `skip` says why there is nothing to run.
+    """
 
     name: str
     entry: MethodEntry
-    selection: SelectionRule
+    selection: str
+    rule: SelectionRule
     setting: Setting
     make: Callable[[], Method]
+    skip: str = ""
     cells: list[Cell] = field(default_factory=list)
 
     def open(self) -> list[int]:
@@ -144,21 +150,29 @@ def plan(
     splits: int | None = None,
     seed: int = splits.DEFAULT_SEED,
     shots: Sequence[int] = (ALL,),
-    selection: SelectionRule | None = None,
+    selection: str | None = None,
     device: str = "auto",
     overrides: Sequence[str] = (),
     out: Path = Path("runs"),
+    tuned: Path = Path("tuned"),
 ) -> Plan:
     """Resolve names to cells and find out which are done.
 
-    Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for unknown names,
-    parameters, devices, for shots that users do not have, and where nothing can be held out to choose by.
+    `selection` is a comma-separated list, see `prbench.selection.requested`; tuned parameters are read from the
+    folder `tuned`. Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for
+    unknown names, parameters, devices, for shots that users do not have, where nothing can be held out to choose by,
+    and for methods that are to run tuned and are not.
     """
+    selections = requested(selection)
     device = resolved_device(device)
     require_device(device)
     results.require_this_version(out)
     wanted = list(dict.fromkeys([ALL, *shots]))
-    settings = [_setting(name, encoder, splits, seed, device) for name in datasets_]
+
+    def reported(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
+        return _reported(data, entry, splits or entry.protocol.splits, seed)
+
+    settings = [open_setting(name, encoder, device, reported) for name in datasets_]
     changed = registry.parse_sets(overrides)
     if unused := sorted(set(changed) - set(methods)):
         raise InputError(f"--set {unused[0]}: that method is not run", hint="add it to --methods")
@@ -168,16 +182,34 @@ def plan(
             for k in wanted:
                 if k > 0:
                     _ = support_of(setting, split, k)
+        found: list[TunedEntry] = []
         for name in methods:
             entry = registry.get("methods", name)
-            jobs.append(_job(setting, entry, selection or entry.selection, changed.get(name, {}), wanted, out))
-        if any(job.setting is setting and job.selection == "validation" for job in jobs):
+            for each in selections_of(entry, selections):
+                if each != "tuned":
+                    jobs.append(_job(setting, entry, each, each, changed.get(name, {}), wanted, out))
+                    continue
+                if name in changed:
+                    raise InputError(
+                        f"--set {name}.{next(iter(changed[name]))}: a tuned method runs with its tuned parameters",
+                        hint="leave out --set, or tuned from --selection",
+                    )
+                record = tunedentries.for_run(tuned, setting, entry, PROTOCOL_VERSION, encoder)
+                found += [record] if record else []
+                jobs.append(_tuned_job(setting, entry, record, wanted, out))
+        tunedentries.require_one_budget(found)
+        if any(job.setting is setting and job.rule == "validation" and not job.skip for job in jobs):
             for split in setting.splits:
                 _ = held_out(setting.data, split, setting.entry.protocol)
     command = _command(methods, datasets_, encoder, splits, seed, wanted, selection, device, overrides)
     for cell in (cell for job in jobs for cell in job.cells):
         cell.record["command"] = command
     return Plan(jobs, out, wanted, device)
+
+
+def selections_of(entry: MethodEntry, wanted: Sequence[Selection]) -> list[SelectionRule | Literal["tuned"]]:
+    """What results call the selections `wanted` of a method: `published` by its own rule, and each once."""
+    return list(dict.fromkeys(entry.selection if each == "published" else each for each in wanted))
 
 
 def _command(
@@ -187,7 +219,7 @@ def _command(
     count: int | None,
     seed: int,
     shots: Sequence[int],
-    selection: SelectionRule | None,
+    selection: str | None,
     device: str,
     overrides: Sequence[str],
 ) -> str:
@@ -212,33 +244,61 @@ def adapt_rng(setting: Setting, split: Split) -> Rng:
     return Rng(split.seed, setting.data.name, "fit", split.index).child("adapt")
 
 
-def _setting(name: str, encoder: str | None, count: int | None, seed: int, device: str) -> Setting:
+def open_setting(
+    name: str, encoder: str | None, device: str, draw: Callable[[PreferenceData, DatasetEntry], list[Split]]
+) -> Setting:
+    """A data set with its encoder and the splits that `draw` gives; nothing is embedded yet."""
     entry = registry.get("datasets", name)
     data = datasets.load(entry)
     chosen = encoder_entry_for(OWN if data.embedded is not None and encoder is None else encoder or entry.encoder)
     embedding = plan_embedding(data, chosen, family=entry.family, device=device)
-    drawn = [
-        splits.make_split(data, entry.protocol, index=i, seed=seed) for i in range(count or entry.protocol.splits)
-    ]
-    return Setting(entry, chosen, data, embedding.fingerprint, embedding.folder, drawn, device)
+    return Setting(entry, chosen, data, embedding.fingerprint, embedding.folder, draw(data, entry), device)
+
+
+def _reported(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) -> list[Split]:
+    if count > splits.TUNING_FROM:
+        raise InputError(
+            f"{entry.name}: {count:,} splits reach into those from number {splits.TUNING_FROM:,} on, which are for "
+            "tuning and never reported",
+            hint=f"--splits {splits.TUNING_FROM} is the most",
+        )
+    return [splits.make_split(data, entry.protocol, index=i, seed=seed) for i in range(count)]
+
+
+def _tuned_job(
+    setting: Setting, entry: MethodEntry, record: TunedEntry | None, shots: Sequence[int], out: Path
+) -> Job:
+    trial = record.tuned if record else None
+    if record is None or trial is None:
+        skip = record.untuned if record else tunedentries.nothing_to_tune(entry)
+        return _job(setting, entry, "tuned", entry.selection, {}, shots, out, skip=skip)
+    try:
+        return _job(setting, entry, "tuned", trial.rule, trial.params, shots, out, provenance=record.provenance())
+    except InputError as error:
+        raise InputError(f"the record of tuning {entry.name} on {setting.entry.name}: {error}") from error
 
 
 def _job(
     setting: Setting,
     entry: MethodEntry,
-    selection: SelectionRule,
+    selection: SelectionRule | Literal["tuned"],
+    rule: SelectionRule,
     overrides: dict[str, Any],
     shots: Sequence[int],
     out: Path,
+    *,
+    skip: str = "",
+    provenance: dict[str, Any] | None = None,
 ) -> Job:
     def make() -> Method:
         return registry.make_method(entry, setting.entry, overrides)
 
     parameters = make().hyper_parameters
     # A parameter set by hand makes another method: it gets a name of its own and is never averaged with the entry.
-    changes = ",".join(f"{key}={value}" for key, value in sorted(overrides.items()))
+    by_hand = {} if selection == "tuned" else overrides
+    changes = ",".join(f"{key}={value}" for key, value in sorted(by_hand.items()))
     name = f"{entry.name}[{changes}]" if changes else entry.name
-    job = Job(name, entry, selection, setting, make)
+    job = Job(name, entry, selection, rule, setting, make, skip)
     for split in setting.splits:
         changes_scores = {
             "format": results.FORMAT,
@@ -251,6 +311,7 @@ def _job(
             "target": entry.target,
             "params": parameters,
             "selection": selection,
+            **({"rule": rule} if selection == "tuned" else {}),
         }
         record = {
             "key": digest(changes_scores, length=12),
@@ -278,6 +339,7 @@ def _job(
                 "torch": torch.__version__,
                 "numpy": np.__version__,
             },
+            **({"tuned": provenance} if provenance else {}),
         }
         folder = results.cell_folder(out, record)
         state, reason = results.status(folder)

@@ -90,7 +90,7 @@ def _run(job: Job, plan: Plan, watch: Callable[[float], None]) -> None:
     missing = [i for i, cell in enumerate(job.cells) if cell.state != "done"]
     lacking = [i for i, cell in enumerate(job.cells) if cell.state == "done" and cell.shots]
     with _failures(job, [*lacking, *missing], plan):
-        reason = job.make().unsupported(job.setting.comparisons())
+        reason = job.skip or job.make().unsupported(job.setting.comparisons())
         if reason is not None:
             _skip(job, missing, plan, reason)
             watch(1.0)
@@ -139,7 +139,7 @@ def _fit_and_score(job: Job, missing: Sequence[int], plan: Plan, watch: Callable
     # Every split is trained, also those already stored: what shares a batch with what is then always the same,
     # and a resumed run gives the same numbers as an uninterrupted one.
     entry = setting.entry
-    problems = [problem(job.selection, setting.data, comparisons, s, entry.protocol) for s in setting.splits]
+    problems = [problem(job.rule, setting.data, comparisons, s, entry.protocol) for s in setting.splits]
     methods = [job.make() for _ in setting.splits]
     if plan.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -154,8 +154,7 @@ def _fit_and_score(job: Job, missing: Sequence[int], plan: Plan, watch: Callable
 def _score_and_store(job: Job, i: int, method: Method, plan: Plan, seconds: float) -> None:
     cell, setting = job.cells[i], job.setting
     fit = method.fit_record()
-    if fit.get("rule", job.selection) != job.selection:
-        raise RuntimeError(f"{job.name} was to choose by {job.selection}, but its fit says {fit['rule']}")
+    require_rule(job.name, fit, job.rule)
     scores, spent = _score(method, setting, setting.splits[i], plan.shots)
     count = method.parameter_count()
     record = {
@@ -169,6 +168,12 @@ def _score_and_store(job: Job, i: int, method: Method, plan: Plan, seconds: floa
     }
     results.write_done(plan.out, record, method, scores)
     cell.state, cell.reason, cell.shots, cell.record = "done", "", [], record
+
+
+def require_rule(name: str, fit: dict[str, Any], rule: str) -> None:
+    """Raise RuntimeError where a fit's record says that another rule was followed than was asked for."""
+    if fit.get("rule", rule) != rule:
+        raise RuntimeError(f"{name} was to choose by {rule}, but its fit says {fit['rule']}")
 
 
 def _add_shots(job: Job, i: int, plan: Plan) -> None:
@@ -193,7 +198,7 @@ def _score(
     cold = method.margins(
         method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split)), test, features
     )
-    seen = _columns("seen", test, margin, cold)
+    seen = score_columns("seen", test, margin, cold)
     scores, adapting = {}, 0.0
     for k in shots:
         columns, spent = _unseen(method, setting, split, k)
@@ -215,10 +220,11 @@ def _unseen(method: Method, setting: Setting, split: Split, shots: int) -> tuple
     features = method.features_of(test)
     margin = method.margins(states, test, features)
     cold = method.margins(method.cold_start(split.unseen, comparisons.items, rng=rng), test, features)
-    return _columns("unseen", test, margin, cold), spent
+    return score_columns("unseen", test, margin, cold), spent
 
 
-def _columns(population: str, test: Comparisons, margin: torch.Tensor, cold: torch.Tensor) -> dict[str, Any]:
+def score_columns(population: str, test: Comparisons, margin: torch.Tensor, cold: torch.Tensor) -> dict[str, Any]:
+    """The columns of a scores file. Raises FloatingPointError when a margin is not finite."""
     for name, values in (("margin", margin), ("cold-start margin", cold)):
         if not bool(torch.isfinite(values).all()):
             raise FloatingPointError(

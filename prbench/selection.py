@@ -1,24 +1,48 @@
-"""How epochs and hyper-parameters are chosen: named rules.
+"""How epochs and hyper-parameters are chosen: named rules, and what `--selection` may ask for.
 
 - `validation`: part of each seen user's training choices is held out; what is chosen on it is trained again on all.
 - `last`: the recipe's own budget, nothing chosen.
 - `test-oracle`: the published MRM code's rule, the best accuracy on the test choices of seen and unseen users. It
   shows how much choosing on test data claims, and is labelled so wherever it appears.
+
+`published` asks for a method's own parameters under its own rule, and `tuned` for those that prbench.tuning found. In
+results a published row is called by its rule, and a tuned one `tuned`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 
 import numpy as np
 
 from prbench.comparisons import Comparisons, IntArray, PreferenceData
-from prbench.entries import ProtocolEntry, SelectionRule
-from prbench.errors import InputError
+from prbench.entries import ProtocolEntry, Selection, SelectionRule
+from prbench.errors import InputError, nearest
 from prbench.method import FitProblem, Method
 from prbench.seeds import Rng
 from prbench.splits import Split, hold_out
 from prbench.training import user_accuracy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def requested(text: str | None) -> list[Selection]:
+    """The selections in a comma-separated list, each once; a method's own where there is no list.
+
+    Raises InputError for a name that is none, and for an empty list.
+    """
+    if text is None:
+        return ["published"]
+    known = list(get_args(Selection))
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise InputError("--selection names nothing", hint=f"it is one or more of {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise nearest(name, known, noun="selection", listing="prbench run --help")
+    return [cast(Selection, name) for name in names]
 
 
 def problem(
@@ -58,16 +82,32 @@ def held_out(data: PreferenceData, split: Split, protocol: ProtocolEntry) -> tup
 
 def oracle(comparisons: Comparisons, split: Split, rng: Rng) -> Callable[[Method], float]:
     """Judges a candidate by its user accuracy on the *test* choices of seen and unseen users together."""
-    seen, unseen = comparisons.take(split.seen_test), comparisons.take(split.unseen_test)
-    support = comparisons.take(split.unseen_support)
 
     def judge(candidate: Method) -> float:
-        adapted = candidate.adapt_unseen(support, users=split.unseen, rng=rng.child("adapt"))
-        parts = [
-            (user_accuracy(candidate.margins(states, test), test.user), len(test.users))
-            for states, test in ((candidate.seen_users(), seen), (adapted, unseen))
-        ]
-        values, weights = np.array(parts).T
-        return float(np.average(values, weights=weights))
+        return overall_accuracy(*test_margins(candidate, comparisons, split, rng))
 
     return judge
+
+
+class Judged(NamedTuple):
+    """Margins [n] of test choices, and the users [n] who made them."""
+
+    margin: Tensor
+    user: IntArray
+
+
+def test_margins(method: Method, comparisons: Comparisons, split: Split, rng: Rng) -> tuple[Judged, Judged]:
+    """A fitted method on the split's test choices: those of the seen users, and of the unseen ones once adapted."""
+    seen, unseen = comparisons.take(split.seen_test), comparisons.take(split.unseen_test)
+    support = comparisons.take(split.unseen_support)
+    adapted = method.adapt_unseen(support, users=split.unseen, rng=rng.child("adapt"))
+    return (
+        Judged(method.margins(method.seen_users(), seen), seen.user),
+        Judged(method.margins(adapted, unseen), unseen.user),
+    )
+
+
+def overall_accuracy(*populations: Judged) -> float:
+    """The user accuracy of all populations together: every user counts once."""
+    values = [user_accuracy(*judged) for judged in populations]
+    return float(np.average(values, weights=[len(np.unique(judged.user)) for judged in populations]))

@@ -32,6 +32,8 @@ from prbench.errors import InputError
 from prbench.seeds import Rng
 
 DEFAULT_SEED = 42
+TUNING_FROM = 1_000
+"""Splits with this index and above are drawn for tuning only (prbench.tuning); results are never reported on them."""
 
 
 @dataclass(frozen=True, eq=False)

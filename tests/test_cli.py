@@ -19,7 +19,7 @@ import prbench
 from prbench import cli, doctor, registry
 from prbench.errors import InputError
 
-HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "matplotlib", "safetensors")
+HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "matplotlib", "safetensors", "optuna")
 
 METHOD = """
 title = "Mine"
@@ -154,7 +154,7 @@ def test_every_command_has_help_with_an_example(run: Run, command: tuple[str, ..
 
 
 def test_the_commands_of_the_design_are_there() -> None:
-    expected = "list show check doctor embed run report data get|info|verify|import|import-embeddings user adapt|score|rank bench fit"
+    expected = "list show check doctor embed tune run probe report data get|info|verify|import|import-embeddings user adapt|score|rank bench fit"
     single, nested = [], []
     words = expected.split()
     for word, following in zip(words, [*words[1:], ""], strict=True):
@@ -310,7 +310,8 @@ def runner(plant: Callable[..., None]) -> SimpleNamespace:
 
 def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
     words = "run --methods bt,mrm-no-* --dataset simulated --encoder own --splits 3 --seed 7 --shots 0,5,all,5"
-    more = "--selection test-oracle --device cpu --set mrm.bases=4 --set bt.rate=1 --out elsewhere"
+    more = "--selection published,test-oracle --device cpu --set mrm.bases=4 --set bt.rate=1 --out elsewhere"
+    more += " --tuned mine"
     done = run(*words.split(), *more.split())
     assert (done.code, done.out) == (0, "the outcome\n")
     assert runner.executed == runner.plans
@@ -321,10 +322,11 @@ def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
         "splits": 3,
         "seed": 7,
         "shots": [0, 5, -1],
-        "selection": "test-oracle",
+        "selection": "published,test-oracle",
         "device": "cpu",
         "overrides": ["mrm.bases=4", "bt.rate=1"],
         "out": Path("elsewhere"),
+        "tuned": Path("mine"),
     }
 
 

@@ -37,14 +37,6 @@ class Precision(StrEnum):
     medium = "medium"
 
 
-class Selection(StrEnum):
-    """Rules for choosing epochs and strengths."""
-
-    validation = "validation"
-    last = "last"
-    test_oracle = "test-oracle"
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 OnDevice = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
 Datasets = Annotated[str, typer.Option(help="Data sets: names, patterns such as 'sim*', or all; comma-separated.")]
@@ -62,3 +54,14 @@ def numbers(text: str, option: str) -> list[int]:
     if any(n < -1 for n in shots):
         raise InputError(f"{option} {text}: a number of comparisons cannot be negative")
     return list(dict.fromkeys(shots))
+
+
+def shares(text: str, option: str) -> list[float]:
+    """Shares between 0 and 1: `0.1,0.2`. Raises InputError for anything else."""
+    try:
+        found = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise InputError(f"{option} {text}: expected shares", hint=f"for example {option} 0.1,0.2,0.4") from error
+    if any(not 0 < share <= 1 for share in found):
+        raise InputError(f"{option} {text}: a share lies above 0 and is at most 1")
+    return list(dict.fromkeys(found))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import AsJson, Datasets, Device, OnDevice, Selection, numbers
+from prbench.commands.options import AsJson, Datasets, Device, OnDevice, numbers
 
 
 def run(
@@ -19,8 +19,13 @@ def run(
     seed: Annotated[int, typer.Option(help="Split i is drawn with seed + i.")] = 42,
     shots: Annotated[str, typer.Option(help="Support comparisons per unseen user, as in 0,5,10,all.")] = "all",
     selection: Annotated[
-        Selection | None, typer.Option(help="How epochs and strengths are chosen, instead of the method's own rule.")
+        str | None,
+        typer.Option(
+            help="How parameters and epochs are chosen: published (a method's own parameters and rule, the default), "
+            "tuned, validation, last, test-oracle; comma-separated."
+        ),
     ] = None,
+    tuned: Annotated[Path, typer.Option(help="Folder of tuned parameters, see `prbench tune`.")] = Path("tuned"),
     device: OnDevice = Device.auto,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="METHOD.PARAM=VALUE", help="Set a parameter; repeatable.")
@@ -43,10 +48,11 @@ def run(
             splits=splits,
             seed=seed,
             shots=counts,
-            selection=selection.value if selection else None,
+            selection=selection,
             device=device.value,
             overrides=setting or [],
             out=out,
+            tuned=tuned,
         )
 
     plan = make_plan()

@@ -1,0 +1,40 @@
+"""`prbench tune`: the same number of trials for every method, on splits that are never reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prbench.commands.options import AsJson, Datasets, Device, OnDevice
+
+
+def tune(
+    methods: Annotated[str, typer.Option(help="Methods: names, patterns such as 'mrm*', or all; comma-separated.")],
+    dataset: Datasets,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try for every method, the published one included.")],
+    encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Number of tuning splits; none of them is ever reported.")] = 3,
+    seed: Annotated[int, typer.Option(help="Tuning split i is drawn with seed + 1000 + i.")] = 42,
+    device: OnDevice = Device.auto,
+    out: Annotated[Path, typer.Option(help="Folder of the tuned parameters.")] = Path("tuned"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what has been tried and what is left.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tune methods on each data set, with equal budgets; `prbench run --selection tuned` uses what is found."""
+    from prbench import listing, registry
+
+    chosen = registry.select("methods", methods), registry.select("datasets", dataset)
+    from prbench import tuning
+
+    plan = tuning.plan(
+        *chosen, trials=trials, splits_=splits, encoder=encoder, seed=seed, device=device.value, out=out
+    )
+    if not dry_run:
+        tuning.execute(plan)
+    listing.show_json(plan.as_dict()) if as_json else listing.show(plan.table())
+    if plan.failed and not dry_run:
+        raise typer.Exit(1)
