@@ -57,7 +57,8 @@ class Items:
 
     `embedding` is [m, d]; `reward` [m] is the encoder's own reward where it has one; `head` [d] is the vector
     of its linear reward head; `length` [m] the number of characters of the response; `identity` [m] tells equal
-    items apart from different ones across subsets.
+    items apart from different ones across subsets. `context` [m, c] is the embedding of the item's context alone,
+    without the response, where the encoder reads it alone.
     """
 
     embedding: torch.Tensor
@@ -65,6 +66,7 @@ class Items:
     head: torch.Tensor | None = None
     length: torch.Tensor | None = None
     identity: torch.Tensor | None = None
+    context: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.embedding.shape[0])
@@ -89,6 +91,7 @@ class Items:
             head=self.head,
             length=pick(self.length),
             identity=where if self.identity is None else self.identity[where],
+            context=pick(self.context),
         )
 
 
@@ -237,6 +240,8 @@ class PreferenceData:
         state.update(repr(self.user_keys).encode())
         if self.embedded is not None:
             state.update(self.embedded.embedding.contiguous().numpy().tobytes())
+            if self.embedded.context is not None:
+                state.update(self.embedded.context.contiguous().numpy().tobytes())
         return state.hexdigest()[:16]
 
     def comparisons(self, items: Items) -> Comparisons:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from prbench import registry
-from prbench.comparisons import Comparisons, IntArray, Items
+from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
 from prbench.entries import MethodEntry
 from prbench.errors import InputError
 from prbench.method import FitProblem, Method, ParameterCount, UserStates
@@ -36,12 +36,13 @@ def population(
     seed: int = 0,
     personal: float = 1.0,
     noise: float = 1.0,
+    recurring: int = 0,
     dtype: torch.dtype = torch.float64,
 ) -> Comparisons:
     """Users with true rewards e·(shared + personal · own), with ragged numbers of groups and of pairs in each.
 
     `groups` and `pairs` are ranges, ends included; choices follow Bradley–Terry with logits divided by `noise`.
-    The items' reward is the shared part of the users' rewards.
+    The items' reward is the shared part of the users' rewards. Contexts differ by group and say nothing of it.
     """
     draw = np.random.default_rng(seed)
     shared, own = draw.normal(size=dim), draw.normal(size=(users, dim)) * personal
@@ -51,7 +52,11 @@ def population(
             rows += [(user, number)] * int(draw.integers(pairs[0], pairs[1] + 1))
     columns = np.array(rows, dtype=np.int64)
     owner, group = columns[:, 0].copy(), columns[:, 1].copy()
-    embedding = draw.normal(size=(2 * len(rows), dim))
+    identity = np.arange(2 * len(rows))
+    if recurring:
+        one = draw.integers(recurring, size=len(rows))
+        identity = np.stack([one, (one + draw.integers(1, recurring, size=len(rows))) % recurring], 1).ravel()
+    embedding = draw.normal(size=(recurring or len(identity), dim))[identity]
     first, second = np.arange(0, 2 * len(rows), 2), np.arange(1, 2 * len(rows), 2)
     margin = ((embedding[first] - embedding[second]) * (shared + own[owner])).sum(1) / noise
     wins = draw.random(len(rows)) < 1 / (1 + np.exp(-margin))
@@ -61,6 +66,7 @@ def population(
             reward=torch.from_numpy(embedding @ shared).float(),
             length=torch.from_numpy(draw.integers(10, 500, 2 * len(rows))),
             identity=torch.arange(2 * len(rows)),
+            context=torch.from_numpy(_contexts(owner, group, dim, seed)).to(dtype),
         ),
         user=owner,
         chosen=np.where(wins, first, second),
@@ -68,6 +74,13 @@ def population(
         group=group,
         row=np.arange(len(rows), dtype=np.int64),
     )
+
+
+def _contexts(owner: IntArray, group: IntArray, dim: int, seed: int) -> FloatArray:
+    """Embeddings [2n, dim] of the contexts of n comparisons, the same within a group."""
+    _, place = np.unique(np.stack([owner, group]), axis=1, return_inverse=True)
+    drawn = np.random.default_rng([seed, 1]).normal(size=(len(owner), dim))
+    return np.repeat(drawn[place.ravel()], 2, axis=0)
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,10 @@ def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> Che
     try:
         reason = make().unsupported(toy.data)
         if reason is not None:
+            # What a method memorises about items it can only use where they recur.
+            toy = Toy(recurring=12)
+            reason = make().unsupported(toy.data)
+        if reason is not None:
             report.checks.append(Check("supports embeddings with a reward", False, f"unsupported: {reason}"))
             return report
         report.checks += _checks(make, toy)
@@ -138,9 +155,17 @@ def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> Che
 class Toy:
     """The toy population: 6 seen and 6 unseen users with strong shared and some personal preferences."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, recurring: int = 0) -> None:
         self.data = population(
-            users=12, dim=8, groups=(6, 9), pairs=(1, 3), seed=7, personal=0.3, noise=0.2, dtype=torch.float32
+            users=12,
+            dim=8,
+            groups=(6, 9),
+            pairs=(1, 3),
+            seed=7,
+            personal=0.3,
+            noise=0.2,
+            recurring=recurring,
+            dtype=torch.float32,
         )
         seen = self.data.user < 6
         test = self.data.group >= 4
@@ -162,20 +187,18 @@ class Toy:
         return method.fit_seen(problem.train, problem.validation, rng=problem.rng)
 
     def poisoned(self) -> Comparisons:
-        """The data with every test item's embedding and reward NaN."""
+        """The data with every test item's embedding, context and reward NaN."""
         items = self.data.items
         test = np.concatenate([t for part in (self.seen_test, self.test) for t in (part.chosen, part.rejected)])
-        embedding, reward = items.embedding.clone(), items.reward
-        assert reward is not None
-        reward = reward.clone()
-        embedding[torch.from_numpy(test)] = torch.nan
-        reward[torch.from_numpy(test)] = torch.nan
-        return _over(self.data, Items(embedding, reward, items.head, items.length, items.identity))
+        assert items.reward is not None
+        assert items.context is not None
+        embedding, reward, context = (column.clone() for column in (items.embedding, items.reward, items.context))
+        for column in (embedding, reward, context):
+            column[torch.from_numpy(test)] = torch.nan
+        return _over(self.data, replace(items, embedding=embedding, reward=reward, context=context))
 
 
 def _over(comparisons: Comparisons, items: Items) -> Comparisons:
-    from dataclasses import replace
-
     return replace(comparisons, items=items)
 
 

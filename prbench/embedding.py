@@ -256,10 +256,12 @@ def _items(job: _Job) -> Items:
 
     embedding, reward = job.store.gather(job.keys)
     responses = job.data.responses
+    own = None if job.encoder is None else job.encoder.context_dim
     return Items(
         embedding=embedding,
         reward=reward,
         head=job.store.head,
         length=torch.tensor([len(response) for response in responses], dtype=torch.int64),
         identity=torch.arange(len(responses)),
+        context=None if own is None else embedding[:, :own],
     )

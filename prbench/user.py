@@ -126,7 +126,9 @@ class UserModel:
             raise InputError(f"text {int((~finite).nonzero()[0]) + 1} cannot be encoded: its embedding is not finite")
         reward = None if encoded.reward is None else encoded.reward.cpu()
         length = torch.tensor([len(response) for _, response in texts])
-        return Items(encoded.embedding.float().cpu(), reward, self.encoder.head(), length)
+        embedding, own = encoded.embedding.float().cpu(), self.encoder.context_dim
+        context = None if own is None else embedding[:, :own]
+        return Items(embedding, reward, self.encoder.head(), length, context=context)
 
     def adapt(self, pairs: Sequence[Pair]) -> UserStates:
         """The user's state from the user's own choices; without any, the method's cold start."""
@@ -370,7 +372,8 @@ def _require_same_encoder(encoder: Encoder, found: _Found) -> None:
 
 def _require_same_width(encoder: Encoder, found: _Found) -> None:
     """The fitted method must take the encoder's embeddings."""
-    probe = Items(torch.zeros(1, encoder.dim), torch.zeros(1) if encoder.has_reward else None)
+    context = None if encoder.context_dim is None else torch.zeros(1, encoder.context_dim)
+    probe = Items(torch.zeros(1, encoder.dim), torch.zeros(1) if encoder.has_reward else None, context=context)
     try:
         found.method.item_features(probe)
     except InputError as error:

@@ -7,9 +7,10 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prbench.comparisons import Context
+from prbench.comparisons import Context, IntArray
 from prbench.errors import InputError
 from prbench.files import canonical_json, digest
 
@@ -32,6 +33,41 @@ class Encoded:
     contexts_cut: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some texts, encoded: their `rows` [n] among the texts of a `Work`, and how much of its `total` they were."""
+
+    rows: Sequence[int]
+    encoded: Encoded
+    done: int
+
+
+class Work(ABC):
+    """Encoding some texts: how much it is, known before it starts, and doing it."""
+
+    # What `total` counts: "tokens" that go through the model, padding included, or "texts".
+    unit: str
+    total: int
+
+    @property
+    @abstractmethod
+    def lengths(self) -> IntArray | None:
+        """The tokens of each text read by itself [n], or None where the encoder does not count tokens."""
+
+    @property
+    @abstractmethod
+    def packed(self) -> int | None:
+        """The tokens that go through the model, padding included, or None where they are not counted."""
+
+    @abstractmethod
+    def share(self, index: int, count: int) -> Work:
+        """Share `index` of `count` about equal ones, with the same row numbers."""
+
+    @abstractmethod
+    def run(self, device: str) -> Iterator[Part]:
+        """Encode, in whatever order is fastest. Raises InputError as `Encoder.encode` does."""
+
+
 class Encoder(ABC):
     """One way to turn texts into embeddings. Options are keyword-only constructor arguments.
 
@@ -44,10 +80,15 @@ class Encoder(ABC):
     # d, the width of an embedding.
     dim: int
     has_reward: bool
+    # How many leading columns of an embedding are those of the context alone, where there are such columns.
+    context_dim: int | None = None
     # How many texts `encode` takes at a time: the step of progress.
     texts_at_once: ClassVar[int] = 512
     # What choices left to the machine are made for.
     device: str = "cpu"
+    # The tokens of one forward pass, where the encoder packs several texts into one; 0 leaves it to the encoder.
+    token_budget: int = 0
+    packs: ClassVar[bool] = False
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -71,9 +112,68 @@ class Encoder(ABC):
     def prepare(self, device: str) -> None:  # noqa: B027 - an encoder may have nothing to load
         """Load the weights, as `encode` would. Raises InputError when the model or the device cannot be had."""
 
+    def plan(self, texts: Sequence[Text], *, at_once: int | None = None) -> Work:
+        """What encoding `texts` takes; loads no weights. `at_once` is a number of texts, for encoders that take one.
+
+        Raises TextError for a text that cannot be encoded, where that shows without the weights.
+        """
+        return TextWork(self, texts, range(len(texts)), at_once or self.texts_at_once)
+
+    def token_counts(self, texts: Sequence[Text]) -> tuple[IntArray, int] | None:
+        """The tokens of each text read by itself [n], and those that the model reads of all of them together.
+
+        None where the encoder does not count tokens. Needs the tokenizer and no weights.
+        """
+        return None
+
+    def has_weights(self) -> bool:
+        """Whether the weights are on this machine, so that nothing would be downloaded for them."""
+        return True
+
     def keys(self, texts: Sequence[Text]) -> list[bytes]:
         """32 bytes per text, as `keys_of` with this encoder's fingerprint."""
         return keys_of(self.fingerprint(), texts)
+
+
+class TextWork(Work):
+    """Texts that are encoded in order, some at a time, by `Encoder.encode`."""
+
+    unit = "texts"
+
+    def __init__(self, encoder: Encoder, texts: Sequence[Text], rows: Sequence[int], at_once: int) -> None:
+        self.encoder = encoder
+        self.texts = texts
+        self.rows = rows
+        self.at_once = at_once
+        self.total = len(rows)
+
+    @cached_property
+    def _counts(self) -> tuple[IntArray, int] | None:
+        return self.encoder.token_counts([self.texts[row] for row in self.rows])
+
+    @property
+    def lengths(self) -> IntArray | None:
+        """As in `Work`."""
+        return self._counts and self._counts[0]
+
+    @property
+    def packed(self) -> int | None:
+        """As in `Work`."""
+        return self._counts and self._counts[1]
+
+    def share(self, index: int, count: int) -> Work:
+        """As in `Work`."""
+        return TextWork(self.encoder, self.texts, self.rows[index::count], self.at_once)
+
+    def run(self, device: str) -> Iterator[Part]:
+        """As in `Work`."""
+        for start in range(0, len(self.rows), self.at_once):
+            rows = self.rows[start : start + self.at_once]
+            try:
+                encoded = self.encoder.encode([self.texts[row] for row in rows], device=device)
+            except TextError as error:
+                raise TextError(rows[error.row], error.why) from error
+            yield Part(rows, encoded, len(rows))
 
 
 def keys_of(fingerprint: Mapping[str, Any], texts: Sequence[Text]) -> list[bytes]:

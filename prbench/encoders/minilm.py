@@ -65,6 +65,7 @@ class MiniLM(Encoder):
         self.mode = mode
         self.dtype = dtype
         self.dim = 2 * WIDTH if mode == "separate" else WIDTH
+        self.context_dim = WIDTH if mode == "separate" else None
         # Without the first and last position, which are the tokenizer's special tokens.
         self.window = 254 if mode == "separate" else 510
         self._loaded: _Loaded | None = None
