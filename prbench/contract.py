@@ -42,7 +42,8 @@ def population(
     """Users with true rewards e·(shared + personal · own), with ragged numbers of groups and of pairs in each.
 
     `groups` and `pairs` are ranges, ends included; choices follow Bradley–Terry with logits divided by `noise`.
-    The items' reward is the shared part of the users' rewards. Contexts differ by group and say nothing of it.
+    The items' reward is the shared part of the users' rewards; the longer of two items has the higher one. Contexts differ
+    by group and say nothing of it. Every comparison has two new items or, with `recurring` > 0, two of that many.
     """
     draw = np.random.default_rng(seed)
     shared, own = draw.normal(size=dim), draw.normal(size=(users, dim)) * personal
@@ -60,12 +61,13 @@ def population(
     first, second = np.arange(0, 2 * len(rows), 2), np.arange(1, 2 * len(rows), 2)
     margin = ((embedding[first] - embedding[second]) * (shared + own[owner])).sum(1) / noise
     wins = draw.random(len(rows)) < 1 / (1 + np.exp(-margin))
+    reward = embedding @ shared
     return Comparisons(
         items=Items(
             embedding=torch.from_numpy(embedding).to(dtype),
-            reward=torch.from_numpy(embedding @ shared).float(),
-            length=torch.from_numpy(draw.integers(10, 500, 2 * len(rows))),
-            identity=torch.arange(2 * len(rows)),
+            reward=torch.from_numpy(reward).float(),
+            length=torch.from_numpy(np.rint(200 * np.exp(reward / np.linalg.norm(shared))).astype(np.int64)),
+            identity=torch.from_numpy(identity),
             context=torch.from_numpy(_contexts(owner, group, dim, seed)).to(dtype),
         ),
         user=owner,
@@ -187,15 +189,21 @@ class Toy:
         return method.fit_seen(problem.train, problem.validation, rng=problem.rng)
 
     def poisoned(self) -> Comparisons:
-        """The data with every test item's embedding, context and reward NaN."""
+        """The data with every test item's embedding, context and reward NaN, its length and identity absurd."""
         items = self.data.items
-        test = np.concatenate([t for part in (self.seen_test, self.test) for t in (part.chosen, part.rejected)])
-        assert items.reward is not None
-        assert items.context is not None
-        embedding, reward, context = (column.clone() for column in (items.embedding, items.reward, items.context))
-        for column in (embedding, reward, context):
-            column[torch.from_numpy(test)] = torch.nan
-        return _over(self.data, replace(items, embedding=embedding, reward=reward, context=context))
+        parts = [t for part in (self.seen_test, self.test) for t in (part.chosen, part.rejected)]
+        test = torch.from_numpy(np.concatenate(parts))
+        absurd = {
+            "embedding": torch.nan,
+            "reward": torch.nan,
+            "context": torch.nan,
+            "length": 10**9,
+            "identity": 10**6,
+        }
+        columns = {name: getattr(items, name).clone() for name in absurd}
+        for name, value in absurd.items():
+            columns[name][test] = value
+        return _over(self.data, replace(items, **columns))
 
 
 def _over(comparisons: Comparisons, items: Items) -> Comparisons:

@@ -373,7 +373,8 @@ def _require_same_encoder(encoder: Encoder, found: _Found) -> None:
 def _require_same_width(encoder: Encoder, found: _Found) -> None:
     """The fitted method must take the encoder's embeddings."""
     context = None if encoder.context_dim is None else torch.zeros(1, encoder.context_dim)
-    probe = Items(torch.zeros(1, encoder.dim), torch.zeros(1) if encoder.has_reward else None, context=context)
+    reward, length = torch.zeros(1) if encoder.has_reward else None, torch.zeros(1, dtype=torch.int64)
+    probe = Items(torch.zeros(1, encoder.dim), reward, length=length, context=context)
     try:
         found.method.item_features(probe)
     except InputError as error:

@@ -40,6 +40,15 @@ def mix_backward(gradient: Tensor, mixed: Tensor, link: Link) -> Tensor:
     return mixed * (gradient - (gradient * mixed).sum(-1, keepdim=True))
 
 
+def dot_with_users(features: Tensor, vectors: Tensor, position: Tensor) -> Tensor:
+    """features_i · vectors[position_i], [n], for features [n, d], vectors [u, d] and positions [n]."""
+    out = features.new_empty(len(features), dtype=vectors.dtype)
+    for i in range(0, len(features), ROWS_AT_ONCE):
+        part = slice(i, i + ROWS_AT_ONCE)
+        out[part] = torch.einsum("nd,nd->n", features[part].to(vectors.dtype), vectors[position[part]])
+    return out
+
+
 class LinearBases(GradientMethod):
     """Base functions V [K, d] and a weight vector per user.
 
