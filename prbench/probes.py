@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUPPORT = "support"
+COLUMNS = (*results.COLUMNS, "split", "shots", *results.SCORES, "probe", "noise", "on")
 
 
 @dataclass(frozen=True)
@@ -255,5 +256,11 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
             )
             if watch:
                 watch()
-    columns = [*results.COLUMNS, "split", "shots", *results.SCORES, "probe", "noise", "on"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame({name: [] for name in columns})
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else nothing()
+
+
+def nothing() -> pd.DataFrame:
+    """What `load` gives where there are no probes."""
+    import pandas as pd
+
+    return pd.DataFrame({name: [] for name in COLUMNS})

@@ -50,11 +50,12 @@ class Results:
 
     `scores` has one row per held-out comparison with dataset, encoder, method, selection, population
     (categoricals), split, user, shots (int32; `ALL` = -1), comparison (int64), margin and cold_margin (float32).
-    `cells` are the records of all cells, done or not; a margin of 0 is a tie.
+    `cells` are the records of all cells, done or not; a margin of 0 is a tie. `folder` is where they were read.
     """
 
     scores: pd.DataFrame
     cells: list[dict[str, Any]]
+    folder: Path | None = None
 
 
 def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
@@ -189,7 +190,7 @@ def load(runs: Path) -> Results:
     ]
     if not cells:
         raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
-    return Results(_joined(parts), cells)
+    return Results(_joined(parts), cells, runs)
 
 
 def read_scores_file(path: Path) -> pd.DataFrame:
