@@ -154,7 +154,7 @@ class TunedEntry(Record):
             "params": self.tuned.params,
             "rule": self.tuned.rule,
             "objective": {"published": self.published.objective, "tuned": self.tuned.objective},
-            "splits": self.basis.splits,
+            "tuning_splits": self.basis.splits,
             "seed": self.basis.seed,
             "sampler": self.sampler,
             "versions": self.versions,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Called after each comparison.
 Watch = Callable[[], None]
 
-ORACLE = "test-oracle"
+ORACLE, TUNED = "test-oracle", "tuned"
 RANKED = ("seen", "unseen", "overall")
 BOUNDS = {"ceiling": "Ceiling: the true rewards", "floor": "Floor: best without personalisation"}
 
@@ -36,7 +36,8 @@ BOUNDS = {"ceiling": "Ceiling: the true rewards", "floor": "Floor: best without 
 class Row:
     """One method under one selection rule: means and standard deviations [population][metric], as fractions.
 
-    `splits` are those with results. `note` says why the others are missing.
+    `splits` are those with results. `note` says why the others are missing. `published` is true of an entry's own
+    parameters under its own rule.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Row:
     mean: Mapping[str, Mapping[str, float]]
     std: Mapping[str, Mapping[str, float]]
     note: str = ""
+    published: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -182,13 +184,15 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
     by_row: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:
         by_row.setdefault((cell["method"], cell["selection"]), []).append(cell)
-    titles = [group[0]["title"] for group in by_row.values() if group[0]["selection"] != ORACLE]
+    titles = [group[0]["title"] for group in by_row.values() if group[0]["selection"] not in (ORACLE, TUNED)]
     rows = []
     for (method, selection), group in by_row.items():
         splits = tuple(sorted({cell["split"] for cell in group if cell["status"] == "done"}))
-        title = group[0]["title"]
+        title, entry = group[0]["title"], group[0]["entry"]
         if selection == ORACLE:
             title += " (selected on test data)"
+        elif selection == TUNED:
+            title += " (tuned)"
         elif titles.count(title) > 1:
             title += f" ({selection})"
         mean: dict[str, dict[str, float]] = {}
@@ -206,12 +210,13 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 method=method,
                 selection=selection,
                 title=title,
-                style=group[0]["entry"]["style"],
+                style=entry["style"],
                 splits=splits,
                 complete=planned <= set(splits) and all(p in mean for p in RANKED),
                 mean=mean,
                 std=std,
                 note=_why_missing(group, planned - set(splits)),
+                published=(method, selection) == (entry.get("name"), entry.get("selection")),
             )
         )
     return rows
@@ -262,12 +267,16 @@ def _board(
 
 
 def _baseline_of(row: Row, rows: list[Row], baseline: str) -> Row | None:
-    """The baseline method under the row's own selection rule, else under the rule it was run with."""
+    """The baseline method under the row's own selection rule, else as published, else under the rule it was run with.
+
+    A row that is not tuned is compared with a tuned baseline only where there is no other.
+    """
     if row.oracle or row.method == baseline:
         return None
     candidates = [r for r in rows if r.method == baseline and not r.oracle and r.splits]
-    same = [r for r in candidates if r.selection == row.selection]
-    return next(iter(same or sorted(candidates, key=lambda r: r.selection, reverse=True)), None)
+    candidates.sort(key=lambda r: r.selection, reverse=True)
+    candidates.sort(key=lambda r: (r.selection != row.selection, not r.published, r.selection == TUNED))
+    return next(iter(candidates), None)
 
 
 def _compare_all(board: Board, users: pd.DataFrame, resamples: int, watch: Watch | None) -> list[Pair]:

@@ -23,6 +23,7 @@ WORDS = {
     "seed": "seed",
     "params": "parameters",
     "key": "cell key",
+    "budget": "tuning budget",
 }
 # How many splits are run says nothing about what split i is.
 NOT_COMPARED = ("splits",)
@@ -31,8 +32,8 @@ NOT_COMPARED = ("splits",)
 def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
     """Raise InputError where done cells of one data set and encoder do not belong in one table, naming both.
 
-    They must agree on data, embeddings and protocol; a split must have one seed for all methods; and a row has one
-    cell per split, with the same parameters in all of them.
+    They must agree on data, embeddings and protocol, and tuned ones on the budget of their tuning; a split must have
+    one seed for all methods; and a row has one cell per split, with the same parameters in all of them.
     """
     first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     again = "run the older one again, or report from a folder of runs that belong together"
@@ -49,12 +50,20 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
             ("seed", (cell["split"],), again),
             ("params", row, keep_one),
             ("key", (*row, cell["split"]), keep_one),
+            ("budget", (), "tune all of them with the same --trials, --splits and --seed, and run again"),
         ):
+            if key == "budget" and "tuned" not in cell:
+                continue
             other = first.setdefault((key, *where), cell)
-            a, b = _comparable(cell[key]), _comparable(other[key])
+            a, b = (_comparable(_budget(c) if key == "budget" else c[key]) for c in (cell, other))
             if canonical_json(a) != canonical_json(b):
                 message = f"{_name(cell)} and {_name(other)} differ in {WORDS[key]}: {_difference(a, b)}"
                 raise InputError(message, hint=hint)
+
+
+def _budget(cell: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a tuned cell's parameters were searched with."""
+    return {name: cell["tuned"][name] for name in ("trials", "tuning_splits", "seed")}
 
 
 def _comparable(value: Any) -> Any:

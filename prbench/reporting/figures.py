@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from prbench import metrics
 from prbench.files import writing
-from prbench.reporting.board import Board, Row
+from prbench.reporting.board import TUNED, Board, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Text stays text in the PDF; the file says nothing of when it was made, so that equal results give equal files.
 SETTINGS: dict[str, Any] = {"pdf.fonttype": 42, "axes.titlesize": "medium", "legend.frameon": False}
+# Characters of a title that fit above the three panels.
+TITLE_WIDTH = 125
 SPARE_MARKERS = "oDs^v<>PXphd8*H"
 METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
@@ -49,9 +52,8 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
             _draw(board, curves, axes)
             left_out = [row.title for row in board.rows if row not in _drawn(board)]
             note = f"  Not shown: {', '.join(left_out)}." if left_out else ""
-            part.suptitle(
-                f"{board.dataset} ({board.encoder}), mean over {board.splits} splits.{note}", x=0.01, ha="left"
-            )
+            title = f"{board.dataset} ({board.encoder}), mean over {board.splits} splits.{note}"
+            part.suptitle(textwrap.fill(title, TITLE_WIDTH), x=0.01, ha="left")
             part.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
         # Laid out once, so that both files show the same.
         figure.draw_without_rendering()
@@ -64,11 +66,14 @@ def _drawn(board: Board) -> list[Row]:
 
 
 def _markers(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Each row's marker: its entry's, unless a row above has the same look (variants made with `--set` do)."""
+    """Each row's marker: its entry's, unless another row has the same look (tuned rows, variants made with `--set`).
+
+    Published rows keep theirs, whoever stands above them.
+    """
     looks: set[tuple[str, str]] = set()
     markers: dict[tuple[str, str], str] = {}
     entries = {row.style["marker"] for row in rows}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: not row.published):
         colour, marker = row.style["colour"], row.style["marker"]
         if (colour, marker) in looks:
             taken = entries | set(markers.values())
@@ -85,20 +90,22 @@ def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
     rows = _drawn(board)
     by_split = {row.key: _curves_of(board, row, curves) for row in rows}
     baselines = {row.key: board.baseline[row.key] for row in rows}
-    zero = next((base for base in baselines.values() if base and base.key in by_split), None)
+    known = [base for base in baselines.values() if base and base.key in by_split]
+    zero = next((base for base in known if base.published), next(iter(known), None))
     ks = np.arange(1, 101)
     markers = _markers(rows)
     for i, row in enumerate(rows):
         values = 100 * by_split[row.key]
         mean = values.mean(axis=0)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(100)
-        filled = MarkerStyle(markers[row.key]).is_filled()
+        filled, hollow = MarkerStyle(markers[row.key]).is_filled(), row.selection == TUNED
         look: dict[str, Any] = {
             "color": row.style["colour"],
             "marker": markers[row.key],
             # A marker without a face, such as x, is its edge.
-            "markeredgecolor": "white" if filled else row.style["colour"],
-            "markeredgewidth": 0.5 if filled else 1.4,
+            "markeredgecolor": "white" if filled and not hollow else row.style["colour"],
+            "markeredgewidth": 0.5 if filled and not hollow else 1.4,
+            **({"markerfacecolor": "white"} if hollow else {}),
         }
         line = {
             **look,

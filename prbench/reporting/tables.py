@@ -10,15 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prbench import metrics
-from prbench.reporting.board import ORACLE, RANKED, Board, Pair, Row
+from prbench import metrics, stats
+from prbench.reporting.board import ORACLE, RANKED, TUNED, Board, Pair, Row
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 DASH = "–"
 STAR, DAGGER = "*", "†"
-SELECTED_ON = {"validation": "validation", "last": "last epoch", ORACLE: "test data", "truth": ""}
+SELECTED_ON = {
+    "validation": "validation",
+    "last": "last epoch",
+    TUNED: "tuning splits",
+    ORACLE: "test data",
+    "truth": "",
+}
 
 
 @dataclass(frozen=True)
@@ -217,10 +223,81 @@ def tests_grid(board: Board) -> Grid:
     )
 
 
+def settings_grid(board: Board) -> Grid:
+    """Every method under its published setting, its tuned one and the test-oracle, side by side.
+
+    A row that lacks splits is missing here: its mean would be over other splits than the others'.
+    """
+    named = {
+        "publ.": [row for row in board.rows if row.published],
+        "tuned": [row for row in board.rows if row.selection == TUNED],
+        "oracle": [row for row in board.rows if row.oracle],
+    }
+    found = {name: {row.method: row for row in rows if row.complete} for name, rows in named.items()}
+    methods = list(dict.fromkeys(row.method for rows in named.values() for row in rows))
+    title = {row.method: _plain_title(row) for rows in reversed(named.values()) for row in rows}
+
+    def value(name: str, method: str, population: str) -> float:
+        row = found[name].get(method)
+        return row.value(population) if row else math.nan
+
+    methods.sort(key=lambda m: -value("publ.", m, "overall") if m in found["publ."] else math.inf)
+    pairs = {
+        method: board.pair(found["tuned"][method], found["publ."][method], "overall")
+        for method in methods
+        if method in found["tuned"] and method in found["publ."]
+    }
+    p = {method: pair.result.corrected.p for method, pair in pairs.items() if pair}
+    holm = dict(zip(p, stats.holm(list(p.values())), strict=True))
+    rows = []
+    for method in methods:
+        cells = [Cell(title[method])]
+        cells += [Cell(percent(value(name, method, q))) for q in RANKED for name in named]
+        for name in ("tuned", "oracle"):
+            gain = value(name, method, "overall") - value("publ.", method, "overall")
+            star = STAR if name == "tuned" and holm.get(method, math.nan) < board.alpha else ""
+            cells.append(Cell(percent(gain, signed=True, digits=2), marks=star))
+        rows.append(cells)
+    notes = [
+        "publ.: the entry's own parameters under its own rule. tuned: parameters from equal-budget tuning on splits "
+        "that are not reported. oracle: the entry's own parameters, training stopped where test accuracy is best; it "
+        "shows what looking at the test data claims and is no result.",
+        f"Differences are in points of overall accuracy. {DASH}: not run, or not on all {board.splits} splits.",
+    ]
+    if holm:
+        notes.append(
+            f"{STAR}: p < {board.alpha:g} in the corrected resampled t-test, Holm-adjusted over the {len(holm)} "
+            "differences of tuned from published."
+        )
+    notes += [f"{row.title}: {row.note}." for row in named["tuned"] if not row.complete and row.note]
+    return Grid(
+        title=f"Published, tuned and test-oracle settings on {board.dataset} ({board.encoder}), user accuracy in %",
+        header=(
+            "Method",
+            *(f"{q.capitalize()} {name}" for q in RANKED for name in named),
+            "tuned −publ.",
+            "oracle −publ.",
+        ),
+        rows=rows,
+        rules=(),
+        notes=notes,
+        label=f"settings:{board.dataset}:{board.encoder}",
+    )
+
+
+def _plain_title(row: Row) -> str:
+    """A row's title without what tells its selection."""
+    for end in (" (tuned)", " (selected on test data)", f" ({row.selection})"):
+        if row.title.endswith(end):
+            return row.title.removesuffix(end)
+    return row.title
+
+
 def grids(board: Board) -> list[Grid]:
-    """All tables of a board."""
+    """All tables of a board: the settings side by side only where a method was run under more than its own."""
     tests = tests_grid(board)
-    return [accuracy_grid(board), *([tests] if tests.rows else [])]
+    several = any(row.selection in (TUNED, ORACLE) for row in board.rows)
+    return [accuracy_grid(board), *([settings_grid(board)] if several else []), *([tests] if tests.rows else [])]
 
 
 def rich_table(grid: Grid) -> Table:
