@@ -33,8 +33,11 @@ def stdout() -> Console:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """A progress display with rate, elapsed time and time left, on stderr; it vanishes when done."""
+def progress(unit: str = "") -> Iterator[Progress]:
+    """A progress display with rate, elapsed time and time left, on stderr; it vanishes when done.
+
+    `unit` is what is counted, such as "tokens".
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -49,7 +52,7 @@ def progress() -> Iterator[Progress]:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.1f}/s" if task.speed else "")
+            return Text(f"{task.speed:,.1f} {unit}".rstrip() + "/s" if task.speed else "")
 
     columns = (
         TextColumn("{task.description}"),

@@ -61,7 +61,12 @@ def fp32(folder: Path, **options: Any) -> HuggingFace:
 
 
 def tokens(encoder: HuggingFace, context: Context, response: str) -> list[int]:
-    return encoder._tokens(0, context, response)[0]
+    return cut_tokens(encoder, context, response)[0]
+
+
+def cut_tokens(encoder: HuggingFace, context: Context, response: str) -> tuple[list[int], bool]:
+    [ids], cut = encoder._chat.read([(context, response)])
+    return ids.tolist(), bool(cut)
 
 
 def test_head_of_embedding_is_the_models_own_logit(reward_model: Path) -> None:
@@ -170,7 +175,7 @@ def test_old_messages_go_first_and_the_system_message_stays(reward_model: Path) 
         Message("user", "Why?"),
     )
     encoder = fp32(reward_model)
-    ids, cut = encoder._tokens(0, talk, "Because red is fast.")
+    ids, cut = cut_tokens(encoder, talk, "Because red is fast.")
     text = tiny_llama.tokenizer().decode(ids)
     assert cut
     assert len(ids) <= tiny_llama.POSITIONS
@@ -181,7 +186,7 @@ def test_old_messages_go_first_and_the_system_message_stays(reward_model: Path) 
 def test_the_last_message_is_cut_on_the_left_as_little_as_needed(reward_model: Path) -> None:
     question = "".join(f"{i:03d} " for i in range(100)) + "so which?"
     encoder = fp32(reward_model)
-    ids, cut = encoder._tokens(0, (TALK[1], TALK[2], Message("user", question)), "The last.")
+    ids, cut = cut_tokens(encoder, (TALK[1], TALK[2], Message("user", question)), "The last.")
     text = tiny_llama.tokenizer().decode(ids)
     assert cut
     assert tiny_llama.POSITIONS - 1 <= len(ids) <= tiny_llama.POSITIONS
@@ -194,12 +199,12 @@ def test_a_response_that_fills_the_window_is_kept_and_one_token_more_refused(rew
     # BOS, and <|start|> role : <|eot|> for each of two messages, leave this many bytes.
     room = tiny_llama.POSITIONS - 9
     encoder = fp32(reward_model)
-    ids, cut = encoder._tokens(0, ASK, "x" * room)
+    ids, cut = cut_tokens(encoder, ASK, "x" * room)
     assert cut
     assert len(ids) == tiny_llama.POSITIONS
     assert ids.count(tiny_llama.tokenizer().convert_tokens_to_ids("x")) == room
     with pytest.raises(TextError, match=r"the response alone takes 161 tokens, .* reads at most 160"):
-        encoder._tokens(0, ASK, "x" * (room + 1))
+        cut_tokens(encoder, ASK, "x" * (room + 1))
 
 
 def test_too_long_a_response_names_the_item_and_stores_nothing(reward_model: Path, prbench_home: Path) -> None:
@@ -213,7 +218,7 @@ def test_too_long_a_response_names_the_item_and_stores_nothing(reward_model: Pat
 def test_max_length_shortens_and_never_exceeds_the_models_positions(reward_model: Path) -> None:
     assert fp32(reward_model, max_length=100).max_length == 100
     assert fp32(reward_model, max_length=10_000).max_length == tiny_llama.POSITIONS
-    ids, cut = fp32(reward_model, max_length=40)._tokens(0, ASK, "Yes.")
+    ids, cut = cut_tokens(fp32(reward_model, max_length=40), ASK, "Yes.")
     assert cut
     assert len(ids) == 40
 
@@ -238,14 +243,14 @@ def test_the_fingerprint_changes_with_what_changes_the_numbers_and_not_with_the_
         HuggingFace(model=str(reward_model)).fingerprint(),
         fp32(reward_model, pooling="mean").fingerprint(),
         fp32(reward_model, max_length=50).fingerprint(),
-        fp32(reward_model, attn="eager").fingerprint(),
+        fp32(reward_model, attention="eager").fingerprint(),
         fp32(tiny_llama.build(tmp_path / "s" / reward_model.name, seed=1)).fingerprint(),
         fp32(
             tiny_llama.build(tmp_path / "t" / reward_model.name, template="{{ messages[-1].content }}")
         ).fingerprint(),
     ]
     assert all(other != first for other in others)
-    assert first["attn"] == "sdpa"
+    assert first["attention"] == "sdpa"
 
 
 def test_weights_that_change_in_place_are_noticed(reward_model: Path, copy_of: Callable[[Path], Path]) -> None:
@@ -258,18 +263,18 @@ def test_weights_that_change_in_place_are_noticed(reward_model: Path, copy_of: C
 
 def test_a_store_keeps_its_attention_where_the_choice_is_left_to_the_machine(reward_model: Path) -> None:
     entry = encoder_entry_for(str(reward_model))
-    eager = entry.model_copy(update={"options": {**entry.options, "attn": "eager"}})
+    eager = entry.model_copy(update={"options": {**entry.options, "attention": "eager"}})
     data, more = texts_data(["a", "b"]), texts_data(["a", "b", "c"])
     items = embed(data, eager)
     assert torch.equal(embed(more, entry).embedding[:2], items.embedding)
     assert embedding_fingerprint(more, entry) == embedding_fingerprint(more, eager)
-    with pytest.raises(InputError, match="made with attn 'eager', the encoder now has 'sdpa'"):
-        embed(more, entry.model_copy(update={"options": {**entry.options, "attn": "sdpa"}}))
+    with pytest.raises(InputError, match="made with attention 'eager', the encoder now has 'sdpa'"):
+        embed(more, entry.model_copy(update={"options": {**entry.options, "attention": "sdpa"}}))
 
 
 def test_flash_attention_needs_its_package_and_a_gpu(reward_model: Path) -> None:
     with pytest.raises(InputError, match="flash_attention_2 needs a CUDA device"):
-        fp32(reward_model, attn="flash_attention_2").prepare("cpu")
+        fp32(reward_model, attention="flash_attention_2").prepare("cpu")
 
 
 def test_embeddings_made_elsewhere_serve_where_the_model_is_not(
@@ -433,7 +438,9 @@ def test_a_hub_model_is_pinned_by_its_commit_and_weights_come_last(
     assert torch.equal(one(encoder, ASK, "Yes."), one(fp32(reward_model), ASK, "Yes."))
 
 
-@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"attn": "fast"}, {"pooling": "max"}, {"max_length": -1}])
+@pytest.mark.parametrize(
+    "options", [{"dtype": "int8"}, {"attention": "fast"}, {"pooling": "max"}, {"max_length": -1}]
+)
 def test_options_out_of_range(reward_model: Path, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         HuggingFace(model=str(reward_model), **options)

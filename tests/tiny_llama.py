@@ -36,9 +36,16 @@ def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
 
 
 def build(
-    folder: Path, *, reward: bool = True, template: str | None = TEMPLATE, labels: int = 1, seed: int = 0
+    folder: Path,
+    *,
+    reward: bool = True,
+    template: str | None = TEMPLATE,
+    labels: int = 1,
+    seed: int = 0,
+    positions: int = POSITIONS,
+    pad: int | None = EOT,
 ) -> Path:
-    """Save a model with d = 16 and its tokenizer in `folder`."""
+    """Save a model with d = 16, grouped queries and Llama 3's RoPE, and its tokenizer, in `folder`."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=259,
@@ -47,10 +54,18 @@ def build(
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=POSITIONS,
+        max_position_embeddings=positions,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 500.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
         bos_token_id=BOS,
         eos_token_id=EOT,
-        pad_token_id=EOT,
+        pad_token_id=pad,
         num_labels=labels,
     )
     model = LlamaForSequenceClassification(config) if reward else LlamaForCausalLM(config)

@@ -53,6 +53,19 @@ def with_weights(model: str, found: Snapshot) -> Path:
     return folder
 
 
+def weights_here(model: str, found: Snapshot) -> bool:
+    """Whether the model's weights are on this machine, whole: nothing is downloaded to find out."""
+    folder = found.folder
+    index = folder / "model.safetensors.index.json"
+    if Path(model).expanduser().is_dir() or not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / name).is_file() for name in named)
+
+
 def _download(model: str, revision: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (

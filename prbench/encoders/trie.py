@@ -118,7 +118,7 @@ def _common(a: Tokens, b: Tokens) -> int:
 
 
 def _flatten(sequences: Sequence[Tokens], numbers: Sequence[int], piece: list[int], shared: list[int]) -> Trie:
-    """The trie of the sequences `piece`, in order, of which each has `shared` tokens in common with the one before."""
+    """The trie of the sequences `piece`, in order; each has `shared` tokens in common with the one before."""
     own = [sequences[k][common:] for k, common in zip(piece, shared, strict=True)]
     ids = np.concatenate(own).astype(np.int32)
     position = np.concatenate(
