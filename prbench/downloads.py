@@ -133,6 +133,8 @@ class RawFiles:
         return f"download it by hand to {local}, or set PRBENCH_DATA to a folder that has {self.family}/{path}"
 
     def _from_hub(self, path: str) -> Path:
+        import logging
+
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import (
             EntryNotFoundError,
@@ -143,10 +145,14 @@ class RawFiles:
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
+        from huggingface_hub.utils import logging as hub_log
 
         repository, revision = self._repository()
         what, by_hand = f"{path} of the Hugging Face data set {repository}", self._by_hand(path)
         page = f"https://huggingface.co/datasets/{repository}"
+        # It would log each of its retries; what is wrong in the end is said below.
+        told = hub_log.get_verbosity()
+        hub_log.set_verbosity(logging.ERROR)
         try:
             return Path(hf_hub_download(repository, path, repo_type="dataset", revision=revision))
         except GatedRepoError as error:
@@ -176,6 +182,8 @@ class RawFiles:
             raise InputError(f"cannot download {what}: {reason}", hint=by_hand) from error
         except OSError as error:
             raise InputError(f"cannot download {what}: {error.strerror or error}", hint=by_hand) from error
+        finally:
+            hub_log.set_verbosity(told)
 
     def _download(self, path: str) -> Path:
         if not self.is_remote:

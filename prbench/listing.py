@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # A table with more keys than this is counted instead of shown.
-LONG = 12
+LONG = 24
 # Parameters are counted for embeddings of an 8B model and these numbers of users.
 DIM = 4096
 USERS = (10, 100, 1_000, 10_000)

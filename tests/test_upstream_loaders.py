@@ -69,7 +69,7 @@ def test_prism_keeps_users_with_six_usable_dialogues_in_the_surveys_order(tmp_pa
         "dialogues": 7 + 6 + 6 + 2,
         # alice's and carol's; carol has five others and falls below six.
         "dialogues without a usable turn dropped": 2,
-        "users with 1 to 5 usable dialogues dropped": 2,
+        "users with fewer than 6 usable dialogues dropped": 2,
         "usable dialogues of dropped users": 5 + 2,
         "users left without comparisons": 0,
     }.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -249,3 +250,119 @@ def write_reddit(folder: Path, train: Sequence[Mapping[str, Any]], validation: S
     write_parquet(folder / "comparisons/train/0000.parquet", train, REDDIT)
     write_parquet(folder / "comparisons/validation/0000.parquet", validation, REDDIT)
     return folder
+
+
+# PersonalLLM
+
+
+def personalllm_row(prompt: str, scores: Sequence[Sequence[float]], replies: Sequence[str] = ()) -> dict[str, Any]:
+    """A row; `scores` [8, 10] in the order of prbench.loaders.personalllm.REWARD_MODELS."""
+    from prbench.loaders.personalllm import REWARD_MODELS
+
+    row: dict[str, Any] = {"prompt": prompt, "subset": "invented", "prompt_id": abs(hash(prompt)) % 1000}
+    for i in range(1, 9):
+        row[f"response_{i}"] = replies[i - 1] if replies else f"{prompt} reply {i}"
+        row[f"response_{i}_model"] = f"model-{i}"
+        for model, score in zip(REWARD_MODELS, scores[i - 1], strict=True):
+            row[f"response_{i}_{model}"] = float(score)
+    return row
+
+
+# PersonalRewardBench
+
+MESSAGES = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
+PERSONAL = pa.schema(
+    [
+        ("user_id", TEXT),
+        ("conversation_id", TEXT),
+        ("context", MESSAGES),
+        ("chosen", MESSAGES),
+        ("rejected", MESSAGES),
+        ("chosen_score", pa.float64()),
+        ("rejected_score", pa.float64()),
+        ("agreement", pa.float64()),
+        ("split", TEXT),
+    ]
+)
+
+
+def personal_row(user: str, conversation: str, prompt: str, chosen: str, rejected: str, split: str) -> dict[str, Any]:
+    """A row of PersonalRewardBench."""
+    return {
+        "user_id": user,
+        "conversation_id": conversation,
+        "context": [{"role": "user", "content": prompt}],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+        "chosen_score": 90.0,
+        "rejected_score": 20.0,
+        "agreement": 0.5,
+        "split": split,
+    }
+
+
+# Community Alignment
+
+Turn = tuple[str | None, str | None, Sequence[str | None]]
+"""Prompt, preferred response ("response_a", ...), the four responses."""
+
+
+def community_row(conversation: str, annotator: str, turns: Sequence[Turn], language: str = "en") -> dict[str, Any]:
+    """A row of community_alignment.csv; turns that are not given are empty cells."""
+    row: dict[str, Any] = {"conversation_id": conversation, "assigned_lang": language, "annotator_id": annotator}
+    empty: Turn = (None, None, [None] * 4)
+    for name, turn in zip(("first", "second", "third", "fourth"), [*turns, *[empty] * 4], strict=False):
+        prompt, preferred, replies = turn
+        row[f"{name}_turn_prompt"] = prompt
+        for letter, reply in zip("abcd", replies, strict=True):
+            row[f"{name}_turn_response_{letter}"] = reply
+        row[f"{name}_turn_preferred_response"] = preferred
+        row[f"{name}_turn_feedback"] = None
+    return row | {
+        "annotator_age": "18-34",
+        "annotator_gender": "Female",
+        "annotator_education_level": "Other",
+        "annotator_political": "Prefer not to say",
+        "annotator_ethnicity": "Other",
+        "annotator_country": "India",
+        "is_pregenerated_first_prompt": True,
+        "in_balanced_subset": False,
+        "in_balanced_subset_10": False,
+    }
+
+
+def write_community(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """community_alignment.csv below `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "community_alignment.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+# RewardBench 2
+
+
+def rewardbench2_row(subset: str, prompt: str, chosen: Sequence[str], rejected: Sequence[str]) -> dict[str, Any]:
+    """A row of RewardBench 2."""
+    return {
+        "id": f"{subset}-{prompt}",
+        "prompt": prompt,
+        "chosen": list(chosen),
+        "rejected": list(rejected),
+        "num_correct": len(chosen),
+        "num_incorrect": len(rejected),
+        "total_completions": len(chosen) + len(rejected),
+        "models": ["a", "b", "c", "d"],
+        "subset": subset,
+        "additional_metadata": {"category": "", "correct": None, "index": 0.0},
+    }
+
+
+REWARDBENCH2 = (
+    rewardbench2_row("Factuality", "Capital of France?", ["Paris."], ["Rome.", "Lyon.", "Nice."]),
+    rewardbench2_row("Factuality", "Capital of Italy?", ["Rome."], ["Paris.", "Milan.", "Turin."]),
+    rewardbench2_row("Math", "One and one?", ["Two."], ["Three.", "Four.", "Two."]),
+    rewardbench2_row("Ties", "A colour?", ["Red.", "Blue."], ["Monday."]),
+)

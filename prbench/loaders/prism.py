@@ -24,6 +24,12 @@ SURVEY = "survey.jsonl"
 EMPTY = "EMPTY STRING"
 """What the release writes for a text of no characters."""
 
+TWINS = "further replies marked as chosen (identical twins) dropped"
+SAME_TEXT = "comparisons of two replies with the same text dropped"
+EMPTY_SIDE = "comparisons with an empty reply dropped"
+TIES_DROPPED = "first-turn ties dropped"
+TIES_KEPT = "first-turn ties kept (the source drew the winner)"
+
 
 class Reply(NamedTuple):
     """A model's reply and the user's score of it, 1 to 100."""
@@ -100,7 +106,25 @@ class Prism:
                 raise InputError(f"{path}, line {line}: its user is not in {SURVEY}", hint="get both files anew")
             by_user[dialogue.user].append(dialogue)
 
-        found = Builder("users in the survey", "users without a dialogue", "dialogues")
+        few_dialogues = f"users with fewer than {self.min_dialogues} usable dialogues dropped"
+        found = Builder(
+            "users in the survey",
+            "users without a dialogue",
+            "dialogues",
+            "dialogues without a usable turn dropped",
+            few_dialogues,
+            "usable dialogues of dropped users",
+            "users left without comparisons",
+            "dialogues without a readable time",
+            "turns",
+            "turns without a message or a chosen reply dropped",
+            "turns without a rejected reply dropped",
+            TWINS,
+            SAME_TEXT,
+            *([EMPTY_SIDE] if self.empty_replies == "drop" else []),
+            TIES_KEPT if self.ties == "keep" else TIES_DROPPED,
+            *([self._too_close] if self.score_threshold is not None else []),
+        )
         counts = found.counts
         for user, dialogues in by_user.items():
             usable = [dialogue for dialogue in dialogues if any(turn.usable for turn in dialogue.turns)]
@@ -109,7 +133,7 @@ class Prism:
             counts["dialogues"] += len(dialogues)
             counts["dialogues without a usable turn dropped"] += len(dialogues) - len(usable)
             few = len(usable) < self.min_dialogues
-            counts[f"users with 1 to {self.min_dialogues - 1} usable dialogues dropped"] += few and bool(dialogues)
+            counts[few_dialogues] += few and bool(dialogues)
             counts["usable dialogues of dropped users"] += len(usable) if few else 0
             if not few:
                 before = len(found)
@@ -117,6 +141,10 @@ class Prism:
                     self._add(found, user, dialogue)
                 counts["users left without comparisons"] += len(found) == before
         return found.build(name, empty=f"no user has {self.min_dialogues} usable dialogues and a comparison in them")
+
+    @property
+    def _too_close(self) -> str:
+        return f"comparisons whose scores differ by at most {self.score_threshold} dropped"
 
     def _add(self, found: Builder, user: str, dialogue: Dialogue) -> None:
         """The comparisons of one dialogue, turn by turn."""
@@ -129,7 +157,7 @@ class Prism:
             if turn.prompt is None or not turn.chosen:
                 continue
             counts["turns without a rejected reply dropped"] += not turn.rejected
-            counts["further replies marked as chosen (identical twins) dropped"] += len(turn.chosen) - 1
+            counts[TWINS] += len(turn.chosen) - 1
             asked = Message("user", turn.prompt)
             if turn.usable:
                 context: Context = (*history, asked)
@@ -156,15 +184,15 @@ class Prism:
             gap = None if better.score is None or worse.score is None else abs(better.score - worse.score)
             tied = number == 0 and gap == 0
             if better.text == worse.text:
-                counts["comparisons of two replies with the same text dropped"] += 1
+                counts[SAME_TEXT] += 1
             elif self.empty_replies == "drop" and (better.empty or worse.empty):
-                counts["comparisons with an empty reply dropped"] += 1
+                counts[EMPTY_SIDE] += 1
             elif self.ties == "drop" and tied:
-                counts["first-turn ties dropped"] += 1
+                counts[TIES_DROPPED] += 1
             elif self.score_threshold is not None and (gap is None or gap <= self.score_threshold):
-                counts[f"comparisons whose scores differ by at most {self.score_threshold} dropped"] += 1
+                counts[self._too_close] += 1
             else:
-                counts["first-turn ties kept (the source drew the winner)"] += tied
+                counts[TIES_KEPT] += tied
                 yield better, worse
 
 
