@@ -32,8 +32,9 @@ TUNED = "tuned"
 class Piece(Record):
     """One table or figure of a report.
 
-    `methods` are entries, in the order shown; `values` those of `parameter` in a sweep, one per method. The rest says
-    which results it needs beside the methods' own: other selections, numbers of shots, probes.
+    `methods` are entries, in the order shown; `values` those of `parameter` in a sweep, one per method, and `labels`
+    name its curves. The rest says which results it needs beside the methods' own: other selections, numbers of
+    shots, probes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Piece(Record):
     ours: list[str] = Field(default_factory=list)
     parameter: str = ""
     values: list[float] = Field(default_factory=list)
+    labels: list[str] = Field(default_factory=list)
     selections: list[str] = Field(default_factory=lambda: ["published"])
     shots: list[int] = Field(default_factory=list)
     noise: list[float] = Field(default_factory=list)

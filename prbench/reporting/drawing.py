@@ -1,0 +1,87 @@
+"""What the figures of a report share: one panel per data set, the same look for a method everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench.reporting.figures import SETTINGS, SPARE_MARKERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from prbench.reporting.evidence import Evidence
+
+# Inches: a panel is as wide as half a column pair, so that two stand side by side in print.
+PANEL = (3.6, 2.8)
+MOST_ACROSS = 3
+# As in the paper: squares read a user's choices as input, triangles fit parameters to them.
+BY_FAMILY = {
+    "personalised input": "sDpP",
+    "personalised parameters": "^v<>",
+    "no personalisation": "oX",
+    "reference": "*",
+}
+# Lightness differs between neighbours, so that lines tell apart in greyscale; line styles help where markers are few.
+LINES = ("solid", "dashed", "dashdot", "dotted")
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """seaborn's paper style, with the settings that make equal results give equal files."""
+    import seaborn as sns
+    from matplotlib import rc_context
+
+    style = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **SETTINGS}
+    with rc_context(style):
+        yield
+
+
+def panels(count: int, *, across: int = MOST_ACROSS, size: tuple[float, float] = PANEL) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, row by row."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, across)
+    rows = -(-count // columns)
+    # Room for the legend below.
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel())
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, axes[:count]
+
+
+def looks(evidence: Evidence, methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and line of each method. The marker's shape tells its family; no two methods share a look."""
+    taken: set[str] = set()
+    found: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        style = evidence.style(method)
+        shapes = BY_FAMILY.get(evidence.family(method), "o")
+        own = style["marker"] if style["marker"] in shapes else shapes[0]
+        marker = next((m for m in (own, *shapes, *SPARE_MARKERS) if m not in taken), own)
+        taken.add(marker)
+        found[method] = {"color": style["colour"], "marker": marker, "linestyle": style["line"]}
+    return found
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes], *, across: int = 6) -> None:
+    """One legend for all panels, each label once."""
+    handles: dict[str, Any] = {}
+    for one in axes:
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        columns = min(across, max(2, round(figure.get_figwidth() / 1.7)))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize="small")
+
+
+def finished(figure: Figure) -> Figure:
+    """Laid out once, so that every file of it shows the same."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure

@@ -1,0 +1,213 @@
+"""What may be claimed: ranks, the optimism of choosing on test data, and transfer to other people."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench import metrics
+from prbench.reporting import tables
+from prbench.reporting.board import ORACLE, Board, Row
+from prbench.reporting.drawing import finished, legend_below, looks, panels, styled
+from prbench.reporting.evidence import Evidence, Made, Piece
+from prbench.reporting.tables import Cell, Grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def ranks(evidence: Evidence, piece: Piece) -> Made:
+    """Mean rank of each method over splits, Friedman's test, and a bar over methods that no test tells apart.
+
+    A bar joins methods whose corrected resampled t-tests (Nadeau and Bengio 2003), Holm-adjusted over all pairs of
+    the diagram, find no difference between any two. Demšar 2006 draws these with Nemenyi's test, which takes splits
+    for independent data sets; here they overlap. Friedman's p has the same fault and is given for comparison only.
+    """
+    import pandas as pd
+    from scipy.stats import friedmanchisquare, rankdata
+
+    made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
+    shown: list[tuple[Board, list[Row], np.ndarray[Any, Any], list[tuple[int, int]], float]] = []
+    records = []
+    for dataset, encoder, board in evidence.each(piece):
+        rows = [row for row in board.rows if row.rankable]
+        if len(rows) < 2:
+            continue
+        accuracy = _by_split(evidence, board, rows)
+        rank = rankdata(-accuracy, axis=0).mean(axis=1)
+        order = np.argsort(rank, kind="stable")
+        rows, rank, accuracy = [rows[i] for i in order], rank[order], accuracy[order]
+        p = float(friedmanchisquare(*accuracy).pvalue) if len(rows) > 2 and accuracy.shape[1] > 1 else math.nan
+        cliques = alike(board, rows)
+        shown.append((board, rows, rank, cliques, p))
+        for i, row in enumerate(rows):
+            records.append(
+                {
+                    "dataset": dataset,
+                    "encoder": encoder,
+                    "method": row.method,
+                    "selection": row.selection,
+                    "mean_rank": rank[i],
+                    "groups": " ".join(str(n) for n, (a, b) in enumerate(cliques, start=1) if a <= i <= b),
+                    "friedman_p": p,
+                    "n_splits": len(row.splits),
+                }
+            )
+    made.frame = pd.DataFrame(records)
+    if not shown:
+        return made
+    most = max(len(rows) for _, rows, _, _, _ in shown)
+    with styled():
+        figure, axes = panels(len(shown), across=2, size=(5.2, 0.9 + 0.22 * most))
+        for one, (board, rows, rank, cliques, p) in zip(axes, shown, strict=True):
+            _ranked(one, board, rows, rank, cliques, p)
+        made.figure = finished(figure)
+    return made
+
+
+def _by_split(evidence: Evidence, board: Board, rows: list[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Overall accuracy [rows, splits]."""
+    frame = evidence.per_split
+    here = (frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)
+    frame = frame[here & (frame["population"] == "overall") & (frame["shots"] == metrics.ALL_SHOTS)]
+    return np.stack(
+        [
+            frame[(frame["method"] == row.method) & (frame["selection"] == row.selection)]
+            .sort_values("split")["accuracy"]
+            .to_numpy(dtype=np.float64)
+            for row in rows
+        ]
+    )
+
+
+def alike(board: Board, rows: list[Row]) -> list[tuple[int, int]]:
+    """Maximal runs of neighbouring rows in which no pair differs: (first, last), two rows at least.
+
+    Two rows differ where the Holm-adjusted p of their comparison is below the board's level; without a defined p
+    (equal results) they do not.
+    """
+
+    def differ(a: Row, b: Row) -> bool:
+        pair = board.pair(a, b, "overall")
+        return pair is not None and pair.holm_pairs < board.alpha
+
+    runs: list[tuple[int, int]] = []
+    for first in range(len(rows)):
+        last = first
+        while last + 1 < len(rows) and not any(differ(rows[i], rows[last + 1]) for i in range(first, last + 1)):
+            last += 1
+        if last > first and not any(a <= first and last <= b for a, b in runs):
+            runs.append((first, last))
+    return runs
+
+
+def _ranked(
+    one: Axes, board: Board, rows: list[Row], rank: np.ndarray[Any, Any], cliques: list[tuple[int, int]], p: float
+) -> None:
+    y = np.arange(len(rows))
+    one.scatter(rank, y, color="black", s=16, zorder=3)
+    for i, (row, value) in enumerate(zip(rows, rank, strict=True)):
+        one.annotate(f"{row.title}  {value:.1f}", (value, i), xytext=(6, 0), textcoords="offset points", va="center")
+    right = len(rows) + 1.2
+    for number, (a, b) in enumerate(cliques):
+        at = 0.55 - 0.14 * number
+        one.plot([at, at], [a - 0.3, b + 0.3], color="0.3", linewidth=2.2, solid_capstyle="round", clip_on=False)
+    one.set(xlim=(0.6 - 0.14 * max(1, len(cliques)), right + 1.5), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    one.set_xlabel("mean rank over splits (1 is best); bars join what the corrected tests cannot tell apart")
+    friedman = "" if math.isnan(p) else f", Friedman p = {tables.p_value(p)}".replace("= <", "< ")
+    one.set_title(f"{board.dataset} ({board.encoder}){friedman}")
+    one.grid(axis="y", visible=False)
+
+
+def oracle(evidence: Evidence, piece: Piece) -> Made:
+    """Overall accuracy under the honest choice and with the epoch chosen on test accuracy, and the difference."""
+    import pandas as pd
+
+    made = Made(pd.DataFrame(), missing=[])
+    records = []
+    for dataset, encoder, board in evidence.each(piece):
+        lines = []
+        for method in piece.methods:
+            honest = [row for row in board.rows if row.method == method and not row.oracle and row.mean]
+            chosen = [row for row in board.rows if row.method == method and row.oracle and row.mean]
+            for row in honest:
+                best = chosen[0] if chosen else None
+                claim = best.value("overall") if best else math.nan
+                if best is None:
+                    made.missing.append(f"{method} on {dataset} ({encoder}): run with --selection {ORACLE}")
+                records.append(
+                    {
+                        "dataset": dataset,
+                        "encoder": encoder,
+                        "method": method,
+                        "selection": row.selection,
+                        "accuracy": row.value("overall"),
+                        "accuracy_on_test_choice": claim,
+                        "optimism": claim - row.value("overall"),
+                        "n_splits": len(row.splits),
+                    }
+                )
+                own = (row.value("overall"), claim)
+                gain = tables.percent(claim - row.value("overall"), signed=True, digits=2)
+                lines.append([Cell(row.title), *(Cell(tables.percent(value, digits=2)) for value in own), Cell(gain)])
+        notes = [
+            "Overall user accuracy in %. Chosen on test: of the same candidates, the one with the best accuracy on "
+            "the test choices of seen and unseen users, the rule of the published MRM code. It is no result."
+        ]
+        header = ("Method", "Chosen honestly", "Chosen on test", "Optimism")
+        title = f"{piece.title}, {dataset} ({encoder})"
+        made.grids.append(Grid(title, header, lines, (), notes, f"oracle:{dataset}:{encoder}"))
+    made.frame = pd.DataFrame(records)
+    return made
+
+
+def transfer(evidence: Evidence, piece: Piece) -> Made:
+    """Accuracy of another data set's unseen users, adapted (markers) and before any choice of theirs (crosses).
+
+    For comparison, the same method fitted on that data set where the results hold it (open markers).
+    """
+    import pandas as pd
+
+    found = evidence.probes
+    found = found[(found["probe"] == "on") & found["method"].isin(piece.methods)] if len(found) else found
+    made = Made(pd.DataFrame(), missing=[])
+    if not len(found):
+        made.missing.append("transfer: run `prbench probe --transfer all` on fits with a text encoder")
+        return made
+    parts = []
+    for on, part in found.groupby("on"):
+        table = metrics.over_splits(metrics.split_metrics(metrics.user_metrics(part)))
+        parts.append(table[table["population"] == "unseen"].assign(on=on))
+    table = pd.concat(parts, ignore_index=True).rename(columns={"dataset": "fitted_on", "on": "tested_on"})
+    home = metrics.over_splits(evidence.per_split)
+    home = home[(home["population"] == "unseen") & (home["shots"] == metrics.ALL_SHOTS)]
+    keys = ["encoder", "method", "selection"]
+    home = home.rename(columns={"dataset": "tested_on", "accuracy": "fitted_there"})
+    table = table.merge(home[["tested_on", *keys, "fitted_there"]], how="left", on=["tested_on", *keys])
+    columns = ["fitted_on", "tested_on", *keys, "accuracy", "accuracy_std", "cold_start", "flip_rate", "fitted_there"]
+    made.frame = table[[*columns, "n_splits"]].sort_values(columns[:5]).reset_index(drop=True)
+    ways = sorted(set(zip(table["fitted_on"], table["tested_on"], strict=True)))
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(ways))
+        for one, (source, target) in zip(axes, ways, strict=True):
+            here = made.frame[(made.frame["fitted_on"] == source) & (made.frame["tested_on"] == target)]
+            names = [name for name in piece.methods if (here["method"] == name).any()]
+            for i, name in enumerate(names):
+                row = here[here["method"] == name].iloc[0]
+                style = {**look[name], "linestyle": "none"}
+                one.errorbar(i, 100 * row["accuracy"], yerr=100 * row["accuracy_std"], markersize=7, **style)
+                one.plot(
+                    i, 100 * row["cold_start"], marker="x", color="0.35", label="before adapting" if not i else ""
+                )
+                if not math.isnan(row["fitted_there"]):
+                    label = f"fitted on {target}" if not i else ""
+                    one.plot(i, 100 * row["fitted_there"], marker="_", color="0.1", markersize=14, label=label)
+            one.axhline(50, color="0.6", linestyle=":", linewidth=0.9)
+            one.set_xticks(range(len(names)), [evidence.title(n) for n in names], rotation=30, ha="right")
+            one.set(ylabel="accuracy of unseen users (%)", title=f"{source} → {target}")
+        legend_below(figure, axes)
+        made.figure = finished(figure)
+    return made

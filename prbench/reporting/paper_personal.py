@@ -1,0 +1,264 @@
+"""Who personalises, for whom, and how well founded: flips, gains per user, overfitting, calibration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench import metrics
+from prbench.reporting import tables
+from prbench.reporting.drawing import finished, legend_below, looks, panels, styled
+from prbench.reporting.evidence import Evidence, Made, Piece
+from prbench.reporting.tables import Cell, Grid
+from prbench.results import ALL
+
+if TYPE_CHECKING:
+    pass
+
+
+def flips(evidence: Evidence, piece: Piece) -> Made:
+    """Overall accuracy against the share of test decisions that adaptation changed from the method's cold start."""
+    import pandas as pd
+
+    records: list[dict[str, Any]] = []
+    boards = list(evidence.each(piece))
+    for dataset, encoder, board in boards:
+        for row in board.rows:
+            if row.mean:
+                records.append(
+                    {
+                        "dataset": dataset,
+                        "encoder": encoder,
+                        "method": row.method,
+                        "selection": row.selection,
+                        "accuracy": row.value("overall"),
+                        "accuracy_std": row.spread("overall"),
+                        "cold_start": row.value("overall", "cold_start"),
+                        "flip_rate": row.value("overall", "flip_rate"),
+                        "n_splits": len(row.splits),
+                    }
+                )
+    made = Made(pd.DataFrame(records), missing=evidence.lacking(piece))
+    if not records:
+        return made
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(boards))
+        for one, (dataset, encoder, board) in zip(axes, boards, strict=True):
+            here = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
+            for r in here:
+                style = {**look[r["method"]], "linestyle": "none"}
+                one.errorbar(
+                    100 * r["flip_rate"],
+                    100 * r["accuracy"],
+                    yerr=100 * r["accuracy_std"],
+                    label=evidence.title(r["method"]),
+                    markersize=6,
+                    elinewidth=0.8,
+                    **style,
+                )
+            base = next((r for r in here if r["method"] == evidence.baseline), None)
+            if base:
+                one.axhline(100 * base["accuracy"], color="0.25", linestyle="--", linewidth=0.9)
+            for name, bound in board.bounds.items():
+                one.axhline(100 * bound.value("overall"), color="0.6", linestyle=":", linewidth=0.9)
+                one.annotate(name, (1, 100 * bound.value("overall")), xycoords=("axes fraction", "data"), ha="right")
+            one.set(xlabel="flipped test decisions (%)", ylabel="user accuracy (%)")
+            one.set_title(f"{dataset} ({encoder})")
+        legend_below(figure, axes)
+        made.figure = finished(figure)
+    return made
+
+
+def gains(evidence: Evidence, piece: Piece) -> Made:
+    """Each user's accuracy less the baseline's, averaged over the splits that tested the user: its distribution.
+
+    Boxes are quartiles, whiskers the 5th and 95th percentile of users.
+    """
+    import pandas as pd
+
+    frame = evidence.users
+    frame = frame[(frame["shots"] == ALL) & frame["method"].isin([*piece.methods, evidence.baseline])]
+    frame = frame[[evidence.wanted(s, piece) for s in frame["selection"]]]
+    made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
+    keys = ["dataset", "encoder", "split", "population", "user"]
+    base = frame[frame["method"] == evidence.baseline].drop_duplicates(keys).set_index(keys)["accuracy"]
+    records = []
+    per_user: dict[tuple[str, str, str], Any] = {}
+    for (dataset, encoder, method), own in frame.groupby(["dataset", "encoder", "method"], observed=True):
+        if method == evidence.baseline or not len(base):
+            continue
+        difference = (own.set_index(keys)["accuracy"] - base).dropna()
+        if not len(difference):
+            continue
+        users = difference.groupby("user").mean().to_numpy()
+        per_user[(str(dataset), str(encoder), str(method))] = users
+        low, q1, middle, q3, high = np.quantile(users, (0.05, 0.25, 0.5, 0.75, 0.95))
+        records.append(
+            {
+                "dataset": dataset,
+                "encoder": encoder,
+                "method": method,
+                "users": len(users),
+                "mean": users.mean(),
+                "p5": low,
+                "q1": q1,
+                "median": middle,
+                "q3": q3,
+                "p95": high,
+                "better": float((users > 1e-12).mean()),
+                "worse": float((users < -1e-12).mean()),
+            }
+        )
+    made.frame = pd.DataFrame(records)
+    if not records:
+        made.missing.append(f"the baseline {evidence.baseline}: nothing to compare with")
+        return made
+    settings = sorted({key[:2] for key in per_user})
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(settings))
+        for one, setting in zip(axes, settings, strict=True):
+            names = [m for m in piece.methods if (*setting, m) in per_user]
+            boxes = one.boxplot(
+                [100 * per_user[(*setting, name)] for name in names],
+                vert=False,
+                whis=(5, 95),
+                showfliers=False,
+                patch_artist=True,
+                medianprops={"color": "black"},
+                widths=0.6,
+            )
+            for box, name in zip(boxes["boxes"], names, strict=True):
+                box.set(facecolor=look[name]["color"], alpha=0.55)
+            one.axvline(0, color="0.25", linewidth=0.9)
+            one.set_yticks(range(1, len(names) + 1), [evidence.title(name) for name in names])
+            one.invert_yaxis()
+            one.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points, one value per user)")
+            one.set_title(f"{setting[0]} ({setting[1]})")
+        made.figure = finished(figure)
+    return made
+
+
+def gap(evidence: Evidence, piece: Piece) -> Made:
+    """Unseen users' accuracy on the support they adapted on and on test choices, ±1 SD over splits."""
+    import pandas as pd
+
+    found = evidence.probes
+    found = found[(found["probe"] == "support") & found["method"].isin(piece.methods)] if len(found) else found
+    made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
+    if not len(found):
+        made.missing.append("accuracy on the support: run `prbench probe --support`")
+        return made
+    support = metrics.split_metrics(metrics.user_metrics(found))
+    test = evidence.per_split
+    test = test[(test["shots"] == ALL) & test["method"].isin(piece.methods)]
+    keys = ["dataset", "encoder", "method", "selection"]
+    parts = []
+    for name, part in (("support", support), ("test", test)):
+        table = metrics.over_splits(part[part["population"] == "unseen"])
+        parts.append(table.set_index(keys)[["accuracy", "accuracy_std", "n_splits"]].add_prefix(f"{name}_"))
+    table = parts[0].join(parts[1], how="inner").reset_index()
+    made.frame = table.assign(gap=table["support_accuracy"] - table["test_accuracy"])
+    settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(settings))
+        for one, (dataset, encoder) in zip(axes, settings, strict=True):
+            here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+            ends = [50.0, 100.0]
+            for row in here.to_dict("records"):
+                x, y = 100 * row["support_accuracy"], 100 * row["test_accuracy"]
+                ends += [x, y]
+                style = {**look[str(row["method"])], "linestyle": "none"}
+                one.errorbar(
+                    x,
+                    y,
+                    xerr=100 * row["support_accuracy_std"],
+                    yerr=100 * row["test_accuracy_std"],
+                    label=evidence.title(str(row["method"])),
+                    elinewidth=0.8,
+                    markersize=6,
+                    **style,
+                )
+            low = min(ends[2:])
+            one.plot([low, 100], [low, 100], color="0.5", linewidth=0.9, linestyle="--")
+            one.set(xlabel="accuracy on the support shown (%)", ylabel="accuracy on test choices (%)")
+            one.set_title(f"{dataset} ({encoder}), unseen users")
+        legend_below(figure, axes)
+        made.figure = finished(figure)
+    return made
+
+
+def calibration(evidence: Evidence, piece: Piece) -> Made:
+    """Reliability of p = σ(margin): of the comparisons given p for one option, how often that option was chosen.
+
+    Every comparison counts from the side given at least one half, so p runs from 0.5 to 1; the expected calibration
+    error is the mean over ten bins of |p − frequency|, weighted by comparisons (Guo et al. 2017, Eq. 3).
+    """
+    import pandas as pd
+
+    scores = evidence.results.scores
+    scores = scores[(scores["shots"] == ALL) & scores["method"].isin(piece.methods)]
+    scores = scores[[evidence.wanted(s, piece) for s in scores["selection"]]]
+    made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
+    records: list[dict[str, Any]] = []
+    for (dataset, encoder, method), own in scores.groupby(["dataset", "encoder", "method"], observed=True):
+        margin = own["margin"].to_numpy(dtype=np.float64)
+        probability, right = 1 / (1 + np.exp(-np.abs(margin))), metrics.decisions(margin)
+        records += [
+            {"dataset": dataset, "encoder": encoder, "method": method, **record}
+            for record in reliability(probability, right)
+        ]
+    made.frame = pd.DataFrame(records)
+    if not records:
+        return made
+    settings = sorted({(r["dataset"], r["encoder"]) for r in records})
+    look = looks(evidence, piece.methods)
+    lines: dict[tuple[str, str], list[list[Cell]]] = {setting: [] for setting in settings}
+    with styled():
+        figure, axes = panels(len(settings))
+        for one, setting in zip(axes, settings, strict=True):
+            one.plot([50, 100], [50, 100], color="0.5", linewidth=0.9, linestyle="--")
+            for method in piece.methods:
+                bins = [r for r in records if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
+                if not bins:
+                    continue
+                style = {**look[method], "markersize": 5, "linewidth": 1.2}
+                x, y = ([100 * r[key] for r in bins] for key in ("probability", "frequency"))
+                one.plot(x, y, label=evidence.title(method), **style)
+                error = expected_calibration_error(bins)
+                lines[setting].append([Cell(evidence.title(method)), Cell(tables.percent(error, digits=2))])
+            one.set(xlabel="predicted (%)", ylabel="chosen (%)", title=f"{setting[0]} ({setting[1]})")
+        legend_below(figure, axes)
+        made.figure = finished(figure)
+    notes = ["Expected calibration error in points over ten bins of the predicted probability; 0 is calibrated."]
+    for dataset, encoder in settings:
+        title = f"Calibration on {dataset} ({encoder})"
+        label = f"calibration:{dataset}:{encoder}"
+        made.grids.append(Grid(title, ("Method", "ECE"), lines[(dataset, encoder)], (), notes, label))
+    return made
+
+
+def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> list[dict[str, float]]:
+    """Mean probability, frequency and number of comparisons in each occupied tenth of [0.5, 1]."""
+    bins = np.clip(((probability - 0.5) * 20).astype(int), 0, 9)
+    found = []
+    for b in np.unique(bins):
+        here = bins == b
+        found.append(
+            {
+                "bin": 0.5 + 0.05 * float(b),
+                "probability": float(probability[here].mean()),
+                "frequency": float(right[here].mean()),
+                "comparisons": int(here.sum()),
+            }
+        )
+    return found
+
+
+def expected_calibration_error(bins: list[dict[str, Any]]) -> float:
+    """Σ n_b |p_b − f_b| / Σ n_b."""
+    total = sum(b["comparisons"] for b in bins)
+    return float(sum(b["comparisons"] * abs(b["probability"] - b["frequency"]) for b in bins) / total)

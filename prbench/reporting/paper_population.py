@@ -1,0 +1,143 @@
+"""What a population costs: parameters (arXiv 2601.18731, Figure 7), time and memory (its §5.3.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prbench import registry
+from prbench.reporting.drawing import finished, legend_below, looks, panels, styled
+from prbench.reporting.evidence import Evidence, Made, Piece
+from prbench.reporting.tables import DASH, Cell, Grid
+
+USERS = (10, 100, 1_000, 10_000)
+DIM = 4_096
+BYTES = 4
+# Whether a user's numbers are fitted to the user's choices, by the method's family.
+PERSONAL = {"personalised parameters": 1, "personalised input": 0, "no personalisation": 0, "reference": 0}
+
+
+def parameters(evidence: Evidence, piece: Piece) -> Made:
+    """Figure 7: trained parameters at d = 4,096 for 10 to 10,000 users, on log axes, and what is stored per user.
+
+    Numbers fitted to a user count for every user (the paper's §5.3.5 does so for MRM too); what a forward pass
+    computes for a user is stored but not trained. Counted from the entries' own formulas, so that the figure needs
+    no fit at this width.
+    """
+    import pandas as pd
+
+    records = []
+    for name in piece.methods:
+        count = registry.make_method(registry.get("methods", name), None, {}).parameters_for(DIM)
+        if count is None:
+            continue
+        fitted = PERSONAL[evidence.family(name)] * count.per_user
+        for users in USERS:
+            records.append(
+                {
+                    "method": name,
+                    "dim": DIM,
+                    "users": users,
+                    "trained": count.shared + fitted * users,
+                    "shared": count.shared,
+                    "stored_per_user": count.per_user,
+                }
+            )
+    made = Made(pd.DataFrame(records))
+    counted = [name for name in piece.methods if any(r["method"] == name for r in records)]
+    made.missing = [f"{n}: its count depends on the data" for n in piece.methods if n not in counted]
+    look = looks(evidence, counted)
+    with styled():
+        figure, (trained, stored) = panels(2, across=2, size=(4.2, 3.2))
+        for i, name in enumerate(counted):
+            own = made.frame[made.frame["method"] == name]
+            label = evidence.title(name)
+            trained.plot(own["users"], own["trained"], label=label, markersize=5, linewidth=1.3, **look[name])
+            per_user = int(own["stored_per_user"].iloc[0])
+            stored.barh(i, max(per_user, 0.6), color=look[name]["color"], height=0.7)
+            stored.text(max(per_user, 0.6) * 1.15, i, f"{per_user:,}", va="center", fontsize="small")
+        trained.set(xscale="log", yscale="log", xlabel="users", ylabel="trained parameters", title=f"d = {DIM:,}")
+        stored.set(xscale="log", xlabel="numbers stored for each user", title="Stored per user")
+        stored.set_yticks(range(len(counted)), [evidence.title(name) for name in counted])
+        stored.invert_yaxis()
+        stored.margins(x=0.25)
+        legend_below(figure, [trained], across=5)
+        made.figure = finished(figure)
+    header = ("Method", *(f"{users:,} users" for users in USERS), "Stored per user")
+    lines = []
+    for name in counted:
+        own = made.frame[made.frame["method"] == name]
+        numbers = [f"{value:,}" for value in own["trained"]]
+        lines.append([Cell(evidence.title(name)), *map(Cell, numbers), Cell(f"{own['stored_per_user'].iloc[0]:,}")])
+    notes = [
+        f"Trained parameters for embeddings of {DIM:,} dimensions, with the entries' own hyper-parameters. "
+        "Numbers fitted to a user count for every user; what a forward pass computes for one does not."
+    ]
+    made.grids = [Grid(piece.title, header, lines, (), notes, "figure-7")]
+    return made
+
+
+def efficiency(evidence: Evidence, piece: Piece) -> Made:
+    """Seconds to fit a split, milliseconds to adapt a user, comparisons scored per second and bytes per user.
+
+    Means over splits of what the cells recorded; fits of all splits together are divided by their number.
+    """
+    import pandas as pd
+
+    records: list[dict[str, Any]] = []
+    for dataset, encoder in evidence.settings:
+        for name in piece.methods:
+            cells = [
+                cell
+                for cell in evidence.results.cells
+                if (cell["dataset"], cell["encoder"], cell["method"]) == (dataset, encoder, name)
+                and cell["status"] == "done"
+                and evidence.wanted(cell["selection"], piece)
+            ]
+            if not cells:
+                continue
+            tested = [cell["counts"]["seen_test"] for cell in cells]
+            scoring = [cell["seconds"]["score"] for cell in cells]
+            records.append(
+                {
+                    "dataset": dataset,
+                    "encoder": encoder,
+                    "method": name,
+                    "fit_seconds": float(np.mean([cell["seconds"]["fit"] for cell in cells])),
+                    "adapt_ms_per_user": float(
+                        np.mean([1e3 * c["seconds"]["adapt"] / max(1, c["counts"]["unseen_users"]) for c in cells])
+                    ),
+                    "scored_per_second": sum(tested) / sum(scoring) if sum(scoring) else float("nan"),
+                    "bytes_per_user": BYTES * cells[0]["parameters"]["per_user"],
+                    "shared_parameters": cells[0]["parameters"]["shared"],
+                    "trained_together": cells[0]["trained_together"],
+                    "device": cells[0]["device"],
+                    "n_splits": len(cells),
+                }
+            )
+    made = Made(pd.DataFrame(records), missing=evidence.lacking(piece))
+    for dataset, encoder in evidence.settings:
+        own = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
+        if not own:
+            continue
+        lines = [
+            [
+                Cell(evidence.title(r["method"])),
+                Cell(f"{r['fit_seconds']:.2f}"),
+                Cell(f"{r['adapt_ms_per_user']:.2f}"),
+                Cell(DASH if np.isnan(r["scored_per_second"]) else f"{r['scored_per_second']:,.0f}"),
+                Cell(f"{r['bytes_per_user']:,}"),
+                Cell(f"{r['shared_parameters']:,}"),
+            ]
+            for r in own
+        ]
+        devices = ", ".join(sorted({r["device"] for r in own}))
+        header = ("Method", "Fit, s per split", "Adapt, ms per user", "Scored per s", "Bytes per user", "Shared")
+        notes = [
+            f"As recorded by the runs ({devices}); other programs may have shared the machine. Fit: all splits "
+            "together, divided by their number. Scored: test comparisons of seen users. Shared: shared parameters."
+        ]
+        title = f"{piece.title} on {dataset} ({encoder})"
+        made.grids.append(Grid(title, header, lines, (), notes, f"efficiency:{dataset}:{encoder}"))
+    return made
