@@ -92,11 +92,12 @@ def test_mrm_grows_with_its_bases(name: str, bases: int) -> None:
     assert (shown["shared"], shown["per_user"]) == (bases * D + bases, bases)
 
 
-@pytest.mark.parametrize(("name", "size"), [("maml", D), ("mrm-no-basis", 32 * D + 32 + 32)])
-def test_meta_learning_without_bases_stores_all_its_weights_per_user(name: str, size: int) -> None:
+@pytest.mark.parametrize(("name", "size", "more"), [("maml", D, 1), ("mrm-no-basis", 32 * D + 32 + 32, 0)])
+def test_meta_learning_without_bases_stores_all_its_weights_per_user(name: str, size: int, more: int) -> None:
+    """Besides its weights `maml` stores one number, the scale of the embeddings."""
     shown = listing.full(name, "methods")["parameter_count"]
-    assert (shown["shared"], shown["per_user"]) == (size, size)
-    assert shown["total_by_users"]["10"] == 11 * size
+    assert (shown["shared"], shown["per_user"]) == (size + more, size)
+    assert shown["total_by_users"]["10"] == 11 * size + more
 
 
 @pytest.mark.parametrize("name", registry.names("methods"))
