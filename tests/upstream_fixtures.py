@@ -259,7 +259,7 @@ def personalllm_row(prompt: str, scores: Sequence[Sequence[float]], replies: Seq
     """A row; `scores` [8, 10] in the order of prbench.loaders.personalllm.REWARD_MODELS."""
     from prbench.loaders.personalllm import REWARD_MODELS
 
-    row: dict[str, Any] = {"prompt": prompt, "subset": "invented", "prompt_id": abs(hash(prompt)) % 1000}
+    row: dict[str, Any] = {"prompt": prompt, "subset": "invented", "prompt_id": len(prompt)}
     for i in range(1, 9):
         row[f"response_{i}"] = replies[i - 1] if replies else f"{prompt} reply {i}"
         row[f"response_{i}_model"] = f"model-{i}"
