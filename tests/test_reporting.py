@@ -187,7 +187,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert np.isnan(table.loc["bt", "difference"])
     assert {p.name for p in paths} == {
         "leaderboard.csv", "comparisons.csv", "leaderboard.md", "leaderboard.tex", "worst-k.csv", "worst-k.png",
-        "worst-k.pdf",
+        "worst-k.pdf", "index.html",
     }  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
 

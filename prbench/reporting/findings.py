@@ -83,7 +83,8 @@ def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Familie
             what = names.pop()
         if tested:
             where = f": {listed([f'{b.dataset} ({b.encoder})' for b in won])}" if won else ""
-            count = f"{len(won)} of the {len(tested)} that can be tested" if won else f"none of {len(tested)}"
+            whole = f"{len(tested)}" if len(tested) == len(boards) else f"the {len(tested)} that can be tested"
+            count = f"{len(won) or 'none'} of {whole}"
             said.append(Finding("tested", place, f"{who} beats {what} beyond noise on {count}{where} ({test})"))
     return said
 

@@ -37,8 +37,9 @@ def leaderboard(
 
     leaderboard.csv (a row per data set, encoder, method and selection rule; accuracies as fractions),
     comparisons.csv (every pair of rows, per population), worst-k.csv (the figure's numbers), leaderboard.md,
-    leaderboard.tex, worst-k.png and worst-k.pdf. Each row is compared with `baseline` and, in each population, the
-    best row with the best other one. `shots`: support comparisons per user, −1 for all there are.
+    leaderboard.tex, worst-k.png, worst-k.pdf, and index.html, the page to open first. Each row is compared with
+    `baseline` and, in each population, the best row with the best other one. `shots`: support comparisons per user,
+    −1 for all there are.
     Raises InputError where results that do not belong together would share a table.
     """
     if not 0 < alpha < 1:
@@ -46,6 +47,7 @@ def leaderboard(
     if resamples < 100:
         raise InputError(f"resamples is {resamples}, below 100", hint="correct [options] of the report's entry")
     from prbench.reporting.figures import worst_k_figure
+    from prbench.reporting.page import write_page
 
     with progress() as display:
         task = display.add_task("comparing methods", total=_comparisons_planned(results))
@@ -65,10 +67,12 @@ def leaderboard(
     for name, writer in (("leaderboard.md", tables.markdown), ("leaderboard.tex", tables.latex)):
         write_text(out / name, "\n".join(writer(grid) for grid in grids))
         paths.append(out / name)
-    if len(users):
-        curves = metrics.worst_k_curves(users)
+    curves = metrics.worst_k_curves(users) if len(users) else None
+    if curves is not None:
         paths.append(_write_csv(metrics.over_splits(curves, by=("k",)), out / "worst-k.csv"))
         paths += worst_k_figure(boards, curves, out / "worst-k")
+    options = {"baseline": baseline, "shots": shots, "alpha": alpha, "resamples": resamples}
+    paths.append(write_page(out / "index.html", boards, users, results, options=options, curves=curves))
     # Printed last: a reader who stops early, as `head` does, costs no file.
     for table in rich_tables(boards):
         (console or stdout()).print(table)
