@@ -275,7 +275,9 @@ def _tuned_job(
     try:
         return _job(setting, entry, "tuned", trial.rule, trial.params, shots, out, provenance=record.provenance())
     except InputError as error:
-        raise InputError(f"the record of tuning {entry.name} on {setting.entry.name}: {error}") from error
+        said = str(error.args[0]).removeprefix(f"--set {entry.name}.")
+        message = f"the record of tuning {entry.name} on {setting.entry.name}, trial {trial.number}: {said}"
+        raise InputError(message, hint="delete the record and tune again") from error
 
 
 def _job(

@@ -107,6 +107,8 @@ class TunedEntry(Record):
         for trial in self.trials:
             if bool(trial.reason) == (trial.objective is not None):
                 raise ValueError(f"trial {trial.number} must have either an objective or a reason")
+            if trial.params.keys() != self.basis.search.keys():
+                raise ValueError(f"the parameters of trial {trial.number} are not those of the search")
         if self.best != best_of(self.trials):
             raise ValueError(f"best is {self.best}, but the trials say {best_of(self.trials)}")
         return self

@@ -235,3 +235,15 @@ class Infinite(Good):
 
     def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:
         return super().score_features(states, position, features) / 0
+
+
+class FailsWithThree(Good):
+    """Cannot have three bases, and diverges with four."""
+
+    @classmethod
+    def fit_splits(cls, methods: Sequence[Self], problems: Sequence[FitProblem], **options: Any) -> None:
+        if methods[0].bases == 3:
+            raise ZeroDivisionError("three [bases]")
+        super().fit_splits(methods, problems, **options)
+        for method in methods if methods[0].bases == 4 else ():
+            method._bases = torch.full_like(method.bases_matrix, torch.nan)
