@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prbench.reporting.figures import SETTINGS, SPARE_MARKERS
+from prbench.reporting.figures import SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,6 @@ BY_FAMILY = {
     "no personalisation": "oX",
     "reference": "*",
 }
-# Lightness differs between neighbours, so that lines tell apart in greyscale; line styles help where markers are few.
-LINES = ("solid", "dashed", "dashdot", "dotted")
 
 
 @contextmanager
@@ -45,7 +43,8 @@ def panels(count: int, *, across: int = MOST_ACROSS, size: tuple[float, float] =
     """A figure with `count` panels, row by row."""
     from matplotlib.figure import Figure
 
-    columns = min(count, across)
+    # Four stand two by two.
+    columns = 2 if count == 4 else min(count, across)
     rows = -(-count // columns)
     # Room for the legend below.
     figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
@@ -56,15 +55,12 @@ def panels(count: int, *, across: int = MOST_ACROSS, size: tuple[float, float] =
 
 
 def looks(evidence: Evidence, methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of each method. The marker's shape tells its family; no two methods share a look."""
-    taken: set[str] = set()
+    """Colour, marker and line of each method, the same in every figure. The marker's shape tells its family."""
     found: dict[str, dict[str, Any]] = {}
     for method in methods:
         style = evidence.style(method)
         shapes = BY_FAMILY.get(evidence.family(method), "o")
-        own = style["marker"] if style["marker"] in shapes else shapes[0]
-        marker = next((m for m in (own, *shapes, *SPARE_MARKERS) if m not in taken), own)
-        taken.add(marker)
+        marker = style["marker"] if style["marker"] in shapes else shapes[0]
         found[method] = {"color": style["colour"], "marker": marker, "linestyle": style["line"]}
     return found
 
@@ -82,6 +78,8 @@ def legend_below(figure: Figure, axes: Sequence[Axes], *, across: int = 6) -> No
 
 def finished(figure: Figure) -> Figure:
     """Laid out once, so that every file of it shows the same."""
+    # The first pass settles the ticks, the second what room their labels need.
+    figure.draw_without_rendering()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure

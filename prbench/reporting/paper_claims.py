@@ -110,12 +110,11 @@ def _ranked(
     one.scatter(rank, y, color="black", s=16, zorder=3)
     for i, (row, value) in enumerate(zip(rows, rank, strict=True)):
         one.annotate(f"{row.title}  {value:.1f}", (value, i), xytext=(6, 0), textcoords="offset points", va="center")
-    right = len(rows) + 1.2
     for number, (a, b) in enumerate(cliques):
         at = 0.55 - 0.14 * number
         one.plot([at, at], [a - 0.3, b + 0.3], color="0.3", linewidth=2.2, solid_capstyle="round", clip_on=False)
-    one.set(xlim=(0.6 - 0.14 * max(1, len(cliques)), right + 1.5), ylim=(len(rows) - 0.4, -0.6), yticks=[])
-    one.set_xlabel("mean rank over splits (1 is best); bars join what the corrected tests cannot tell apart")
+    one.set(xlim=(0.6 - 0.14 * max(1, len(cliques)), len(rows) + 2.2), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    one.set_xlabel("mean rank over splits, 1 is best")
     friedman = "" if math.isnan(p) else f", Friedman p = {tables.p_value(p)}".replace("= <", "< ")
     one.set_title(f"{board.dataset} ({board.encoder}){friedman}")
     one.grid(axis="y", visible=False)

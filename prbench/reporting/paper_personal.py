@@ -135,7 +135,7 @@ def gains(evidence: Evidence, piece: Piece) -> Made:
             one.axvline(0, color="0.25", linewidth=0.9)
             one.set_yticks(range(1, len(names) + 1), [evidence.title(name) for name in names])
             one.invert_yaxis()
-            one.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points, one value per user)")
+            one.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points)")
             one.set_title(f"{setting[0]} ({setting[1]})")
         made.figure = finished(figure)
     return made
