@@ -497,7 +497,8 @@ def test_user_commands_pass_on(run: Run, plant: Callable[..., None], tmp_path: P
 def test_bench_passes_on(run: Run, plant: Callable[..., None]) -> None:
     plant("bench", fit=lambda *arguments, **options: {"arguments": arguments, **options})
     done = run("bench", "fit", "--method", "lore", "--shape", "sim-prism", "--splits", "4", "--json")
-    assert json.loads(done.out) == {"arguments": ["lore", "sim-prism", 4], "full": False, "device": "auto"}
+    passed = {"full": False, "device": "auto", "precision": "highest"}
+    assert json.loads(done.out) == {"arguments": ["lore", "sim-prism", 4], **passed}
 
 
 def test_doctor_finds_nothing_wrong_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
