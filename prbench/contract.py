@@ -42,8 +42,8 @@ def population(
     """Users with true rewards e·(shared + personal · own), with ragged numbers of groups and of pairs in each.
 
     `groups` and `pairs` are ranges, ends included; choices follow Bradley–Terry with logits divided by `noise`.
-    The items' reward is the shared part of the users' rewards; the longer of two items has the higher one. Contexts differ
-    by group and say nothing of it. Every comparison has two new items or, with `recurring` > 0, two of that many.
+    The items' reward is the shared part of the users' rewards; the longer of two items has the higher one. Contexts
+    differ by group and say nothing of it. Every comparison has two new items, or two of `recurring` many.
     """
     draw = np.random.default_rng(seed)
     shared, own = draw.normal(size=dim), draw.normal(size=(users, dim)) * personal

@@ -1,7 +1,8 @@
 """Full-batch gradients of linear methods over every training choice of every split at once.
 
-The loss of split s is Σ_u (1/n_u) Σ_{i of u} softplus(−m_i), m = scale · Δe·Vᵀ·softmax(w_u). Three ways lead to
-Δe·Vᵀ and back, and the cheapest is taken:
+The loss of split s is Σ_i c_i [softplus(−m_i) + penalty · ‖f_i‖] with f = scale · Δe·Vᵀ and m = f·mix(w_u), where c_i is
+1/n_u, so that every user's choices together count as one (`count` "users"), or 1/n, the mean over choices ("choices").
+Three ways lead to Δe·Vᵀ and back, and the cheapest is taken:
 
 - rows: the differences Δe of every split's own rows, in chunks. A row's gradient needs that row only, so the
   forward and the backward product of a chunk follow one another while the chunk is in cache.
@@ -23,7 +24,7 @@ import torch
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, IntArray, concatenate
-from prbench.methods.linear import mix, mix_backward
+from prbench.methods.linear import Link, mix, mix_backward
 from prbench.seeds import Rng
 from prbench.training import DifferenceTable, Gather, PairTable
 
@@ -44,11 +45,25 @@ SECONDS_PER_LOOKUP = 1e-7
 
 
 class FullBatch:
-    """All training rows of all splits, ready for gradients with respect to V and the users' logits."""
+    """All training rows of all splits, ready for gradients with respect to V and the users' weights.
 
-    def __init__(self, trains: Sequence[Comparisons], *, bases: int, scale: float, device: str) -> None:
-        self.scale = scale
+    `scale` is one number for all splits or one for each; `count` and `penalty` are those of the module's docstring.
+    """
+
+    def __init__(
+        self,
+        trains: Sequence[Comparisons],
+        *,
+        bases: int,
+        scale: float | Sequence[float],
+        device: str,
+        link: Link = "softmax",
+        count: Literal["users", "choices"] = "users",
+        penalty: float = 0.0,
+    ) -> None:
         self.bases = bases
+        self.link = link
+        self.penalty = penalty
         splits, width = len(trains), max(len(train) for train in trains)
         self.users_of = [len(train.users) for train in trains]
         self.users = max(self.users_of)
@@ -57,11 +72,13 @@ class FullBatch:
         for s, train in enumerate(trains):
             n = len(train)
             owner[s, :n] = np.searchsorted(train.users, train.user)
-            share[s, :n] = 1 / np.bincount(owner[s, :n])[owner[s, :n]]
+            share[s, :n] = 1 / n if count == "choices" else 1 / np.bincount(owner[s, :n])[owner[s, :n]]
         self.rows: Projections = make_projections(trains, bases, width, device=device)
         like = self.rows.table
         self.owner = torch.from_numpy(owner).to(device)
         self.share = torch.from_numpy(share).to(device, like.dtype)
+        # [1, 1] or [S, 1]: multiplies what every row of a split has.
+        self.scale = torch.tensor(scale, dtype=like.dtype, device=device).reshape(-1, 1)
 
     def start(self, rngs: Sequence[Rng], *, personal: bool) -> tuple[Tensor, Tensor]:
         """V [S, K, d] and logits [S, users, K], both from N(0, 1); logits are zero without personal weights."""
@@ -75,8 +92,8 @@ class FullBatch:
         return v.to(like.device, like.dtype), w.to(like.device, like.dtype)
 
     def gradients(self, bases: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss [S] and its gradients with respect to V [S, K, d] and the logits [S, users, K]."""
-        mixed = mix(weights, "softmax")
+        """Loss [S] and its gradients with respect to V [S, K, d] and the weights [S, users, K]."""
+        mixed = mix(weights, self.link)
         owner = self.owner[:, :, None].expand(-1, -1, self.bases)
         by_row = mixed.gather(1, owner).transpose(1, 2).contiguous()
         base_gradient = torch.zeros_like(bases)
@@ -88,9 +105,22 @@ class FullBatch:
             loss += (softplus(-margin) * share).sum(1)
             pull = torch.sigmoid(-margin).mul_(share).mul_(-self.scale)[:, None]
             torch.mul(projected, pull, out=pulls[:, :, part])
-            self.rows.pull_back(mixing * pull, base_gradient)
+            gradient = mixing * pull
+            if self.penalty:
+                length = torch.linalg.vector_norm(projected, dim=1).clamp_min_(torch.finfo(projected.dtype).tiny)
+                weight = self.penalty * self.scale * share
+                loss += (weight * length).sum(1)
+                gradient += projected * (weight / length)[:, None]
+            self.rows.pull_back(gradient, base_gradient)
         weight_gradient = torch.zeros_like(weights).scatter_add_(1, owner, pulls.transpose(1, 2))
-        return loss, base_gradient, mix_backward(weight_gradient, mixed, "softmax")
+        return loss, base_gradient, mix_backward(weight_gradient, mixed, self.link)
+
+    def feature_size(self, bases: Tensor) -> Tensor:
+        """The root of the mean square of a feature's difference, over choices and features, [S]."""
+        square = bases.new_zeros(len(bases))
+        for part, projected in self.rows.project(bases):
+            square += (projected.square().mean(1) * self.share[:, part]).sum(1)
+        return square.div_(self.share.sum(1)).sqrt_().mul_(self.scale.expand(len(bases), 1)[:, 0])
 
 
 class Projections(ABC):

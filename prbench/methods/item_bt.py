@@ -86,9 +86,16 @@ class ItemBT(ConvexMethod):
 
         s: FloatArray = np.zeros(size)
         for (strength,) in grid:
-            options = {"gtol": 1e-7, "ftol": 1e-15, "maxiter": 2000}
-            s = minimize(objective, s, args=(strength,), jac=True, method="L-BFGS-B", options=options).x
-            yield {"strength": torch.from_numpy(s.copy())}
+            solution = minimize(
+                objective,
+                s,
+                args=(strength,),
+                jac=True,
+                method="L-BFGS-B",
+                options={"gtol": 1e-7, "ftol": 1e-15, "maxiter": 2000},
+            )
+            s = solution.x
+            yield {"strength": torch.from_numpy(s)}
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons) -> Self:
         """See `ConvexMethod.accept`."""

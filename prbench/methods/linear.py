@@ -49,6 +49,15 @@ def dot_with_users(features: Tensor, vectors: Tensor, position: Tensor) -> Tenso
     return out
 
 
+def root_mean_square(comparisons: Comparisons) -> float:
+    """The root of the mean squared length of e(chosen) − e(rejected); 1 where all are zero."""
+    total = 0.0
+    for i in range(0, len(comparisons), ROWS_AT_ONCE):
+        part = comparisons.take(np.arange(i, min(i + ROWS_AT_ONCE, len(comparisons))))
+        total += float(part.differences().double().square().sum())
+    return (total / max(1, len(comparisons))) ** 0.5 or 1.0
+
+
 class LinearBases(GradientMethod):
     """Base functions V [K, d] and a weight vector per user.
 
