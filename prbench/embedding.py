@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prbench.comparisons import Items, PreferenceData
+from prbench.comparisons import IntArray, Items, PreferenceData
 from prbench.console import progress, stderr
 from prbench.encoders import OWN, build_encoder
 from prbench.encoders import encoder_entry_for as encoder_entry_for
-from prbench.encoders.base import Encoded, Encoder, ModelUnavailableError, Text, TextError, keys_of, resolved_device
+from prbench.encoders.base import (
+    Encoded,
+    Encoder,
+    ModelUnavailableError,
+    Part,
+    Text,
+    TextError,
+    Work,
+    keys_of,
+    resolved_device,
+)
+from prbench.encoders.team import Team
 from prbench.entries import EncoderEntry
 from prbench.errors import InputError
 from prbench.files import digest, home
@@ -23,7 +34,8 @@ from prbench.store import SHARD_ROWS, EmbeddingStore
 class EmbeddingPlan:
     """What embedding a data set takes: distinct texts, how many are still to be encoded, and the store's folder.
 
-    `folder` is None for data that come with embeddings: nothing is to be encoded then.
+    `folder` is None for data that come with embeddings: nothing is to be encoded then. `settings` are the encoder's
+    dtype, pooling, engine and attention, where it has them.
     """
 
     data: str
@@ -32,10 +44,13 @@ class EmbeddingPlan:
     missing: int
     fingerprint: str
     folder: Path | None
+    settings: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values."""
-        return {**asdict(self), "folder": str(self.folder or "")}
+        values = asdict(self)
+        settings = values.pop("settings")
+        return {**values, "folder": str(self.folder or ""), **settings}
 
 
 def embed(
@@ -45,12 +60,16 @@ def embed(
     family: str | None = None,
     device: str = "cpu",
     batch: int | None = None,
+    token_budget: int = 0,
+    team: Team | None = None,
 ) -> Items:
     """The items of `data` [m], in the data's order, in the stored precision.
 
-    Texts that the store PRBENCH_HOME/embeddings/<family>/<encoder>/ lacks are encoded, `batch` at a time with
-    progress, and stored in shards. `family` is the data set's family (default: the data's name); settings of one
-    family share a store. Data that come with embeddings have the encoder "own" and are returned as they are.
+    Texts that the store PRBENCH_HOME/embeddings/<family>/<encoder>/ lacks are encoded with progress and stored in
+    shards: `token_budget` tokens at a time by an encoder that packs texts (0: its own choice), `batch` texts at a
+    time by another. `family` is the data set's family (default: the data's name); settings of one family share a
+    store. Data that come with embeddings have the encoder "own" and are returned as they are. A `team` of processes,
+    all of which call this, shares the texts; each process uses its own device.
 
     Raises InputError for another encoder on such data and for "own" on texts; when the model, the device or a
     shard cannot be used; and, with the item's row, for a text that cannot be encoded or comes out NaN, infinite
@@ -58,9 +77,13 @@ def embed(
     """
     if (own := _own(data, encoder_entry)) is not None:
         return own
-    job = _open(data, encoder_entry, family, device)
-    if job.missing():
-        _encode_missing(job, device, batch)
+    team = team or Team(resolved_device(device))
+    job = open_job(data, encoder_entry, family, team.device, token_budget)
+    missing = job.missing()
+    # Nobody stores anything before all have seen what is missing: each takes its share of the same texts.
+    team.wait()
+    if missing:
+        _encode(job, missing, team, batch)
     return _items(job)
 
 
@@ -70,9 +93,17 @@ def plan_embedding(
     """What `embed` would do, without loading weights or writing. Raises InputError as `embed` does."""
     name = encoder_entry.name
     if (own := _own(data, encoder_entry)) is not None:
-        return EmbeddingPlan(data.name, name, len(own), 0, _own_fingerprint(data), None)
-    job = _open(data, encoder_entry, family, device)
-    return EmbeddingPlan(data.name, name, len(set(job.keys)), len(job.missing()), job.fingerprint, job.store.folder)
+        return EmbeddingPlan(data.name, name, len(own), 0, _own_fingerprint(data), None, {})
+    job = open_job(data, encoder_entry, family, device)
+    return EmbeddingPlan(
+        data=data.name,
+        encoder=name,
+        texts=len(set(job.keys)),
+        missing=len(job.missing()),
+        fingerprint=job.fingerprint,
+        folder=job.store.folder,
+        settings=job.settings,
+    )
 
 
 def embedding_fingerprint(
@@ -81,7 +112,7 @@ def embedding_fingerprint(
     """16 hex digits that change with the encoder's fingerprint and with any text of `data`."""
     if _own(data, encoder_entry) is not None:
         return _own_fingerprint(data)
-    return _open(data, encoder_entry, family, device).fingerprint
+    return open_job(data, encoder_entry, family, device).fingerprint
 
 
 def _own(data: PreferenceData, entry: EncoderEntry) -> Items | None:
@@ -104,8 +135,13 @@ def store_folder(family: str, encoder: str) -> Path:
     return home() / "embeddings" / family / encoder
 
 
+SETTINGS = ("dtype", "pooling", "engine", "attention")
+
+
 @dataclass(eq=False)
-class _Job:
+class Job:
+    """A data set, its encoder, and the store of its embeddings."""
+
     data: PreferenceData
     entry: EncoderEntry
     # None where the model is not here, but its embeddings are.
@@ -116,7 +152,27 @@ class _Job:
 
     @property
     def fingerprint(self) -> str:
+        """16 hex digits of all keys."""
         return hashlib.sha256(b"".join(self.keys)).hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the embeddings are made, as the store's manifest says."""
+        return {name: self.store.encoder[name] for name in SETTINGS if name in self.store.encoder}
+
+    def require_encoder(self) -> Encoder:
+        """The encoder. Raises InputError where the model is not here."""
+        if self.encoder is None:
+            raise self.unavailable or RuntimeError("no encoder")
+        return self.encoder
+
+    def plan(self, rows: Sequence[int], batch: int | None = None) -> Work:
+        """What encoding the texts of `rows` takes. Raises InputError, with the item's row, for one that cannot be."""
+        encoder = self.require_encoder()
+        try:
+            return encoder.plan([self.text(row) for row in rows], at_once=batch)
+        except TextError as error:
+            raise self.cannot_encode(rows[error.row], error.why) from error
 
     def missing(self) -> list[int]:
         """The first row of each distinct text that is not stored, ascending."""
@@ -127,17 +183,25 @@ class _Job:
         return list(first.values())
 
     def text(self, row: int) -> Text:
+        """The context and response of an item."""
         return self.data.contexts[self.data.item_context[row]], self.data.responses[row]
 
     def cannot_encode(self, row: int, why: str) -> InputError:
+        """The error for the item of a row."""
         return InputError(f"item {row} of {self.data.name} cannot be encoded by {self.entry.name}: {why}")
 
 
-def _open(data: PreferenceData, entry: EncoderEntry, family: str | None, device: str) -> _Job:
+def open_job(
+    data: PreferenceData, entry: EncoderEntry, family: str | None, device: str, token_budget: int = 0
+) -> Job:
+    """The encoder of an entry and its store for `data`, without its weights. Raises InputError as `embed` does."""
     folder = store_folder(family or data.name, entry.name)
     encoder, unavailable = None, None
     try:
         encoder = build_encoder(entry, device=device)
+        if token_budget and not encoder.packs:
+            raise InputError(f"{entry.name} does not pack tokens", hint="leave --token-budget out")
+        encoder.token_budget = token_budget
     except ModelUnavailableError as error:
         unavailable = error
         store = _store_without_model(folder, entry, error)
@@ -146,7 +210,7 @@ def _open(data: PreferenceData, entry: EncoderEntry, family: str | None, device:
         if existing is not None:
             encoder.adopt(existing.encoder)
         store = EmbeddingStore.open_for(folder, encoder.fingerprint())
-    job = _Job(data, entry, encoder, unavailable, store, [])
+    job = Job(data, entry, encoder, unavailable, store, [])
     try:
         job.keys = keys_of(store.encoder, [job.text(row) for row in range(len(data.responses))])
     except TextError as error:
@@ -165,7 +229,7 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
         if option == "model":
             # A folder goes by its own name, wherever it is.
             same = made.get("id") in (value, Path(str(value)).name)
-        if not same and option != "revision" and value != "auto":
+        if not same and option not in ("revision", "end") and value != "auto":
             raise error
     stderr().print(
         f"{made.get('id')} is not here; using the embeddings of revision {made.get('revision')} in {folder}"
@@ -173,67 +237,86 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
     return store
 
 
-def _encode_missing(job: _Job, device: str, batch: int | None) -> None:
-    if job.encoder is None:
-        raise job.unavailable or RuntimeError("no encoder")
-    encoder, device = job.encoder, resolved_device(device)
-    encoder.prepare(device)
-    step = batch or encoder.texts_at_once
-    with job.store.writer() as store:
+def _encode(job: Job, missing: list[int], team: Team, batch: int | None) -> None:
+    """Encode the items `missing`, this process its share of them, and store them."""
+    encoder = job.require_encoder()
+    # Before the weights are loaded: whatever is wrong with a text shows now.
+    work = job.plan(missing, batch)
+    encoder.prepare(team.device)
+    with job.store.writer(shared=team.size > 1) as store:
+        if team.size == 1 and job.missing() != missing:
+            # Another process has stored some in the meantime.
+            missing = job.missing()
+            work = job.plan(missing, batch)
+        if team.leads and work.unit == "tokens":
+            stderr().print(
+                f"{job.data.name}: {len(missing):,} texts of {_sum(work.lengths):,} tokens, packed into"
+                f" {work.total:,} ({', '.join(map(str, job.settings.values()))})",
+                soft_wrap=True,
+            )
+        share = work.share(team.index, team.size) if team.size > 1 else work
         pending = _Pending(store, encoder)
-        missing = job.missing()
-        cut = 0
-        with progress() as display:
-            task = display.add_task(f"embedding {job.data.name} with {job.entry.name}", total=len(missing))
-            start = 0
+        with progress(share.unit) as display:
+            task = display.add_task(f"embedding {job.data.name} with {job.entry.name}", total=share.total)
             try:
-                while start < len(missing):
-                    rows = missing[start : start + min(step, SHARD_ROWS - pending.rows)]
-                    encoded = _encode(job, encoder, rows, device)
-                    cut += encoded.contexts_cut
-                    pending.add([job.keys[row] for row in rows], encoded)
-                    start += len(rows)
-                    display.advance(task, len(rows))
+                for part in _parts(job, missing, share, team.device):
+                    pending.add([job.keys[missing[row]] for row in part.rows], part.encoded)
+                    display.advance(task, part.done)
             except KeyboardInterrupt:
                 pending.flush()
                 raise
             pending.flush()
-        store.note_data(job.data.name, job.data.fingerprint)
-    if cut:
-        stderr().print(f"{cut} of {len(missing)} contexts were cut on the left so that the response fits")
+        team.wait()
+        if team.leads:
+            store.note_data(job.data.name, job.data.fingerprint)
+        team.wait()
+    job.store.reload()
+    if pending.cut:
+        stderr().print(f"{pending.cut} of {len(missing)} contexts were cut on the left so that the response fits")
 
 
-def _encode(job: _Job, encoder: Encoder, rows: Sequence[int], device: str) -> Encoded:
+def _sum(lengths: IntArray | None) -> int:
+    return 0 if lengths is None else int(lengths.sum())
+
+
+def _parts(job: Job, missing: list[int], work: Work, device: str) -> Iterator[Part]:
+    """What the encoder makes of each text, checked. Raises InputError with the row of the item that is wrong."""
+    assert job.encoder is not None
     try:
-        encoded = encoder.encode([job.text(row) for row in rows], device=device)
+        for part in work.run(device):
+            rows, encoded = part.rows, part.encoded
+            if len(encoded.embedding) != len(rows) or encoded.embedding.shape[1:] != (job.encoder.dim,):
+                shape, wanted = list(encoded.embedding.shape), [len(rows), job.encoder.dim]
+                raise job.cannot_encode(missing[rows[0]], f"the embeddings have the shape {shape}, not {wanted}")
+            if (problem := job.store.problem(encoded.embedding, encoded.reward)) is not None:
+                raise job.cannot_encode(missing[rows[problem[0]]], problem[1])
+            yield part
     except TextError as error:
-        raise job.cannot_encode(rows[error.row], error.why) from error
-    if len(encoded.embedding) != len(rows) or encoded.embedding.shape[1:] != (encoder.dim,):
-        shape = list(encoded.embedding.shape)
-        raise job.cannot_encode(rows[0], f"the embeddings have the shape {shape}, not {[len(rows), encoder.dim]}")
-    if (problem := job.store.problem(encoded.embedding, encoded.reward)) is not None:
-        raise job.cannot_encode(rows[problem[0]], problem[1])
-    return encoded
+        raise job.cannot_encode(missing[error.row], error.why) from error
 
 
 class _Pending:
-    """Rows on their way to a shard."""
+    """Rows on their way to a shard; `cut` counts the contexts cut of all rows so far."""
 
     def __init__(self, store: EmbeddingStore, encoder: Encoder) -> None:
         self.store = store
         self.encoder = encoder
         self.keys: list[bytes] = []
         self.encoded: list[Encoded] = []
-
-    @property
-    def rows(self) -> int:
-        return len(self.keys)
+        self.cut = 0
 
     def add(self, keys: list[bytes], encoded: Encoded) -> None:
-        self.keys += keys
-        self.encoded.append(encoded)
-        if self.rows == SHARD_ROWS:
-            self.flush()
+        self.cut += encoded.contexts_cut
+        cut, start = encoded.contexts_cut, 0
+        while start < len(keys):
+            stop = start + SHARD_ROWS - len(self.keys)
+            reward = None if encoded.reward is None else encoded.reward[start:stop]
+            self.keys += keys[start:stop]
+            self.encoded.append(Encoded(encoded.embedding[start:stop], reward, cut))
+            # A part that two shards share is counted with the first.
+            cut, start = 0, stop
+            if len(self.keys) == SHARD_ROWS:
+                self.flush()
 
     def flush(self) -> None:
         import torch
@@ -251,7 +334,7 @@ class _Pending:
         self.keys, self.encoded = [], []
 
 
-def _items(job: _Job) -> Items:
+def _items(job: Job) -> Items:
     import torch
 
     embedding, reward = job.store.gather(job.keys)

@@ -74,6 +74,7 @@ class EmbeddingStore:
         self.encoder: dict[str, Any] = json.loads(canonical_json(encoder))
         self.manifest = manifest
         self._writing = False
+        self._shared = False
 
     @classmethod
     def open(cls, folder: Path) -> EmbeddingStore:
@@ -168,10 +169,11 @@ class EmbeddingStore:
         return problems
 
     @contextlib.contextmanager
-    def writer(self) -> Iterator[EmbeddingStore]:
+    def writer(self, *, shared: bool = False) -> Iterator[EmbeddingStore]:
         """Hold the store for writing: leftovers of a killed process go, shards whose file is gone are forgotten.
 
-        Raises InputError when another process is writing to it or the folder cannot be written.
+        With `shared`, processes that work together may all write, a shard at a time. Raises InputError when
+        another process is writing to it or the folder cannot be written.
         """
         lock = self.folder / ".lock"
         try:
@@ -181,23 +183,46 @@ class EmbeddingStore:
             raise InputError(f"cannot write {self.folder}: {error.strerror or error}") from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(
                     f"another process is writing to {self.folder}", hint="wait until it is done and run again"
                 ) from None
-            self._reload()
-            self._tidy()
+            self._shared = shared
+            with self._alone():
+                self.reload()
+                self._tidy()
             self._writing = True
             try:
                 yield self
             finally:
-                self._writing = False
-                if self.manifest is None:
-                    lock.unlink(missing_ok=True)
+                self._writing = self._shared = False
+                if self.manifest is None and not shared:
+                    for file in (lock, self.folder / ".append"):
+                        file.unlink(missing_ok=True)
                     for empty in (self.folder, self.folder.parent):
                         with contextlib.suppress(OSError):
                             empty.rmdir()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Among the processes that share the writing, change files alone, and with what the others have stored."""
+        if not self._shared:
+            yield
+            return
+        with (self.folder / ".append").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            self.reload()
+            yield
+
+    def reload(self) -> None:
+        """Take up what other processes have stored since this store was opened.
+
+        Raises InputError when they used another encoder.
+        """
+        self.manifest = _read_manifest(self.folder)
+        self._require_same_encoder()
+        self.__dict__.pop("known", None)
 
     def append(
         self,
@@ -214,11 +239,22 @@ class EmbeddingStore:
         not finite or have another width, precision or columns than the store's, and when the disk is full;
         the store is then as it was.
         """
+        if not self._writing:
+            raise RuntimeError("append is for use inside `with store.writer()`")
+        with self._alone():
+            self._append(keys, embedding, reward, head, contexts_cut)
+
+    def _append(
+        self,
+        keys: Sequence[bytes],
+        embedding: torch.Tensor,
+        reward: torch.Tensor | None,
+        head: torch.Tensor | None,
+        contexts_cut: int,
+    ) -> None:
         import torch
         from safetensors.torch import save
 
-        if not self._writing:
-            raise RuntimeError("append is for use inside `with store.writer()`")
         if not 0 < len(keys) <= SHARD_ROWS or len(set(keys)) < len(keys) or any(len(k) != KEY_BYTES for k in keys):
             raise ValueError(f"a shard takes 1 to {SHARD_ROWS} distinct keys of {KEY_BYTES} bytes")
         if (problem := self.problem(embedding, reward)) is not None:
@@ -257,15 +293,17 @@ class EmbeddingStore:
             self._write_manifest(before.model_copy(update={"shards": [*before.shards, shard]}))
         except InputError:
             # The manifest on disk decides: it may have been renamed before its folder could not be synced.
-            self._reload()
+            self.reload()
             if path.name not in {listed.file for listed in self.shards}:
                 path.unlink(missing_ok=True)
             raise
 
     def note_data(self, name: str, fingerprint: str) -> None:
         """Record that texts of the data set `name`, with this fingerprint, were encoded. Only inside `writer()`."""
-        if self.manifest is not None and self.manifest.data.get(name) != fingerprint:
-            self._write_manifest(self.manifest.model_copy(update={"data": {**self.manifest.data, name: fingerprint}}))
+        with self._alone():
+            if self.manifest is not None and self.manifest.data.get(name) != fingerprint:
+                data = {**self.manifest.data, name: fingerprint}
+                self._write_manifest(self.manifest.model_copy(update={"data": data}))
 
     def problem(self, embedding: torch.Tensor, reward: torch.Tensor | None) -> tuple[int, str] | None:
         """The first row that this store cannot take and why, or None."""
@@ -333,12 +371,6 @@ class EmbeddingStore:
             f" {now.get(name)!r}",
             hint="move that folder away and run `prbench embed` again",
         )
-
-    def _reload(self) -> None:
-        """Take up what other processes have stored since this store was opened."""
-        self.manifest = _read_manifest(self.folder)
-        self._require_same_encoder()
-        self.__dict__.pop("known", None)
 
     def _tidy(self) -> None:
         listed = {shard.file for shard in self.shards}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,23 +10,102 @@ import typer
 from prbench.commands.options import AsJson, Datasets, Device, OnDevice
 
 
+class EngineOption(StrEnum):
+    """How texts go through the model."""
+
+    auto = "auto"
+    trie = "trie"
+    padded = "padded"
+    batch1 = "batch1"
+
+
+class Attention(StrEnum):
+    """The attention's implementation."""
+
+    auto = "auto"
+    sdpa = "sdpa"
+    eager = "eager"
+    flash_attention_2 = "flash_attention_2"
+
+
+class Pooling(StrEnum):
+    """What of the token states is the embedding."""
+
+    last = "last"
+    mean = "mean"
+
+
+class Dtype(StrEnum):
+    """Precision of weights and embeddings."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
 def embed(
     dataset: Datasets,
     encoder: Annotated[str, typer.Option(help="Encoder: a name, a Hugging Face id or a folder.")] = "",
+    engine: Annotated[
+        EngineOption,
+        typer.Option(
+            help="trie reads what texts of a conversation or post share once; padded puts texts of equal length"
+            " together; batch1 reads one at a time. auto: trie where the model takes it, else padded."
+        ),
+    ] = EngineOption.auto,
+    token_budget: Annotated[
+        int, typer.Option(min=0, help="Tokens of one forward pass; halved where memory runs out. 0: 4096.")
+    ] = 0,
+    pooling: Annotated[
+        Pooling | None, typer.Option(help="Another pooling than the encoder's makes the encoder NAME@mean or @last.")
+    ] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Another precision than the encoder's makes the encoder NAME@float32, ...")
+    ] = None,
+    attention: Annotated[
+        Attention,
+        typer.Option(help="auto: flash_attention_2 where it is installed and the GPU and engine take it, else sdpa."),
+    ] = Attention.auto,
     device: OnDevice = Device.auto,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be encoded.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count texts and tokens, and estimate the time.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Encode the texts of data sets, each distinct text once; what is stored already is kept."""
-    from prbench import data, embedding, encoders, listing, registry
+    """Encode the texts of data sets, each distinct text once; what is stored already is kept.
+
+    Started by `accelerate launch -m prbench embed ...`, several GPUs share the texts.
+    """
+    from prbench import accounting, data, embedding, encoders, listing, registry
+    from prbench.encoders import team as teams
     from prbench.encoders.base import require_device, resolved_device
 
     require_device(resolved_device(device.value))
-    for name in registry.select("datasets", dataset):
-        entry = registry.get("datasets", name)
-        record = encoders.encoder_entry_for(encoder or entry.encoder)
-        loaded = data.load(entry)
-        if not dry_run:
-            embedding.embed(loaded, record, family=entry.family, device=device.value)
-        plan = embedding.plan_embedding(loaded, record, family=entry.family, device=device.value)
-        listing.show_record(plan.as_dict(), as_json)
+    chosen = {"pooling": pooling, "dtype": dtype}
+    variant = {name: option.value for name, option in chosen.items() if option is not None}
+    how = {"engine": engine.value, "attention": attention.value}
+    team = teams.join(device.value)
+    try:
+        for name in registry.select("datasets", dataset):
+            entry = registry.get("datasets", name)
+            record = encoders.encoder_entry_for(encoder or entry.encoder)
+            record = encoders.with_options(encoders.variant(record, **variant), **how)
+            # The first process fills the cache, the others read it.
+            if not team.leads:
+                team.wait()
+            loaded = data.load(entry)
+            if team.leads:
+                team.wait()
+            if dry_run:
+                if team.leads:
+                    counted = accounting.account(
+                        loaded, record, family=entry.family, device=team.device, token_budget=token_budget
+                    )
+                    listing.show_record(counted, as_json)
+                continue
+            embedding.embed(loaded, record, family=entry.family, token_budget=token_budget, team=team)
+            plan = embedding.plan_embedding(loaded, record, family=entry.family, device=team.device)
+            if team.leads:
+                listing.show_record(plan.as_dict(), as_json)
+    finally:
+        team.leave()

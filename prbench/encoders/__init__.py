@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,18 @@ from prbench.entries import EncoderEntry
 from prbench.errors import InputError
 
 if TYPE_CHECKING:
+    import inspect
+
     from prbench.encoders.base import Encoder
 
 OWN = "own"
 """The encoder's name of data that come with embeddings."""
+
+VARIANTS = {
+    "pooling": ("last", "mean"),
+    "dtype": ("bfloat16", "float16", "float32"),
+}
+"""Options that make other embeddings of a model: "NAME@mean", "NAME@mean-float32"."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -32,9 +41,9 @@ OWN_ENTRY = EncoderEntry(
 def encoder_entry_for(name: str) -> EncoderEntry:
     """The entry called `name`, or one made for a folder or a Hugging Face id ("organisation/model").
 
-    "own" stands for the embeddings that a data set comes with. The made entry's name can be a folder's:
-    "organisation--model", or a folder's own name and 8 hex digits of its path. Raises InputError, with the
-    nearest names, when `name` is none of these.
+    "own" stands for the embeddings that a data set comes with, and "NAME@mean-float32" for the variant of an entry
+    with these options. The made entry's name can be a folder's: "organisation--model", or a folder's own name and
+    8 hex digits of its path. Raises InputError, with the nearest names, when `name` is none of these.
     """
     from prbench import registry
 
@@ -43,6 +52,9 @@ def encoder_entry_for(name: str) -> EncoderEntry:
     if name in registry.names("encoders"):
         return registry.get("encoders", name)
     folder = Path(name).expanduser()
+    base, _, values = name.rpartition("@")
+    if base and not folder.is_dir():
+        return variant(encoder_entry_for(base), **_options(name, values))
     if folder.is_dir():
         folder = folder.resolve()
         safe = re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "model"
@@ -54,6 +66,61 @@ def encoder_entry_for(name: str) -> EncoderEntry:
     if HUB_ID.fullmatch(hub_id):
         return _made(hub_id.replace("/", "--"), hub_id, hub_id)
     return registry.get("encoders", name)
+
+
+def variant(entry: EncoderEntry, **options: str) -> EncoderEntry:
+    """The entry with other options of `VARIANTS`; it has another name, and a store of its own, where they differ.
+
+    Raises InputError for an option that the encoder does not have.
+    """
+    parameters = _parameters(entry, options)
+    changed = {}
+    for key, value in options.items():
+        if entry.options.get(key, parameters[key].default) != value:
+            changed[key] = value
+    if not changed:
+        return entry
+    ordered = [changed[key] for key in VARIANTS if key in changed]
+    return entry.model_copy(
+        update={"name": f"{entry.name}@{'-'.join(ordered)}", "options": {**entry.options, **changed}}
+    )
+
+
+def with_options(entry: EncoderEntry, **options: str) -> EncoderEntry:
+    """The entry with options that are no matter of its name; "auto" leaves an option as the entry has it.
+
+    Raises InputError for an option that the encoder does not have.
+    """
+    given = {key: value for key, value in options.items() if value != "auto"}
+    _parameters(entry, given)
+    return entry.model_copy(update={"options": {**entry.options, **given}}) if given else entry
+
+
+def _parameters(entry: EncoderEntry, wanted: Iterable[str]) -> Mapping[str, inspect.Parameter]:
+    """The options that an entry's encoder takes. Raises InputError unless all `wanted` ones are among them."""
+    import inspect
+
+    from prbench import registry
+
+    found: Mapping[str, inspect.Parameter] = {}
+    if entry.name != OWN:
+        found = inspect.signature(registry.load_target("encoders", entry)).parameters
+    for key in wanted:
+        if key not in found:
+            raise InputError(f"the encoder {entry.name} has no option {key}", hint=f"leave --{key} out")
+    return found
+
+
+def _options(name: str, values: str) -> dict[str, str]:
+    """The options that the part of an encoder's name after "@" stands for."""
+    found = {}
+    for value in values.split("-"):
+        key = next((key for key, known in VARIANTS.items() if value in known), None)
+        if key is None or key in found:
+            known = ", ".join(value for known in VARIANTS.values() for value in known)
+            raise InputError(f"--encoder {name}: {value!r} is no variant", hint=f"after @ come {known}")
+        found[key] = value
+    return found
 
 
 def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:

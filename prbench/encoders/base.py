@@ -21,6 +21,10 @@ Text = tuple[Context, str]
 """A context (chat messages) and a response to it."""
 
 
+# Texts, or tries of texts, that the rate is measured on.
+SAMPLED = 64
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """n encoded texts: `embedding` [n, d], `reward` float32 [n] where the encoder has a reward head.
@@ -62,6 +66,10 @@ class Work(ABC):
     @abstractmethod
     def share(self, index: int, count: int) -> Work:
         """Share `index` of `count` about equal ones, with the same row numbers."""
+
+    @abstractmethod
+    def sample(self) -> Work:
+        """A small and typical part, of several steps, to measure the rate on."""
 
     @abstractmethod
     def run(self, device: str) -> Iterator[Part]:
@@ -126,9 +134,9 @@ class Encoder(ABC):
         """
         return None
 
-    def has_weights(self) -> bool:
-        """Whether the weights are on this machine, so that nothing would be downloaded for them."""
-        return True
+    def weights_size(self) -> int | None:
+        """The bytes of the weights' files on this machine, or None where they would have to be downloaded first."""
+        return 0
 
     def keys(self, texts: Sequence[Text]) -> list[bytes]:
         """32 bytes per text, as `keys_of` with this encoder's fingerprint."""
@@ -164,6 +172,11 @@ class TextWork(Work):
     def share(self, index: int, count: int) -> Work:
         """As in `Work`."""
         return TextWork(self.encoder, self.texts, self.rows[index::count], self.at_once)
+
+    def sample(self) -> Work:
+        """As in `Work`."""
+        some = self.rows[:: max(1, len(self.rows) // SAMPLED)]
+        return TextWork(self.encoder, self.texts, some, SAMPLED // 4)
 
     def run(self, device: str) -> Iterator[Part]:
         """As in `Work`."""

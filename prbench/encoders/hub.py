@@ -53,17 +53,19 @@ def with_weights(model: str, found: Snapshot) -> Path:
     return folder
 
 
-def weights_here(model: str, found: Snapshot) -> bool:
-    """Whether the model's weights are on this machine, whole: nothing is downloaded to find out."""
+def weights_here(model: str, found: Snapshot) -> int | None:
+    """The bytes of the model's weights on this machine, or None unless all are here. Nothing is downloaded."""
     folder = found.folder
+    files = list(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
-    if Path(model).expanduser().is_dir() or not index.is_file():
-        return any(folder.glob("*.safetensors"))
-    try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
-    return all((folder / name).is_file() for name in named)
+    if index.is_file() and not Path(model).expanduser().is_dir():
+        try:
+            files = [folder / name for name in set(json.loads(index.read_text("utf-8"))["weight_map"].values())]
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
+    if not files or not all(file.is_file() for file in files):
+        return None
+    return sum(file.stat().st_size for file in files)
 
 
 def _download(model: str, revision: str, patterns: list[str]) -> Path:

@@ -21,7 +21,7 @@ from torch import Tensor
 from prbench.comparisons import Context, IntArray
 from prbench.console import stderr
 from prbench.encoders import engines
-from prbench.encoders.base import Encoded, Encoder, Part, Text, Work, quiet_transformers, require_device
+from prbench.encoders.base import SAMPLED, Encoded, Encoder, Part, Text, Work, quiet_transformers, require_device
 from prbench.encoders.chat import Chat, unreadable
 from prbench.encoders.engines import ENGINES, TOKEN_BUDGET, Engine, Model
 from prbench.encoders.hub import snapshot, weights_here, with_weights
@@ -129,8 +129,8 @@ class HuggingFace(Encoder):
         """Load the weights. Raises InputError when they, the head or the device cannot be had."""
         self._load(device)
 
-    def has_weights(self) -> bool:
-        """Whether the weights are on this machine."""
+    def weights_size(self) -> int | None:
+        """The bytes of the weights' files on this machine, or None where they are not here, or not all."""
         return weights_here(self.model, self._snapshot)
 
     def head(self) -> Tensor | None:
@@ -242,6 +242,10 @@ class PackedWork(Work):
         """As in `Work`; of the tries by size every `count`-th, so that shares are equally large."""
         tries = sorted(self.tries, key=len)[index::count]
         return PackedWork(self.encoder, self.engine, tries, self._lengths, self.cut)
+
+    def sample(self) -> PackedWork:
+        """As in `Work`."""
+        return self.share(0, max(1, len(self.tries) // SAMPLED))
 
     def run(self, device: str) -> Iterator[Part]:
         """As in `Work`."""

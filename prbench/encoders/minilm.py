@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from prbench.comparisons import Context
+from prbench.comparisons import Context, IntArray
 from prbench.encoders.base import Encoded, Encoder, Text, quiet_transformers, require_device
 from prbench.errors import InputError
 from prbench.files import digest, file_sha256
@@ -88,6 +91,26 @@ class MiniLM(Encoder):
         """Load the weights. Raises InputError when the package is missing or is not what it should be."""
         self._load(device)
 
+    def weights_size(self) -> int | None:
+        """The bytes of the weights, or None without the package."""
+        spec = find_spec(PACKAGE)
+        return None if spec is None else (weights_folder() / "model.safetensors").stat().st_size
+
+    def token_counts(self, texts: Sequence[Text]) -> tuple[IntArray, int]:
+        """As in `Encoder`, with the two special tokens of every window."""
+        contexts = [plain_context(context) for context, _ in texts]
+        responses = [response for _, response in texts]
+        alone = {part: len(ids) for part, ids in self._tokens(sorted({*contexts, *responses})).items()}
+
+        def read(tokens: int) -> int:
+            return tokens + 2 * max(1, math.ceil(tokens / self.window))
+
+        pairs = [(alone[c], alone[r]) for c, r in zip(contexts, responses, strict=True)]
+        if self.mode == "joint":
+            lengths = np.array([read(max(r, min(c + r, self.window))) for c, r in pairs], dtype=np.int64)
+            return lengths, int(lengths.sum())
+        return np.array([read(c) + read(r) for c, r in pairs], dtype=np.int64), sum(map(read, alone.values()))
+
     def encode(self, texts: Sequence[Text], *, device: str) -> Encoded:
         """Embeddings float32 [n, 768 or 384]. Every distinct context and response is read once."""
         if self.mode == "joint":
@@ -100,7 +123,7 @@ class MiniLM(Encoder):
 
     def _joint(self, texts: Sequence[Text], device: str) -> Encoded:
         parts = {plain_context(context) for context, _ in texts} | {response for _, response in texts}
-        tokens = self._tokens(sorted(parts), device)
+        tokens = self._tokens(sorted(parts))
         pieces, cut = [], 0
         for context, response in texts:
             before, after = tokens[plain_context(context)], tokens[response]
@@ -115,7 +138,7 @@ class MiniLM(Encoder):
         found = {text: self._remembered[name] for text, name in names.items() if name in self._remembered}
         new = sorted(wanted - found.keys())
         if new:
-            tokens = self._tokens(new, device)
+            tokens = self._tokens(new)
             for text, vector in zip(new, self._pooled([tokens[text] for text in new], device), strict=True):
                 found[text] = vector
                 self._remembered[names[text]] = vector
@@ -123,13 +146,20 @@ class MiniLM(Encoder):
             del self._remembered[next(iter(self._remembered))]
         return found
 
-    def _tokens(self, texts: Sequence[str], device: str) -> dict[str, list[int]]:
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(str(weights_folder()), local_files_only=True)
+
+    def _tokens(self, texts: Sequence[str]) -> dict[str, list[int]]:
         """Each text's token ids, without special tokens, whole."""
         if not texts:
             return {}
-        ids = self._load(device).tokenizer(
-            list(texts), add_special_tokens=False, truncation=False, padding=False, verbose=False
-        )["input_ids"]
+        ids = self._tokenizer(list(texts), add_special_tokens=False, truncation=False, padding=False, verbose=False)[
+            "input_ids"
+        ]
         return dict(zip(texts, ids, strict=True))
 
     @torch.inference_mode()
@@ -137,7 +167,7 @@ class MiniLM(Encoder):
         """Mean token state of each token sequence over its windows, normalised and scaled: [n, 384]."""
         loaded = self._load(device)
         windows = [
-            _Window(row, [loaded.first, *part, loaded.last])
+            _Window(row, [self._tokenizer.cls_token_id, *part, self._tokenizer.sep_token_id])
             for row, ids in enumerate(tokens)
             for part in windows_of(ids, self.window)
         ]
@@ -171,10 +201,7 @@ class _Window(NamedTuple):
 
 
 class _Loaded(NamedTuple):
-    tokenizer: Any
     model: Any
-    first: int
-    last: int
     device: str
 
 
@@ -194,8 +221,6 @@ def windows_of(tokens: Sequence[int], size: int) -> Iterable[Sequence[int]]:
 
 def weights_folder() -> Path:
     """The folder of the installed model. Raises InputError when the package is missing or not what it should be."""
-    from importlib.util import find_spec
-
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
@@ -214,10 +239,9 @@ def weights_folder() -> Path:
 
 def _load(device: str, dtype: torch.dtype) -> _Loaded:
     folder = weights_folder()
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         model = AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=dtype, attn_implementation="sdpa")
     model = model.to(device).eval()
-    return _Loaded(tokenizer, model, tokenizer.cls_token_id, tokenizer.sep_token_id, device)
+    return _Loaded(model, device)
