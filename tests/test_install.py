@@ -80,6 +80,7 @@ def test_the_wheel_holds_all_code_and_all_entries(wheel: zipfile.ZipFile) -> Non
     names = set(wheel.namelist())
     expected = {file.relative_to(CHECKOUT).as_posix() for file in (CHECKOUT / "prbench").rglob("*.py")}
     expected |= {file.relative_to(CHECKOUT).as_posix() for file in (CHECKOUT / "prbench").rglob("*.toml")}
+    expected |= {file.relative_to(CHECKOUT).as_posix() for file in (CHECKOUT / "prbench").rglob("templates/*")}
     for folder in DATA_FOLDERS:
         for file in (CHECKOUT / folder).rglob("*.toml"):
             expected.add(f"prbench/_registry/{file.relative_to(CHECKOUT).as_posix()}")
