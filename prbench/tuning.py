@@ -25,6 +25,7 @@ too.
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import time
@@ -329,7 +330,8 @@ def _evaluate(
         overall.append(overall_accuracy(*judged))
         seen.append(user_accuracy(*judged[0]))
         unseen.append(user_accuracy(*judged[1]))
-        chosen.append(fit.get("chosen"))
+        # As JSON has it: a method may say NumPy's numbers.
+        chosen.append(json.loads(canonical_json(fit.get("chosen"))))
     return {
         "objective": float(np.mean(overall)),
         "seen": float(np.mean(seen)),
