@@ -1,8 +1,8 @@
 """Full-batch gradients of linear methods over every training choice of every split at once.
 
-The loss of split s is Σ_i c_i [softplus(−m_i) + penalty · ‖f_i‖] with f = scale · Δe·Vᵀ and m = f·mix(w_u), where c_i is
-1/n_u, so that every user's choices together count as one (`count` "users"), or 1/n, the mean over choices ("choices").
-Three ways lead to Δe·Vᵀ and back, and the cheapest is taken:
+The loss of split s is Σ_i c_i [softplus(−m_i) + penalty · ‖f_i‖] with f = scale · Δe·Vᵀ and m = f·mix(w_u), where c_i
+is 1/n_u, so that every user's choices together count as one (`count` "users"), or 1/n, the mean over choices
+("choices"). Three ways lead to Δe·Vᵀ and back, and the cheapest is taken:
 
 - rows: the differences Δe of every split's own rows, in chunks. A row's gradient needs that row only, so the
   forward and the backward product of a chunk follow one another while the chunk is in cache.

@@ -41,7 +41,7 @@ class BTOffset(ConvexMethod):
     probable one given v. 1/√λ_o is the standard deviation expected of the personal part of a margin.
 
     Solved to convergence: L-BFGS over v, where for every v the offsets are solved exactly by Newton's method in each
-    user's row space, from strong to weak penalties, each from the solution before.
+    user's row space, from strong to weak penalties, each from the nearest solution before.
 
     shared_strengths, offset_strengths: the λ_v and λ_o to choose from, in every combination.
     shared_strength, offset_strength: λ_v and λ_o where nothing is selected.
@@ -54,7 +54,7 @@ class BTOffset(ConvexMethod):
     def __init__(
         self,
         *,
-        shared_strengths: Sequence[Positive] = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3),
+        shared_strengths: Sequence[Positive] = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1),
         offset_strengths: Sequence[Positive] = (1000.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3),
         shared_strength: Positive = 3.0,
         offset_strength: Positive = 10.0,
@@ -86,6 +86,7 @@ class BTOffset(ConvexMethod):
         ridge = UserRidge(rows, owner, len(train.users))
         v: FloatArray = np.zeros(rows.shape[1])
         z = ridge.start()
+        solved: dict[float, tuple[FloatArray, list[Tensor]]] = {}
 
         def objective(flat: FloatArray, shared: float, own: float) -> tuple[float, FloatArray]:
             nonlocal z
@@ -99,6 +100,7 @@ class BTOffset(ConvexMethod):
             return loss / len(rows), gradient / len(rows)
 
         for shared, own in grid:
+            v, z = solved.get(shared, (v, z))
             solution = minimize(
                 objective,
                 v,
@@ -109,6 +111,7 @@ class BTOffset(ConvexMethod):
             )
             v = solution.x
             z, _ = ridge.solve(torch.mv(rows, torch.from_numpy(v).to(rows)).double(), own, z)
+            solved[shared] = v, z
             yield {
                 "direction": torch.from_numpy(v / length).to(rows.dtype),
                 "penalty": torch.tensor([own * length**2], dtype=torch.float64),

@@ -117,11 +117,11 @@ def svd_start(
 ) -> tuple[Tensor, Tensor]:
     """Φ [J, d] and λ [u, J] whose products are the best rank-J fit of the users' choices by linear features.
 
-    A choice is the value ½ at x = Δe / `length` (chosen first; −½ at −x says the same). With S the mean of x·xᵀ and m_u
-    that of x/2 over the user's choices, the products Φᵀλ_u are, in the metric S + ρ, the rank-J vectors closest to the
-    users' ridge fits (S + ρ)⁻¹ m_u (reduced-rank regression, Izenman 1975): by the singular value decomposition of the
-    whitened m_u. Singular values are shared evenly between Φ and λ, as published. ρ is `ridge` times the mean variance
-    of a coordinate.
+    A choice is the value ½ at x = Δe / `length` (chosen first; −½ at −x says the same). With S the mean of x·xᵀ and
+    m_u that of x/2 over the user's choices, the products Φᵀλ_u are, in the metric S + ρ, the rank-J vectors closest
+    to the users' ridge fits (S + ρ)⁻¹ m_u (reduced-rank regression, Izenman 1975), by a singular value decomposition
+    of the whitened m_u. Singular values are shared evenly between Φ and λ, as published. ρ is `ridge` times the mean
+    variance of a coordinate.
     Where there are fewer users or dimensions than features, the features left over are drawn and their λ are 0.
     """
     dim, users = train.items.dim, len(train.users)

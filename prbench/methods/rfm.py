@@ -25,13 +25,13 @@ class RFM(Factorisation):
 
     features: the number of features.
     rate, steps: step size and number of the joint full-batch Adam steps.
-    ridge: see above.
+    ridge: see above; in the units of `Factorisation`, in which the mean user has weights of length 1.
 
     Zero shots: the seen users' mean w (published: undefined).
     """
 
     def __init__(
-        self, *, features: Count = 32, rate: Positive = 0.01, steps: Count = 500, ridge: Positive = 1.0
+        self, *, features: Count = 32, rate: Positive = 0.01, steps: Count = 500, ridge: Positive = 10.0
     ) -> None:
         self.features = features
         self.rate = rate
