@@ -171,6 +171,15 @@ def user_accuracy(margin: Tensor, user: IntArray) -> float:
     return float((np.bincount(number, right) / np.bincount(number)).mean())
 
 
+def without_residue(rows: Tensor) -> Tensor:
+    """`rows` with numbers below 1e-30 as 0.
+
+    Encoders have dead coordinates that are 1e-32 instead of 0 (MiniLM's are). A CPU multiplies them into denormal
+    numbers, for which it needs many times longer: 12 ms instead of 5 for the largest product of MAML's update.
+    """
+    return torch.nn.functional.hardshrink(rows, 1e-30)
+
+
 @dataclass(frozen=True, eq=False)
 class DifferenceTable:
     """e(chosen) − e(rejected) of every comparison that any split trains on: [rows, d], formed once."""
@@ -184,7 +193,7 @@ class DifferenceTable:
         together = concatenate(trains) if len(trains) > 1 else trains[0]
         rows, first = np.unique(together.row, return_index=True)
         dtype = torch.float64 if together.items.embedding.dtype == torch.float64 else torch.float32
-        return cls(together.take(first).differences(dtype=dtype).to(device), rows)
+        return cls(without_residue(together.take(first).differences(dtype=dtype).to(device)), rows)
 
     def positions(self, comparisons: Comparisons) -> IntArray:
         """Where the comparisons are in the table."""
@@ -210,7 +219,7 @@ class PairTable:
         pair = torch.from_numpy(place.reshape(2, -1)).to(device)
         embedding = together.items.embedding
         dtype = torch.float64 if embedding.dtype == torch.float64 else torch.float32
-        items = embedding[torch.from_numpy(used)].to(device, dtype) * scale
+        items = without_residue(embedding[torch.from_numpy(used)].to(device, dtype) * scale)
         return cls(items, rows, pair[0], pair[1])
 
     def positions(self, comparisons: Comparisons) -> IntArray:

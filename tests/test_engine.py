@@ -20,7 +20,7 @@ from prbench.methods.lore import BT, LoRe
 from prbench.methods.maml import MAML
 from prbench.methods.mrm import MRM
 from prbench.seeds import Rng
-from prbench.training import StackedAdam, Work, candidates, clip_per_split, warmup_cosine
+from prbench.training import DifferenceTable, PairTable, StackedAdam, Work, candidates, clip_per_split, warmup_cosine
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -332,3 +332,17 @@ def test_candidates_are_geometric_and_end_with_the_budget() -> None:
     assert candidates(200)[-1] == 200
     assert len(candidates(1000)) <= 20
     assert candidates(1) == [1]
+
+
+def test_dead_coordinates_are_zero_in_the_tables_and_nothing_else_changes() -> None:
+    data = population(users=3, dim=5, dtype=torch.float32)
+    data.items.embedding[:, 1] = 3e-33
+    data.items.embedding[0, 2] = 1e-29
+    before = data.differences(dtype=torch.float32)
+    matrix = DifferenceTable.of([data], device="cpu").matrix
+    assert (matrix[:, 1] == 0).all()
+    assert torch.equal(matrix[:, [0, 2, 3, 4]], before[:, [0, 2, 3, 4]])
+    items = PairTable.of([data], device="cpu").items
+    assert (items[:, 1] == 0).all()
+    assert torch.equal(items[:, [0, 2, 3, 4]], data.items.embedding[:, [0, 2, 3, 4]])
+    assert items[0, 2] == torch.tensor(1e-29)

@@ -13,7 +13,7 @@ from prbench.comparisons import Comparisons, IntArray, Items
 from prbench.episodes import Episodes, EpisodicMethod, Reduction
 from prbench.errors import InputError
 from prbench.method import ParameterCount, UserStates, require_fitted
-from prbench.methods.linear import Inner, fit_weights
+from prbench.methods.linear import Inner, dot_with_users, fit_weights
 from prbench.methods.mrm import StackedAdamStep
 from prbench.parameters import Count, Part, Positive, Share, Steps
 from prbench.seeds import Rng
@@ -83,7 +83,8 @@ class LinearMAML(EpisodicMethod):
         start = torch.stack([self.initial(table.matrix.shape[1], rng) for rng in work.rngs]).to(table.matrix)
         gather = Gather(table.matrix)
         squared = table.matrix.square().sum(1)
-        scale = torch.stack([squared[table.positions(train)].mean().rsqrt() for train in work.trains])
+        mean = torch.stack([squared[table.positions(train)].mean() for train in work.trains])
+        scale = mean.clamp_min(torch.finfo(mean.dtype).tiny).rsqrt()
 
         def gradients(episodes: Episodes) -> list[Tensor]:
             return [self.outer_gradient(gather(episodes.where), scale, start, episodes)[1]]
@@ -160,13 +161,8 @@ class LinearMAML(EpisodicMethod):
         return items.embedding.to(start.dtype) * self._scale
 
     def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:
-        """s·e·w_u, one user at a time: a copy of its weights for every item would be as large as the items."""
-        weights = states.tensors["weight"].to(features.dtype)
-        out = features.new_empty(len(features))
-        for user in np.unique(position.numpy()).tolist():
-            mine = position == user
-            out[mine] = features[mine] @ weights[user]
-        return out
+        """s·e·w_u."""
+        return dot_with_users(features, states.tensors["weight"], position)
 
     def parameter_count(self) -> ParameterCount:
         """d and the scale shared, d per user."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -33,25 +34,44 @@ def network_score(network: Network, embedding: Tensor) -> Tensor:
     return hidden @ network["output"]
 
 
-def activations(network: Network, pairs: Tensor) -> tuple[Tensor, Tensor]:
+class Kept:
+    """Memory that every update writes anew: fresh pages each time cost as much as what is written to them."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """The memory called `name` as a tensor of this shape, of `like`'s kind, with whatever was there before."""
+        count = math.prod(shape)
+        if name not in self._flat or self._flat[name].numel() < count:
+            self._flat[name] = like.new_empty(count + count // 4)
+        return self._flat[name][:count].view(shape)
+
+
+def activations(network: Network, pairs: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
     """Hidden activations [G, 2n, h] and margins [G, n] of pairs [G, n, 2, d] under G networks."""
     flat = pairs.flatten(1, 2)
-    hidden = torch.baddbmm(network["bias"][:, None], flat, network["hidden"].transpose(1, 2)).relu_()
+    weights = network["hidden"].transpose(1, 2)
+    hidden = kept("hidden", (*flat.shape[:2], weights.shape[2]), flat)
+    torch.baddbmm(network["bias"][:, None], flat, weights, out=hidden).relu_()
     score = torch.bmm(hidden, network["output"][:, :, None]).view(pairs.shape[:3])
     return hidden, score[..., 0] - score[..., 1]
 
 
-def backward(output: Tensor, hidden: Tensor, pairs: Tensor, by_margin: Tensor, *, groups: int) -> Network:
+def backward(output: Tensor, hidden: Tensor, pairs: Tensor, by_margin: Tensor, kept: Kept, *, groups: int) -> Network:
     """Gradients [groups, ...] of networks from those of the margins [S, B, n] of B users in each of S splits.
 
     `output` [S, B, h] are the users' output weights, `hidden` [S·B, 2n, h] or [S, B·2n, h] the activations of their
     `pairs` [S, B, n, 2, d]. With S·B groups each user's gradient is apart, with S a split's users add up.
     """
     by_score = torch.stack([by_margin, -by_margin], -1).flatten(2)
-    by_hidden = by_score[..., None] * output[:, :, None] * (hidden > 0).view(*by_score.shape, -1)
-    rows = by_hidden.view(groups, -1, by_hidden.shape[-1])
+    shape = (*by_score.shape, output.shape[-1])
+    by_hidden = torch.mul(by_score[..., None], output[:, :, None], out=kept("by hidden", shape, hidden))
+    rows = by_hidden.mul_(hidden.view(shape) > 0).view(groups, -1, shape[-1])
+    pairs = pairs.view(groups, -1, pairs.shape[-1])
+    weights = kept("by weight", (groups, rows.shape[2], pairs.shape[2]), hidden)
     return {
-        "hidden": torch.bmm(rows.transpose(1, 2), pairs.view(groups, -1, pairs.shape[-1])),
+        "hidden": torch.bmm(rows.transpose(1, 2), pairs, out=weights),
         "bias": rows.sum(1),
         "output": torch.bmm(by_score.view(groups, 1, -1), hidden.view_as(rows))[:, 0],
     }
@@ -119,40 +139,42 @@ class MAML(EpisodicMethod):
         table = PairTable.of(work.trains, device=work.device, scale=self.input_scale)
         initial = [self.initial(table.items.shape[1], rng) for rng in work.rngs]
         shared = {name: torch.stack([net[name] for net in initial]).to(table.items) for name in initial[0]}
-        gather = Gather(table.items)
+        gather, kept = Gather(table.items), Kept()
 
         def gradients(episodes: Episodes) -> list[Tensor]:
             support, weight = table.members(episodes.where, episodes.support)
-            adapted = self.adapt(shared, gather(support), weight)
+            adapted = self.adapt(shared, gather(support), weight, kept)
             query, weight = table.members(episodes.where, episodes.query)
             pairs = gather(query)
-            hidden, margin = activations(adapted, pairs.flatten(0, 1))
+            hidden, margin = activations(adapted, pairs.flatten(0, 1), kept)
             margin = margin.view_as(weight)
             losses = (softplus(-margin) * weight).sum(-1)
             _, share = robust_objective(losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma)
             by_margin = torch.sigmoid(-margin).mul_(weight).mul_(share[:, :, None]).neg_()
             output = adapted["output"].view(*share.shape, -1)
-            return list(backward(output, hidden, pairs, by_margin, groups=len(share)).values())
+            return list(backward(output, hidden, pairs, by_margin, kept, groups=len(share)).values())
 
         row_bytes = 2 * table.items.shape[1] * table.items.element_size()
         yield from self.train_on_episodes(work, table, shared, gradients, row_bytes=row_bytes)
 
-    def adapt(self, shared: Network, pairs: Tensor, weight: Tensor) -> Network:
+    def adapt(self, shared: Network, pairs: Tensor, weight: Tensor, kept: Kept) -> Network:
         """One inner step of B users in each of S splits: from shared networks [S, ...] to adapted ones [S·B, ...].
 
         `pairs` [S, B, n, 2, d] are the users' choices, `weight` [S, B, n] their weights in the loss. The step is a
-        fresh Adam's first, rate · g/(|g| + 1e-8).
+        fresh Adam's first, rate · g/(|g| + 1e-8). The adapted networks are in `kept`: valid until its next use.
         """
         users = weight.shape[1]
-        hidden, margin = activations(shared, pairs.flatten(1, 2))
+        hidden, margin = activations(shared, pairs.flatten(1, 2), kept)
         by_margin = torch.sigmoid(-margin).view_as(weight).mul(weight).neg_()
         output = shared["output"][:, None].expand(-1, users, -1)
-        slopes = backward(output, hidden, pairs, by_margin, groups=weight.shape[0] * users)
+        slopes = backward(output, hidden, pairs, by_margin, kept, groups=weight.shape[0] * users)
         adapted = {}
         for name, slope in slopes.items():
             apart = slope.view(-1, users, *slope.shape[1:])
-            size = apart.abs().add_(1e-8)
-            adapted[name] = shared[name][:, None].addcdiv(apart, size, value=-self.inner_rate).flatten(0, 1)
+            size = torch.abs(apart, out=kept("size", apart.shape, apart)).add_(1e-8)
+            out = kept(f"adapted {name}", apart.shape, apart)
+            torch.addcdiv(shared[name][:, None], apart, size, value=-self.inner_rate, out=out)
+            adapted[name] = out.flatten(0, 1)
         return adapted
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
@@ -172,7 +194,7 @@ class MAML(EpisodicMethod):
         shared = self._shared()
         users = support.users if users is None else np.unique(users)
         states = {name: tensor.expand(len(users), *tensor.shape).clone() for name, tensor in shared.items()}
-        given = support.users
+        given, kept = support.users, Kept()
         for i in range(0, len(given), USERS_AT_ONCE):
             some = given[i : i + USERS_AT_ONCE]
             mine = support.take(np.isin(support.user, some)).by_user()
@@ -188,6 +210,7 @@ class MAML(EpisodicMethod):
                 {name: tensor[None] for name, tensor in shared.items()},
                 embedding[None] * self.input_scale,
                 torch.from_numpy(weight).to(shared["hidden"].dtype)[None],
+                kept,
             )
             where = torch.from_numpy(np.searchsorted(users, some))
             for name, tensor in adapted.items():
