@@ -29,6 +29,7 @@ from prbench.seeds import Rng
 from prbench.selection import held_out, requested
 from prbench.splits import Split
 from prbench.store import EmbeddingStore
+from prbench.training import Precision
 from prbench.tunedentries import TunedEntry
 
 if TYPE_CHECKING:
@@ -118,12 +119,14 @@ class Plan:
     out: Path
     shots: list[int]
     device: str
+    precision: Precision = "highest"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
         return {
             "out": str(self.out),
             "device": self.device,
+            "precision": self.precision,
             "shots": ["all" if k == ALL else k for k in self.shots],
             "cells": [
                 {
@@ -155,11 +158,13 @@ def plan(
     overrides: Sequence[str] = (),
     out: Path = Path("runs"),
     tuned: Path = Path("tuned"),
+    precision: Precision = "highest",
 ) -> Plan:
     """Resolve names to cells and find out which are done.
 
     `selection` is a comma-separated list, see `prbench.selection.requested`; tuned parameters are read from the
-    folder `tuned`. Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for
+    folder `tuned`. A `precision` below the highest, see `prbench.training.precision_of_products`, makes methods of
+    another name. Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for
     unknown names, parameters, devices, for shots that users do not have, where nothing can be held out to choose by,
     and for methods that are to run tuned and are not.
     """
@@ -187,7 +192,9 @@ def plan(
             entry = registry.get("methods", name)
             for each in selections_of(entry, selections):
                 if each != "tuned":
-                    jobs.append(_job(setting, entry, each, each, changed.get(name, {}), wanted, out))
+                    jobs.append(
+                        _job(setting, entry, each, each, changed.get(name, {}), wanted, out, precision=precision)
+                    )
                     continue
                 if name in changed:
                     raise InputError(
@@ -196,15 +203,17 @@ def plan(
                     )
                 record = tunedentries.for_run(tuned, setting, entry, PROTOCOL_VERSION, encoder)
                 found += [record] if record else []
-                jobs.append(_tuned_job(setting, entry, record, wanted, out))
+                jobs.append(_tuned_job(setting, entry, record, wanted, out, precision))
         tunedentries.require_one_budget(found)
         if any(job.setting is setting and job.rule == "validation" and not job.skip for job in jobs):
             for split in setting.splits:
                 _ = held_out(setting.data, split, setting.entry.protocol)
     command = _command(methods, datasets_, encoder, splits, seed, wanted, selection, device, overrides)
+    if precision != "highest":
+        command += f" --precision {precision}"
     for cell in (cell for job in jobs for cell in job.cells):
         cell.record["command"] = command
-    return Plan(jobs, out, wanted, device)
+    return Plan(jobs, out, wanted, device, precision)
 
 
 def selections_of(entry: MethodEntry, wanted: Sequence[Selection]) -> list[SelectionRule | Literal["tuned"]]:
@@ -266,14 +275,20 @@ def _reported(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) 
 
 
 def _tuned_job(
-    setting: Setting, entry: MethodEntry, record: TunedEntry | None, shots: Sequence[int], out: Path
+    setting: Setting,
+    entry: MethodEntry,
+    record: TunedEntry | None,
+    shots: Sequence[int],
+    out: Path,
+    precision: Precision,
 ) -> Job:
     trial = record.tuned if record else None
     if record is None or trial is None:
         skip = record.untuned if record else tunedentries.nothing_to_tune(entry)
-        return _job(setting, entry, "tuned", entry.selection, {}, shots, out, skip=skip)
+        return _job(setting, entry, "tuned", entry.selection, {}, shots, out, skip=skip, precision=precision)
+    given: dict[str, Any] = {"provenance": record.provenance(), "precision": precision}
     try:
-        return _job(setting, entry, "tuned", trial.rule, trial.params, shots, out, provenance=record.provenance())
+        return _job(setting, entry, "tuned", trial.rule, trial.params, shots, out, **given)
     except InputError as error:
         said = str(error.args[0]).removeprefix(f"--set {entry.name}.")
         message = f"the record of tuning {entry.name} on {setting.entry.name}, trial {trial.number}: {said}"
@@ -291,6 +306,7 @@ def _job(
     *,
     skip: str = "",
     provenance: dict[str, Any] | None = None,
+    precision: Precision = "highest",
 ) -> Job:
     def make() -> Method:
         return registry.make_method(entry, setting.entry, overrides)
@@ -298,7 +314,8 @@ def _job(
     parameters = make().hyper_parameters
     # A parameter set by hand makes another method: it gets a name of its own and is never averaged with the entry.
     by_hand = {} if selection == "tuned" else overrides
-    changes = ",".join(f"{key}={value}" for key, value in sorted(by_hand.items()))
+    lowered: dict[str, str] = {} if precision == "highest" else {"precision": precision}
+    changes = ",".join(f"{key}={value}" for key, value in sorted({**by_hand, **lowered}.items()))
     name = f"{entry.name}[{changes}]" if changes else entry.name
     job = Job(name, entry, selection, rule, setting, make, skip)
     for split in setting.splits:
@@ -314,6 +331,7 @@ def _job(
             "params": parameters,
             "selection": selection,
             **({"rule": rule} if selection == "tuned" else {}),
+            **lowered,
         }
         record = {
             "key": digest(changes_scores, length=12),
@@ -335,6 +353,7 @@ def _job(
             "truth": _truth(setting.data, split),
             "counts": _counts(split),
             "device": _device_name(setting.device),
+            "precision": precision,
             "versions": {
                 "prbench": prbench.__version__,
                 "python": platform.python_version(),

@@ -524,3 +524,24 @@ def test_an_interrupted_run_keeps_what_is_finished(out: Path, monkeypatch: pytes
     assert cli.main(words) == 130
     plan = runner.plan(["good", "raises"], ["tiny"], splits=1, out=out)
     assert states(plan) == {"good": ["done"], "raises": ["missing"]}
+
+
+def test_a_lower_precision_is_another_method_and_is_recorded(out: Path) -> None:
+    before = torch.get_float32_matmul_precision()
+    run(out, "bt")
+    assert run(out, "bt", precision="medium").failed == 0
+    assert torch.get_float32_matmul_precision() == before
+    names = {cell["method"]: cell for cell in results.load(out).cells}
+    assert {name.replace("steps=30", "..") for name in names} == {"bt[..]", "bt[precision=medium,..]"}
+    lowered = next(cell for name, cell in names.items() if "medium" in name)
+    assert lowered["precision"] == "medium"
+    assert lowered["command"].endswith("--precision medium")
+    assert "precision=medium" in lowered["title"]
+
+
+def test_products_run_at_the_asked_precision(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[str] = []
+    monkeypatch.setattr(runner, "_run", lambda *_: met.append(torch.get_float32_matmul_precision()))
+    run(out, "bt", precision="medium")
+    run(out, "bt")
+    assert met == ["medium", "highest"]

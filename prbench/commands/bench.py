@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import GROUP, AsJson, Device, OnDevice, Precision
+from prbench.commands.options import GROUP, AsJson, AtPrecision, Device, OnDevice, Precision
 
 app = typer.Typer(help="Measure speed and memory.", **GROUP)
 
@@ -19,9 +19,7 @@ def fit(
     splits: Annotated[int, typer.Option(min=1, help="How many splits train together.")] = 20,
     full: Annotated[bool, typer.Option("--full", help="Also train the whole recipe once, and time that.")] = False,
     device: OnDevice = Device.auto,
-    precision: Annotated[
-        Precision, typer.Option(help="How exact the engine's products are inside, as torch names it.")
-    ] = Precision.highest,
+    precision: AtPrecision = Precision.highest,
     as_json: AsJson = False,
 ) -> None:
     """Time fitting and adapting against a plain loop of the same recipe, side by side."""

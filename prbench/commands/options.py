@@ -39,6 +39,9 @@ class Precision(StrEnum):
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 OnDevice = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
+AtPrecision = Annotated[
+    Precision, typer.Option(help="How exact products of float32 matrices are inside, as torch names it.")
+]
 Datasets = Annotated[str, typer.Option(help="Data sets: names, patterns such as 'sim*', or all; comma-separated.")]
 NewName = Annotated[str, typer.Option("--name", help="Name of the new data set.")]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import AsJson, Datasets, Device, OnDevice, numbers
+from prbench.commands.options import AsJson, AtPrecision, Datasets, Device, OnDevice, Precision, numbers
 
 
 def run(
@@ -27,6 +27,7 @@ def run(
     ] = None,
     tuned: Annotated[Path, typer.Option(help="Folder of tuned parameters, see `prbench tune`.")] = Path("tuned"),
     device: OnDevice = Device.auto,
+    precision: AtPrecision = Precision.highest,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="METHOD.PARAM=VALUE", help="Set a parameter; repeatable.")
     ] = None,
@@ -53,6 +54,7 @@ def run(
             overrides=setting or [],
             out=out,
             tuned=tuned,
+            precision=precision.value,
         )
 
     plan = make_plan()
