@@ -202,7 +202,9 @@ def _against_baseline(board: Board, families: Families) -> Iterator[Said]:
     for group, verb in ((better, "beat"), (worse, "fall")):
         if group:
             verb += "s" * (len(group) == 1) + " short of" * (verb == "fall")
-            count = f"{len(group)} of {len(known)} personalised methods {verb} {base}"
+            # A method that was run under several settings has a row for each.
+            noun = "methods" if len({v.pair.a.method for v in known}) == len(known) else "rows"
+            count = f"{len(group)} of {len(known)} personalised {noun} {verb} {base}"
             yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
     if empty := [v.pair.a for v in better if v.pair.a.value("overall", "flip_rate") < FEW_FLIPS]:
         text = f"the gain over {base} of {_flips(empty)} is not personalisation: the shares in brackets are the "

@@ -78,7 +78,6 @@ def columns(board: Board) -> list[Column]:
         Column("Cold start", "overall accuracy in % before adaptation"),
         Column("Flips", "% of decisions that adaptation changed"),
         *(compared if base else []),
-        *([Column("Splits", "splits with results")] if _partial(board) else []),
     ]
 
 
@@ -102,8 +101,6 @@ def groups(board: Board, families: dict[tuple[str, str], str], papers: dict[tupl
         fields += [_number(row.value("overall", name), why) for name in ("cold_start", "flip_rate")]
         if compared:
             fields += _compared(board, row, why)
-        if _partial(board):
-            fields.append(Field(f"{len(row.splits)}/{board.splits}", len(row.splits)))
         note = "" if row.complete else f"{len(row.splits)} of {board.splits} splits: {why}"
         family, chosen = families.get(row.key, ""), SELECTED_ON.get(row.selection, row.selection)
         about = " · ".join(part for part in (family, chosen) if part)
@@ -128,10 +125,6 @@ def bounds(board: Board, count: int) -> list[tuple[Row, list[Field]]]:
         fields = [Field(percent(row.value(p)), row.value(p), f"±{percent(row.spread(p))}") for p in RANKED]
         said.append((row, fields + [Field("")] * (count - len(fields))))
     return said
-
-
-def _partial(board: Board) -> bool:
-    return any(not row.complete for row in board.rows)
 
 
 def _number(value: float, why: str, *, spread: str = "", rank: int = 0) -> Field:
