@@ -48,6 +48,13 @@ PB.traces = (() => {
     xaxis: x, yaxis: y, ...extra,
   });
 
+  // One standard deviation to both sides of a curve.
+  const band = (row, x, y, sd) => ({
+    x: [...x, ...x.toReversed()],
+    y: [...y.map((v, i) => v + sd[i]), ...y.map((v, i) => v - sd[i]).toReversed()],
+    type: "scatter", mode: "lines", fill: "toself", fillcolor: shade(colour(row), 0.1), line: { width: 0 }, hoverinfo: "skip",
+  });
+
   const shown = (board, state) => board.rows
     .map((row, i) => ({ row, i }))
     .filter(({ i }) => !state.hidden.has(i));
@@ -81,11 +88,7 @@ PB.traces = (() => {
       const [y, sd] = own ? (difference(state) ? [own.difference, own.difference_sd] : [own.mean, own.sd]) : [];
       if (!y) continue;
       if (sd.every((v) => v !== null)) {
-        bands.push({
-          x: [...ks, ...ks.toReversed()],
-          y: [...y.map((v, k) => v + sd[k]), ...y.map((v, k) => v - sd[k]).toReversed()],
-          type: "scatter", mode: "lines", fill: "toself", fillcolor: shade(colour(row), 0.1), line: { width: 0 }, hoverinfo: "skip",
-        });
+        bands.push(band(row, ks, y, sd));
       }
       const style = look(row);
       // A marker every 20 points, each method at its own.
@@ -169,11 +172,14 @@ PB.traces = (() => {
   function shots(board, state) {
     const names = [...new Set(board.rows.flatMap((row) => row.shots.map((s) => s.shots)))]
       .sort((a, b) => (a === "all") - (b === "all") || Number(a) - Number(b));
-    const traces = [];
+    const bands = [], traces = [];
     for (const { row } of shown(board, state)) {
       const other = new Map((base(board, row)?.shots ?? []).map((s) => [s.shots, s.accuracy]));
       const points = row.shots.filter((s) => !difference(state) || other.has(s.shots));
       if (!points.length || (difference(state) && row.base === null)) continue;
+      if (!difference(state) && points.every((s) => s.sd !== null)) {
+        bands.push(band(row, points.map((s) => s.shots), points.map((s) => s.accuracy), points.map((s) => s.sd)));
+      }
       traces.push({
         ...look(row), x: points.map((s) => s.shots), y: points.map((s) => s.accuracy - (difference(state) ? other.get(s.shots) : 0)),
         customdata: points.map((s) => (difference(state) || s.sd === null ? "" : ` ± ${s.sd.toFixed(1)}`)), type: "scatter", mode: "lines+markers",
@@ -181,7 +187,7 @@ PB.traces = (() => {
       });
     }
     const x = axis("support comparisons of each unseen user", { type: "category", categoryorder: "array", categoryarray: names });
-    return { traces, layout: layout(x, axis(unit(state), zero(state))) };
+    return { traces: [...bands, ...traces], layout: layout(x, axis(unit(state), zero(state))) };
   }
 
   function parameters(board, state) {
