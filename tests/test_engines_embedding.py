@@ -81,10 +81,12 @@ def made(folder: Path, *, budget: int = 0, **options: Any) -> HuggingFace:
 
 
 @pytest.fixture(scope="module")
-def references(reward_model: Path) -> dict[str, Encoded]:
+def references(reward_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Encoded]:
     """By pooling."""
     poolings = ("last", "mean")
-    return {p: made(reward_model, engine="batch1", pooling=p).encode(TEXTS, device="cpu") for p in poolings}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRBENCH_HOME", str(tmp_path_factory.mktemp("home")))
+        return {p: made(reward_model, engine="batch1", pooling=p).encode(TEXTS, device="cpu") for p in poolings}
 
 
 @pytest.mark.parametrize("budget", [0, 700, 1])
