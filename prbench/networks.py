@@ -7,22 +7,33 @@ splits is one batched product. Gradients come from autograd: these networks have
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 
-from prbench.comparisons import Items
+from prbench.comparisons import Comparisons, Items
 from prbench.errors import InputError
 from prbench.method import require_fitted
+from prbench.parameters import Positive
 from prbench.seeds import Rng
-from prbench.training import GradientMethod, Snapshot, StackedAdam, Work, clip_per_split, threads_for, warmup_cosine
+from prbench.training import (
+    GradientMethod,
+    PairTable,
+    Snapshot,
+    StackedAdam,
+    Work,
+    clip_per_split,
+    threads_for,
+    warmup_cosine,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Network = dict[str, "Tensor"]
 Batch = TypeVar("Batch")
+InputScale = Positive | Literal["rms"]
 
 
 def linear_layer(name: str, inputs: int, outputs: int, rng: Rng, *, bias: bool = True) -> Network:
@@ -86,6 +97,23 @@ def layers(
     for i, name in enumerate(names):
         x = linear(network, name, activation(x) if i else x)
     return x
+
+
+def input_scales(scale: InputScale, table: PairTable, trains: Sequence[Comparisons]) -> Tensor:
+    """What each split's embeddings are multiplied by [S].
+
+    `scale` is that number, or "rms": one over the root mean square of a coordinate over the split's own training
+    items, which makes embeddings of any encoder about as large as the inputs that default weights are made for.
+    """
+    if scale != "rms":
+        return table.items.new_full((len(trains),), scale)
+    square = table.items.square().mean(1)
+    means = []
+    for train in trains:
+        where = table.positions(train)
+        used = np.unique(torch.cat([table.chosen[where], table.rejected[where]]).cpu().numpy())
+        means.append(square[torch.from_numpy(used).to(square.device)].mean())
+    return torch.stack(means).rsqrt()
 
 
 class NetworkMethod(GradientMethod):
