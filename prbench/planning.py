@@ -159,12 +159,13 @@ def plan(
     out: Path = Path("runs"),
     tuned: Path = Path("tuned"),
     precision: Precision = "highest",
+    opened: Sequence[Setting] | None = None,
 ) -> Plan:
     """Resolve names to cells and find out which are done.
 
     `selection` is a comma-separated list, see `prbench.selection.requested`; tuned parameters are read from the
     folder `tuned`. A `precision` below the highest, see `prbench.training.precision_of_products`, makes methods of
-    another name. Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for
+    another name. `opened` are the data sets where another plan has loaded them already. Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for
     unknown names, parameters, devices, for shots that users do not have, where nothing can be held out to choose by,
     and for methods that are to run tuned and are not.
     """
@@ -174,10 +175,7 @@ def plan(
     results.require_this_version(out)
     wanted = list(dict.fromkeys([ALL, *shots]))
 
-    def reported(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
-        return _reported(data, entry, splits or entry.protocol.splits, seed)
-
-    settings = [open_setting(name, encoder, device, reported) for name in datasets_]
+    settings = opened or open_settings(datasets_, encoder=encoder, splits=splits, seed=seed, device=device)
     changed = registry.parse_sets(overrides)
     if unused := sorted(set(changed) - set(methods)):
         raise InputError(f"--set {unused[0]}: that method is not run", hint="add it to --methods")
@@ -262,6 +260,17 @@ def open_setting(
     chosen = encoder_entry_for(OWN if data.embedded is not None and encoder is None else encoder or entry.encoder)
     embedding = plan_embedding(data, chosen, family=entry.family, device=device)
     return Setting(entry, chosen, data, embedding.fingerprint, embedding.folder, draw(data, entry), device)
+
+
+def open_settings(
+    names: Sequence[str], *, encoder: str | None, splits: int | None, seed: int, device: str
+) -> list[Setting]:
+    """The data sets with the splits that results are reported on. Raises InputError as `plan`."""
+
+    def reported(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
+        return _reported(data, entry, splits or entry.protocol.splits, seed)
+
+    return [open_setting(name, encoder, device, reported) for name in names]
 
 
 def _reported(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) -> list[Split]:

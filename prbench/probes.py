@@ -103,12 +103,12 @@ def tasks(
             continue
         probes = [Probe("noise", noise=share) for share in noise]
         probes += [Probe(SUPPORT)] if support else []
-        probes += [Probe("on", on=target.name) for target in targets if _another(record, target)]
+        probes += [Probe("on", on=target.name) for target in targets if another(record, target)]
         found += [Task(folder, record, probe) for probe in probes]
     return found
 
 
-def _another(record: Mapping[str, Any], target: DatasetEntry) -> bool:
+def another(record: Mapping[str, Any], target: DatasetEntry) -> bool:
     """Whether a cell can be tested on `target`: other people and texts, which its encoder can read."""
     own = registry.get("datasets", record["dataset"])
     return own.family != target.family and OWN not in (record["encoder"], target.encoder)

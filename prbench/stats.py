@@ -153,12 +153,12 @@ def bootstrap_users(
 
     It answers for the choice of users, where the t-tests answer for the choice of splits. Bias-corrected and
     accelerated (BCa; Efron, JASA 82 (1987), 171–185), by `scipy.stats.bootstrap`. Equal differences give an
-    interval of no width; a single user leaves it undefined.
+    interval of no width; a single user, or no resamples, leaves it undefined.
     """
     from scipy import stats
 
     d = np.asarray(difference, dtype=np.float64)
-    if len(d) < 2:
+    if len(d) < 2 or not resamples:
         return NO_INTERVAL
     if _no_spread(d):
         return Interval(float(d.mean()), float(d.mean()))

@@ -12,8 +12,13 @@ from prbench.commands.options import AsJson, AtPrecision, Datasets, Device, OnDe
 
 
 def run(
-    methods: Annotated[str, typer.Option(help="Methods: names, patterns such as 'mrm*', or all; comma-separated.")],
     dataset: Datasets,
+    methods: Annotated[
+        str | None, typer.Option(help="Methods: names, patterns such as 'mrm*', or all; comma-separated.")
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Instead of methods: everything that this report needs, probes included.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
     splits: Annotated[int | None, typer.Option(min=1, help="Number of splits instead of the data set's own.")] = None,
     seed: Annotated[int, typer.Option(help="Split i is drawn with seed + i.")] = 42,
@@ -37,7 +42,20 @@ def run(
 ) -> None:
     """Fit on seen users, adapt to unseen ones, score held-out comparisons. Finished cells are not run again."""
     from prbench import listing, registry
+    from prbench.errors import InputError
 
+    if (methods is None) == (report is None):
+        both = "one of --methods and --report, not both" if methods else "--methods or --report"
+        raise InputError(f"give {both}", hint="for example --methods bt,mrm, or --report paper")
+    if report is not None:
+        given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
+        given["--precision"] = precision is not Precision.highest
+        if named := [option for option, used in given.items() if used]:
+            raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
+        names = registry.select("datasets", dataset)
+        _run_report(report, names, dry_run, as_json, encoder, splits, seed, device.value, out)
+        return
+    assert methods is not None
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
     counts = numbers(shots, "--shots")
     from prbench import runner
@@ -67,6 +85,29 @@ def run(
     else:
         listing.show(outcome.table())
     if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _run_report(
+    report: str,
+    datasets: list[str],
+    dry_run: bool,
+    as_json: bool,
+    encoder: str | None,
+    splits: int | None,
+    seed: int,
+    device: str,
+    out: Path,
+) -> None:
+    from prbench import listing, reportruns
+
+    plan = reportruns.plan(report, datasets, encoder=encoder, splits=splits, seed=seed, device=device, out=out)
+    failed = None if dry_run else reportruns.execute(plan)
+    if as_json:
+        listing.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict())
+    else:
+        listing.show(plan.table(f"{'Plan' if dry_run else 'Results'} of the report {report}, in {out}"))
+    if failed:
         raise typer.Exit(1)
 
 

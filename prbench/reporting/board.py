@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Called after each comparison.
 Watch = Callable[[], None]
+# Which pairs of rows are compared: all, those that the table prints, or none.
+Compared = Literal["all", "printed", "none"]
 
 ORACLE, TUNED = "test-oracle", "tuned"
 RANKED = ("seen", "unseen", "overall")
@@ -136,20 +138,35 @@ class Board:
 
     def in_table(self) -> list[Pair]:
         """The comparisons that the table prints, each once: rows against the baseline, best against runner-up."""
+        printed = self.printed()
+        return [pair for pair in self.pairs if (pair.population, frozenset((pair.a.key, pair.b.key))) in printed]
+
+    def printed(self) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+        """(population, the two rows' keys) of the comparisons that the table prints."""
         printed = {
             ("overall", frozenset((row.key, base.key))) for row in self.rows if (base := self.baseline[row.key])
         }
         for population in RANKED:
             if rivals := self.best_and_rival(population):
                 printed.add((population, frozenset(row.key for row in rivals)))
-        return [pair for pair in self.pairs if (pair.population, frozenset((pair.a.key, pair.b.key))) in printed]
+        return printed
 
 
 def build(
-    results: Results, *, baseline: str, shots: int, alpha: float, resamples: int, watch: Watch | None = None
+    results: Results,
+    *,
+    baseline: str,
+    shots: int,
+    alpha: float,
+    resamples: int,
+    watch: Watch | None = None,
+    users: pd.DataFrame | None = None,
+    compared: Compared = "all",
 ) -> tuple[list[Board], pd.DataFrame]:
     """Every (data set, encoder)'s board, and the per-user metrics they rest on.
 
+    `users` spares making those metrics again: `metrics.user_metrics` of the results' scores at `shots`. Where only
+    printed pairs are compared, `Pair.holm_pairs` adjusts over them alone.
     Raises InputError when there are no results or when results that do not belong together would share a table.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -159,8 +176,9 @@ def build(
         raise InputError("there are no results to report", hint="make some with `prbench run`")
     for cells in groups.values():
         refuse_mixtures(cells)
-    scores = results.scores
-    users = metrics.user_metrics(scores[scores["shots"] == shots])
+    if users is None:
+        scores = results.scores
+        users = metrics.user_metrics(scores[scores["shots"] == shots])
     check_scored(users, results.cells, shots)
     per_split = metrics.split_metrics(users) if len(users) else None
     boards = []
@@ -168,7 +186,7 @@ def build(
         here = users[(users["dataset"] == dataset) & (users["encoder"] == encoder)]
         refuse_unlike_tests(here)
         rows = _rows(cells, per_split)
-        boards.append(_board(dataset, encoder, cells, rows, here, baseline, alpha, resamples, watch))
+        boards.append(_board(dataset, encoder, cells, rows, here, baseline, alpha, resamples, watch, compared))
     return boards, users
 
 
@@ -244,6 +262,7 @@ def _board(
     alpha: float,
     resamples: int,
     watch: Watch | None,
+    compared: Compared,
 ) -> Board:
     shares = {cell["protocol"]["test_share"] for cell in cells if cell["status"] == "done"}
     rows = sorted(rows, key=lambda r: (r.oracle, not r.complete, -r.value("overall") if r.mean else math.inf))
@@ -258,7 +277,7 @@ def _board(
         alpha=alpha,
         bounds=_bounds(cells),
     )
-    board.pairs.extend(_compare_all(board, users, resamples, watch))
+    board.pairs.extend(_compare(board, users, resamples, watch, compared))
     families = [("holm_pairs", [pair for pair in board.pairs if pair.population == q]) for q in RANKED]
     for name, family in [*families, ("holm_table", board.in_table())]:
         for pair, p in zip(family, stats.holm([pair.result.corrected.p for pair in family]), strict=True):
@@ -279,11 +298,14 @@ def _baseline_of(row: Row, rows: list[Row], baseline: str) -> Row | None:
     return next(iter(candidates), None)
 
 
-def _compare_all(board: Board, users: pd.DataFrame, resamples: int, watch: Watch | None) -> list[Pair]:
-    """Every pair of rows with numbers, in every population; the row that stands higher in the table comes first."""
+def _compare(
+    board: Board, users: pd.DataFrame, resamples: int, watch: Watch | None, compared: Compared
+) -> list[Pair]:
+    """The pairs of rows with numbers, in every population; the row that stands higher in the table comes first."""
     rows = [row for row in board.rows if row.splits and not row.oracle]
+    printed = board.printed()
     pairs = []
-    for population in RANKED:
+    for population in RANKED if compared != "none" else ():
         here = users if population == "overall" else users[users["population"] == population]
         index, columns = np.unique(here["user"]), np.unique(here["split"])
         accuracy = {
@@ -297,6 +319,8 @@ def _compare_all(board: Board, users: pd.DataFrame, resamples: int, watch: Watch
         for i, a in enumerate(rows):
             for b in rows[i + 1 :]:
                 if a.key not in accuracy or b.key not in accuracy:
+                    continue
+                if compared == "printed" and (population, frozenset((a.key, b.key))) not in printed:
                     continue
                 rng = Rng("bootstrap over users", board.dataset, board.encoder, population, *sorted([*a.key, *b.key]))
                 result = stats.compare(

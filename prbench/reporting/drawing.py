@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prbench.reporting.figures import SETTINGS
 
@@ -16,16 +18,27 @@ if TYPE_CHECKING:
 
     from prbench.reporting.evidence import Evidence
 
-# Inches: a panel is as wide as half a column pair, so that two stand side by side in print.
-PANEL = (3.6, 2.8)
-MOST_ACROSS = 3
+# Inches: a panel fills a column of a two-column page, two panels its width.
+PANEL = (3.3, 2.5)
+MOST_ACROSS = 2
 # As in the paper: squares read a user's choices as input, triangles fit parameters to them.
 BY_FAMILY = {
-    "personalised input": "sDpP",
+    "personalised input": "sD",
     "personalised parameters": "^v<>",
-    "no personalisation": "oX",
+    "no personalisation": "oXhH",
     "reference": "*",
 }
+# How much of a marker is filled, where the shapes of a family do not suffice: without colour too, no two are alike.
+FILLS = ("full", "none", "left", "bottom")
+SIZES = {
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "font.size": 7.5,
+}
+CAPS: dict[str, Any] = {"capsize": 2, "elinewidth": 0.8}
 
 
 @contextmanager
@@ -34,7 +47,7 @@ def styled() -> Iterator[None]:
     import seaborn as sns
     from matplotlib import rc_context
 
-    style = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **SETTINGS}
+    style = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **SETTINGS, **SIZES}
     with rc_context(style):
         yield
 
@@ -43,11 +56,9 @@ def panels(count: int, *, across: int = MOST_ACROSS, size: tuple[float, float] =
     """A figure with `count` panels, row by row."""
     from matplotlib.figure import Figure
 
-    # Four stand two by two.
-    columns = 2 if count == 4 else min(count, across)
+    columns = min(count, across)
     rows = -(-count // columns)
-    # Room for the legend below.
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel())
     for spare in axes[count:]:
         spare.set_axis_off()
@@ -55,25 +66,59 @@ def panels(count: int, *, across: int = MOST_ACROSS, size: tuple[float, float] =
 
 
 def looks(evidence: Evidence, methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of each method, the same in every figure. The marker's shape tells its family."""
+    """Colour, marker and line of each method, the same in every figure of the report.
+
+    The marker's shape tells the family; the methods that most pieces show choose first. Where a family has more
+    methods than shapes, they differ in how much of the marker is filled.
+    """
+    shown = Counter(m for piece in evidence.pieces if not piece.parameter for m in piece.methods)
     found: dict[str, dict[str, Any]] = {}
-    for method in methods:
+    taken: set[tuple[str, str]] = set()
+    for method in sorted(dict.fromkeys([*shown, *methods]), key=lambda m: -shown[m]):
         style = evidence.style(method)
         shapes = BY_FAMILY.get(evidence.family(method), "o")
-        marker = style["marker"] if style["marker"] in shapes else shapes[0]
-        found[method] = {"color": style["colour"], "marker": marker, "linestyle": style["line"]}
-    return found
+        shapes = (style["marker"] if style["marker"] in shapes else "") + shapes
+        free = [(shape, fill) for fill in FILLS for shape in shapes if (shape, fill) not in taken]
+        marker, fill = free[0] if free else (shapes[0], "full")
+        taken.add((marker, fill))
+        found[method] = _look(style["colour"], marker, fill, style["line"])
+    return {method: found[method] for method in methods}
+
+
+def _look(colour: str, marker: str, fill: str, line: str) -> dict[str, Any]:
+    full = fill == "full"
+    return {
+        "color": colour,
+        "marker": marker,
+        "linestyle": line,
+        "linewidth": 1.2,
+        "markersize": 5,
+        "markeredgecolor": "white" if full else colour,
+        "markeredgewidth": 0.5 if full else 1.0,
+        "markerfacecolor": "white" if fill == "none" else colour,
+        "markerfacecoloralt": "white",
+        "fillstyle": "full" if fill == "none" else fill,
+    }
+
+
+def band(one: Axes, x: Any, mean: npt.ArrayLike, spread: npt.ArrayLike, look: dict[str, Any], label: str) -> None:
+    """A curve in percent with a band of one standard deviation; both given as fractions, missing spreads as none."""
+    middle, width = 100 * np.asarray(mean, dtype=float), 100 * np.nan_to_num(np.asarray(spread, dtype=float))
+    one.plot(x, middle, label=label, **look)
+    one.fill_between(x, middle - width, middle + width, color=look["color"], alpha=0.12, linewidth=0)
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes], *, across: int = 6) -> None:
-    """One legend for all panels, each label once."""
+    """One legend for all panels, each label once; the figure grows by the room it takes."""
     handles: dict[str, Any] = {}
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    if handles:
-        columns = min(across, max(2, round(figure.get_figwidth() / 1.7)))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize="small")
+    if not handles:
+        return
+    columns = min(across, len(handles), max(2, round(figure.get_figwidth() / 1.6)))
+    figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns) + 0.08)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, columnspacing=1.2)
 
 
 def finished(figure: Figure) -> Figure:

@@ -6,18 +6,19 @@ numbers, tables and a picture. Nothing here fits or adapts anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from prbench import metrics, probes, registry
 from prbench.entries import Record, Target
 from prbench.errors import InputError
 from prbench.reporting import board as boards
-from prbench.reporting.board import ORACLE, Board
+from prbench.reporting.board import Board, Compared
 from prbench.reporting.published import Published
 from prbench.reporting.tables import Grid
 from prbench.results import ALL, Results
@@ -25,8 +26,6 @@ from prbench.results import ALL, Results
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-TUNED = "tuned"
 
 
 class Piece(Record):
@@ -61,16 +60,23 @@ class Piece(Record):
 
 @dataclass
 class Made:
-    """A finished piece: its numbers, tables and pictures, and one phrase for everything it lacks."""
+    """A finished piece: its numbers, tables and pictures, and one phrase for everything it lacks.
+
+    `boards` are those of a piece that the page is built around.
+    """
 
     frame: pd.DataFrame
     grids: list[Grid] = field(default_factory=list)
     figure: Figure | None = None
     missing: list[str] = field(default_factory=list)
+    boards: list[Board] = field(default_factory=list)
 
 
 def read_pieces(tables: Sequence[Any], where: str) -> list[Piece]:
-    """The pieces of a report's entry. Raises InputError that names the piece and the key at fault."""
+    """The pieces of a report's entry.
+
+    Raises InputError that names the piece and the key at fault, also for methods and targets that there are not.
+    """
     pieces: list[Piece] = []
     for number, table in enumerate(tables, start=1):
         name = table.get("name", f"number {number}") if isinstance(table, dict) else f"number {number}"
@@ -80,34 +86,53 @@ def read_pieces(tables: Sequence[Any], where: str) -> list[Piece]:
             first = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{where}: piece {name}: {key}: {first['msg'].lower()}") from error
-        if piece.values and len(piece.values) != len(piece.methods):
+        if not piece.methods:
+            raise InputError(f"{where}: piece {name} names no methods")
+        if (piece.values or piece.parameter) and len(piece.values) != len(piece.methods):
             raise InputError(
                 f"{where}: piece {name}: {len(piece.values)} values for {len(piece.methods)} methods",
                 hint="give one value per method",
             )
         if any(other.name == piece.name for other in pieces):
             raise InputError(f"{where}: two pieces are called {name!r}")
-        for method in (*piece.methods, *piece.ours):
-            registry.source("methods", method)
+        try:
+            for method in (*piece.methods, *piece.ours):
+                registry.source("methods", method)
+            _ = piece.function
+        except InputError as error:
+            raise InputError(f"{where}: piece {name}: {error.args[0]}", hint=error.hint) from error
         pieces.append(piece)
     return pieces
 
 
 @dataclass(eq=False)
 class Evidence:
-    """The results of a runs folder as pieces read them. `shots` = all the support there is, unless said otherwise."""
+    """The results of a runs folder as pieces read them. `shots` = all the support there is, unless said otherwise.
+
+    A row is one method under one selection on one data set and encoder. Figures draw rows that have all the splits
+    that any of a piece's rows has or was meant to have; the others are named as missing.
+    """
 
     results: Results
     baseline: str
     alpha: float
     resamples: int
     published: Sequence[Published] = ()
+    pieces: Sequence[Piece] = ()
     _boards: dict[tuple[Any, ...], Board] = field(default_factory=dict)
 
     @cached_property
+    def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """The cells of each (data set, encoder), sorted by these."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for cell in sorted(self.results.cells, key=lambda c: (c["dataset"], c["encoder"])):
+            found.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
+        return found
+
+    @property
     def settings(self) -> list[tuple[str, str]]:
         """(data set, encoder) of every cell, sorted."""
-        return sorted({(cell["dataset"], cell["encoder"]) for cell in self.results.cells})
+        return list(self.cells)
 
     @cached_property
     def users(self) -> pd.DataFrame:
@@ -124,65 +149,85 @@ class Evidence:
         """Every probe's scores; see `probes.load`."""
         return probes.load(self.results.folder) if self.results.folder else probes.nothing()
 
-    def board(self, dataset: str, encoder: str, piece: Piece) -> Board:
-        """The board of a piece's methods on one data set, with their comparisons."""
-        key = (dataset, encoder, *piece.methods, *piece.selections)
+    def board(self, dataset: str, encoder: str, piece: Piece, compared: Compared = "none") -> Board:
+        """The board of a piece's methods on one data set; with intervals over users for printed pairs only."""
+        key = (dataset, encoder, compared, *piece.methods, *piece.selections)
         if key not in self._boards:
-            cells = [
-                cell
-                for cell in self.results.cells
-                if (cell["dataset"], cell["encoder"]) == (dataset, encoder)
-                and cell["method"] in piece.methods
-                and self.wanted(cell["selection"], piece)
-            ]
-            scores = self.results.scores
-            names = {cell["method"] for cell in cells}
-            here = (scores["dataset"] == dataset) & (scores["encoder"] == encoder) & scores["method"].isin(names)
-            rules = {cell["selection"] for cell in cells}
-            kept = scores[here & scores["selection"].isin(rules) & (scores["shots"] == ALL)]
+            cells = self.wanted(dataset, encoder, piece)
+            rows = {tuple(cell[name] for name in metrics.ROW) for cell in cells}
+            users = self.users[self.users["shots"] == ALL]
             made, _ = boards.build(
-                Results(kept, cells),
+                Results(self.results.scores.iloc[:0], cells),
                 baseline=self.baseline,
                 shots=ALL,
                 alpha=self.alpha,
-                resamples=self.resamples,
+                resamples=self.resamples if compared == "printed" else 0,
+                users=users[among(users, rows)],
+                compared=compared,
             )
             self._boards[key] = made[0]
         return self._boards[key]
 
-    @staticmethod
-    def wanted(selection: str, piece: Piece) -> bool:
-        """Whether a piece shows rows with this selection; `published` is every rule but tuned and test-oracle."""
-        return selection in piece.selections or ("published" in piece.selections and selection not in (ORACLE, TUNED))
+    def wanted(self, dataset: str, encoder: str, piece: Piece) -> list[dict[str, Any]]:
+        """The cells that a piece is about; `published` are those under the rule that the method's entry asks for."""
+        return [
+            cell
+            for cell in self.cells.get((dataset, encoder), ())
+            if cell["method"] in piece.methods
+            and (
+                cell["selection"] in piece.selections
+                or ("published" in piece.selections and cell["selection"] == cell["entry"]["selection"])
+            )
+        ]
 
-    def each(self, piece: Piece) -> Iterator[tuple[str, str, Board]]:
+    def each(self, piece: Piece, compared: Compared = "none") -> Iterator[tuple[str, str, Board]]:
         """(data set, encoder, board) wherever one of the piece's methods has results."""
         for dataset, encoder in self.settings:
-            done = {
-                cell["method"]
-                for cell in self.results.cells
-                if (cell["dataset"], cell["encoder"]) == (dataset, encoder)
-                and cell["status"] == "done"
-                and self.wanted(cell["selection"], piece)
-            }
-            if done & set(piece.methods):
-                yield dataset, encoder, self.board(dataset, encoder, piece)
+            if any(cell["status"] == "done" for cell in self.wanted(dataset, encoder, piece)):
+                yield dataset, encoder, self.board(dataset, encoder, piece, compared)
+
+    def drawn(self, piece: Piece) -> dict[tuple[str, str, str, str], int]:
+        """The rows that have all their splits, and how many these are."""
+        return {
+            (dataset, encoder, *row.key): board.splits
+            for dataset, encoder, board in self.each(piece)
+            for row in board.rows
+            if row.complete
+        }
+
+    def kept(self, frame: pd.DataFrame, piece: Piece) -> pd.DataFrame:
+        """The part of a frame with the columns `metrics.ROW` that belongs to rows with all their splits."""
+        return frame[among(frame, self.drawn(piece))]
+
+    def whole(self, table: pd.DataFrame, piece: Piece, missing: list[str], what: str) -> pd.DataFrame:
+        """The lines of `metrics.over_splits` that have all splits of their rows; `missing` gets the others' names."""
+        if not len(table):
+            return table
+        planned = self.drawn(piece)
+        rows = list(zip(*(table[key].astype(str) for key in metrics.ROW), strict=True))
+        full = np.array([n == planned[row] for n, row in zip(table["n_splits"], rows, strict=True)])
+        lost = sorted({row for row, kept in zip(rows, full, strict=True) if not kept})
+        missing += [f"{d} ({e}), {what}: not for every split of {method}" for d, e, method, _ in lost]
+        return table[full]
 
     def lacking(self, piece: Piece) -> list[str]:
-        """A phrase for each of the piece's methods without (all) results on a data set, with the reason."""
-        said = []
+        """A phrase for each data set and reason why methods of the piece have no, or not all, results there."""
+        said: list[str] = []
         for dataset, encoder in self.settings:
-            cells = [c for c in self.results.cells if (c["dataset"], c["encoder"]) == (dataset, encoder)]
+            reasons: dict[str, list[str]] = {}
+            cells = self.wanted(dataset, encoder, piece)
+            rows = self.board(dataset, encoder, piece).rows if cells else []
             for method in piece.methods:
-                own = [c for c in cells if c["method"] == method and self.wanted(c["selection"], piece)]
-                done = [c for c in own if c["status"] == "done"]
-                reasons = sorted({f"{c['status']}: {c.get('reason', '')}" for c in own if c["status"] != "done"})
+                own = [row for row in rows if row.method == method]
                 if not own:
-                    said.append(f"{method} on {dataset} ({encoder}): not run")
-                elif not done:
-                    said.append(f"{method} on {dataset} ({encoder}): {'; '.join(reasons)}")
-                elif reasons:
-                    said.append(f"{method} on {dataset} ({encoder}): some splits {'; '.join(reasons)}")
+                    reasons.setdefault("not run", []).append(method)
+                for row in own:
+                    if not row.splits:
+                        reasons.setdefault(row.note, []).append(method)
+                    elif not row.complete:
+                        planned = self.board(dataset, encoder, piece).splits
+                        reasons.setdefault(f"{len(row.splits)} of {planned} splits ({row.note})", []).append(method)
+            said += [f"{dataset} ({encoder}), {why}: {', '.join(names)}" for why, names in reasons.items()]
         return said
 
     def style(self, method: str) -> dict[str, str]:
@@ -204,17 +249,68 @@ class Evidence:
         return registry.get("methods", method).family
 
 
-def needs(pieces: Sequence[Piece]) -> dict[str, Any]:
-    """What a run must make for `pieces`: methods by selection, shots, and probes."""
-    by_selection: dict[str, list[str]] = {}
+def among(frame: pd.DataFrame, rows: Collection[tuple[str, ...]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which lines of a frame with the columns `metrics.ROW` belong to these rows, [lines] bool."""
+    if not len(frame):
+        return np.zeros(0, dtype=bool)
+    number = frame.groupby(metrics.ROW, observed=True, sort=False).ngroup()
+    first = ~number.duplicated()
+    names = zip(*(frame.loc[first, key].astype(str) for key in metrics.ROW), strict=True)
+    inside = [int(n) for n, name in zip(number[first], names, strict=True) if name in rows]
+    return np.isin(number.to_numpy(), inside)
+
+
+def heading(board: Board) -> str:
+    """What a panel is about: data set, encoder and number of splits."""
+    return f"{board.dataset} ({board.encoder}), {splits_of(board)}"
+
+
+def setting_heading(dataset: str, encoder: str, splits: int) -> str:
+    """As `heading`, for panels without a board."""
+    return f"{dataset} ({encoder}), {counted(splits)}"
+
+
+def splits_of(board: Board) -> str:
+    """Such as "20 splits"."""
+    return counted(board.splits)
+
+
+def counted(splits: int) -> str:
+    """Such as "1 split"."""
+    return f"{splits} split{'' if splits == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run must make: numbers of shots by (selection, method), and each probe's methods."""
+
+    shots: dict[tuple[str, str], tuple[int, ...]]
+    noise: dict[str, tuple[float, ...]]
+    support: tuple[str, ...]
+    transfer: tuple[str, ...]
+
+    def methods(self, selection: str) -> list[str]:
+        """The methods to run under a selection."""
+        return [method for found, method in self.shots if found == selection]
+
+
+def needs(pieces: Sequence[Piece], baseline: str = "") -> Needs:
+    """What a run must make for `pieces`, and of the method that they compare with: each cell and probe once.
+
+    All the support there is belongs to every row; further numbers of shots only to methods of pieces that ask.
+    """
+    shots: dict[tuple[str, str], set[int]] = {("published", baseline): set()} if baseline else {}
     for piece in pieces:
         for selection in piece.selections:
-            by_selection.setdefault(selection, []).extend(piece.methods)
-    return {
-        "methods": {selection: list(dict.fromkeys(names)) for selection, names in by_selection.items()},
-        "shots": sorted({k for piece in pieces for k in piece.shots}),
-        "noise": sorted({share for piece in pieces for share in piece.noise}),
-        "support": any(piece.support for piece in pieces),
-        "transfer": any(piece.transfer for piece in pieces),
-        "probed": list(dict.fromkeys(m for p in pieces if p.noise or p.support or p.transfer for m in p.methods)),
-    }
+            for method in piece.methods:
+                shots.setdefault((selection, method), set()).update(piece.shots)
+    noise: dict[str, set[float]] = {}
+    for piece in pieces:
+        for method in piece.methods if piece.noise else ():
+            noise.setdefault(method, set()).update(piece.noise)
+    return Needs(
+        shots={row: (ALL, *sorted(counts - {ALL})) for row, counts in shots.items()},
+        noise={method: tuple(sorted(found)) for method, found in noise.items()},
+        support=tuple(dict.fromkeys(method for piece in pieces if piece.support for method in piece.methods)),
+        transfer=tuple(dict.fromkeys(method for piece in pieces if piece.transfer for method in piece.methods)),
+    )

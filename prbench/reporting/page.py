@@ -30,12 +30,18 @@ SCRIPTS = ("table.js", "traces.js", "page.js")
 
 @dataclass(frozen=True)
 class Extra:
-    """A piece that a report adds to the page: a table, a picture (PNG) or both, with a text."""
+    """A piece that a report adds to the page: a table, a picture (PNG) or both, with a text.
+
+    Below them stand further tables (`more`), the picture's numbers folded up, and what is to be noted.
+    """
 
     title: str
     text: str = ""
     grid: Grid | None = None
     picture: Path | None = None
+    more: Sequence[Grid] = ()
+    numbers: Grid | None = None
+    notes: Sequence[str] = ()
 
     @property
     def anchor(self) -> str:

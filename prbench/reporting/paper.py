@@ -20,6 +20,7 @@ from prbench.reporting import tables
 from prbench.reporting.checks import refuse_mixtures
 from prbench.reporting.evidence import Evidence, Made, Piece, read_pieces
 from prbench.reporting.figures import METADATA
+from prbench.reporting.paper_page import write_paper_page
 
 if TYPE_CHECKING:
     from prbench.results import Results
@@ -39,68 +40,71 @@ def paper(
 ) -> list[Path]:
     """Write every piece as CSV and, where it has them, Markdown, LaTeX, PNG and PDF; returns the paths.
 
-    index.md says what each file shows and what it lacks. A piece without any results is named there and not drawn.
+    index.md says what each file shows and what it lacks, and index.html is a page with all of it. A piece without any
+    results is named there and not drawn; files that an earlier report left of it are removed.
     Raises InputError for malformed pieces and where results that do not belong together would share a table.
     """
+    if not 0 < alpha < 1:
+        raise InputError(f"{WHERE}: alpha is {alpha}, not between 0 and 1")
+    if resamples < 100:
+        raise InputError(f"{WHERE}: resamples is {resamples}, below 100")
     read = read_pieces(pieces, WHERE)
-    by_setting: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for cell in results.cells:
-        by_setting.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
-    for cells in by_setting.values():
+    papers = [numbers.load(name) for name in published]
+    evidence = Evidence(results, baseline, alpha, resamples, papers, read)
+    if not evidence.settings:
+        raise InputError("there are no results to report", hint="make some with `prbench run --report paper`")
+    for cells in evidence.cells.values():
         refuse_mixtures(cells)
-    evidence = Evidence(results, baseline, alpha, resamples, [numbers.load(name) for name in published])
-    paths: list[Path] = []
-    lines = [f"# {len(read)} tables and figures of {_named(by_setting)}", ""]
+    finished: list[tuple[Piece, Made, list[Path]]] = []
     with progress() as display:
-        task = display.add_task("drawing", total=len(read))
+        task = display.add_task("drawing", total=len(read) + 1)
         for piece in read:
             display.update(task, description=escape(piece.name))
             made = piece.function(evidence, piece)
-            written = write_piece(made, piece, out)
-            paths += written
-            lines += index_lines(piece, made, written)
+            finished.append((piece, made, write_piece(made, piece, out)))
             display.advance(task)
-    lines += notes_on_published(evidence.published)
+        display.update(task, description="index.html")
+        pages = write_paper_page(out / "index.html", evidence, finished)
+    names = ", ".join(f"{dataset} ({encoder})" for dataset, encoder in evidence.settings)
+    lines = [f"# {len(read)} tables and figures of {names}", ""]
+    for piece, made, written in finished:
+        lines += index_lines(piece, made, written)
+    lines += notes_on_published(papers)
     write_text(out / "index.md", "\n".join(lines) + "\n")
-    empty = sum(line.startswith("Not made") for line in lines)
-    if empty:
+    if empty := sum(not written for _, _, written in finished):
         stderr().print(f"{empty} of {len(read)} pieces have no results yet; index.md says what each needs")
-    return [*paths, out / "index.md"]
-
-
-def _named(settings: dict[tuple[str, str], Any]) -> str:
-    if not settings:
-        raise InputError("there are no results to report", hint="make some with `prbench run --report paper`")
-    return ", ".join(f"{dataset} ({encoder})" for dataset, encoder in sorted(settings))
+    return [*(path for _, _, written in finished for path in written), out / "index.md", *pages]
 
 
 def write_piece(made: Made, piece: Piece, out: Path) -> list[Path]:
     """Write one piece's files; none where it has no numbers."""
-    if not len(made.frame):
-        return []
     stem = out / piece.name
-    paths = [stem.with_suffix(".csv")]
-    with writing(paths[0]) as temporary:
-        made.frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
-    if made.grids:
-        for suffix, writer in ((".md", tables.markdown), (".tex", tables.latex)):
-            path = stem.with_suffix(suffix)
-            write_text(path, "\n".join(writer(grid) for grid in made.grids))
-            paths.append(path)
-    if made.figure is not None:
-        for kind in ("png", "pdf"):
-            path = stem.with_suffix(f".{kind}")
-            with writing(path) as temporary:
-                made.figure.savefig(temporary, format=kind, dpi=200, metadata=METADATA[kind])
-            paths.append(path)
-    return paths
+    paths = {kind: stem.with_suffix(f".{kind}") for kind in ("csv", "md", "tex", "png", "pdf")}
+    written: list[Path] = []
+    if len(made.frame):
+        with writing(paths["csv"]) as temporary:
+            made.frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+        written.append(paths["csv"])
+        if made.grids:
+            for kind, writer in (("md", tables.markdown), ("tex", tables.latex)):
+                write_text(paths[kind], "\n".join(writer(grid) for grid in made.grids))
+                written.append(paths[kind])
+        if made.figure is not None:
+            for kind in ("png", "pdf"):
+                with writing(paths[kind]) as temporary:
+                    made.figure.savefig(temporary, format=kind, dpi=200, metadata=METADATA[kind])
+                written.append(paths[kind])
+    # What an earlier report left here would pass for this one's.
+    for path in set(paths.values()) - set(written):
+        path.unlink(missing_ok=True)
+    return written
 
 
 def index_lines(piece: Piece, made: Made, written: Sequence[Path]) -> list[str]:
     """A piece's section of index.md."""
     files = ", ".join(f"[{path.name}]({path.name})" for path in written)
     said = [f"## {piece.title}", "", piece.shows, ""]
-    said += [f"Files: {files}" if files else "Not made: none of its results are there.", ""]
+    said += [f"Files: {files}" if files else "Not made: its results are not there.", ""]
     if made.figure is not None and written:
         said += [f"![{piece.title}]({piece.name}.png)", ""]
     if made.missing:

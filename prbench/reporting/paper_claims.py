@@ -10,8 +10,8 @@ import numpy as np
 from prbench import metrics
 from prbench.reporting import tables
 from prbench.reporting.board import ORACLE, Board, Row
-from prbench.reporting.drawing import finished, legend_below, looks, panels, styled
-from prbench.reporting.evidence import Evidence, Made, Piece
+from prbench.reporting.drawing import CAPS, finished, legend_below, looks, panels, styled
+from prbench.reporting.evidence import Evidence, Made, Piece, counted, heading, splits_of
 from prbench.reporting.tables import Cell, Grid
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def ranks(evidence: Evidence, piece: Piece) -> Made:
     made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
     shown: list[tuple[Board, list[Row], np.ndarray[Any, Any], list[tuple[int, int]], float]] = []
     records = []
-    for dataset, encoder, board in evidence.each(piece):
+    for dataset, encoder, board in evidence.each(piece, "all"):
         rows = [row for row in board.rows if row.rankable]
         if len(rows) < 2:
             continue
@@ -60,7 +60,7 @@ def ranks(evidence: Evidence, piece: Piece) -> Made:
         return made
     most = max(len(rows) for _, rows, _, _, _ in shown)
     with styled():
-        figure, axes = panels(len(shown), across=2, size=(5.2, 0.9 + 0.22 * most))
+        figure, axes = panels(len(shown), size=(3.3, 0.7 + 0.19 * most))
         for one, (board, rows, rank, cliques, p) in zip(axes, shown, strict=True):
             _ranked(one, board, rows, rank, cliques, p)
         made.figure = finished(figure)
@@ -107,7 +107,7 @@ def _ranked(
     one: Axes, board: Board, rows: list[Row], rank: np.ndarray[Any, Any], cliques: list[tuple[int, int]], p: float
 ) -> None:
     y = np.arange(len(rows))
-    one.scatter(rank, y, color="black", s=16, zorder=3)
+    one.scatter(rank, y, color="black", s=12, zorder=3)
     for i, (row, value) in enumerate(zip(rows, rank, strict=True)):
         one.annotate(f"{row.title}  {value:.1f}", (value, i), xytext=(6, 0), textcoords="offset points", va="center")
     for number, (a, b) in enumerate(cliques):
@@ -116,7 +116,7 @@ def _ranked(
     one.set(xlim=(0.6 - 0.14 * max(1, len(cliques)), len(rows) + 2.2), ylim=(len(rows) - 0.4, -0.6), yticks=[])
     one.set_xlabel("mean rank over splits, 1 is best")
     friedman = "" if math.isnan(p) else f", Friedman p = {tables.p_value(p)}".replace("= <", "< ")
-    one.set_title(f"{board.dataset} ({board.encoder}){friedman}")
+    one.set_title(f"{heading(board)}{friedman}")
     one.grid(axis="y", visible=False)
 
 
@@ -124,18 +124,21 @@ def oracle(evidence: Evidence, piece: Piece) -> Made:
     """Overall accuracy under the honest choice and with the epoch chosen on test accuracy, and the difference."""
     import pandas as pd
 
-    made = Made(pd.DataFrame(), missing=[])
+    made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
     records = []
     for dataset, encoder, board in evidence.each(piece):
-        lines = []
+        lines, unchosen = [], []
+        if not any(row.oracle for row in board.rows):
+            made.missing.append(f"{dataset} ({encoder}): run with --selection {ORACLE}")
+            continue
         for method in piece.methods:
-            honest = [row for row in board.rows if row.method == method and not row.oracle and row.mean]
-            chosen = [row for row in board.rows if row.method == method and row.oracle and row.mean]
+            honest = [row for row in board.rows if row.method == method and not row.oracle and row.complete]
+            chosen = [row for row in board.rows if row.method == method and row.oracle and row.complete]
             for row in honest:
                 best = chosen[0] if chosen else None
                 claim = best.value("overall") if best else math.nan
                 if best is None:
-                    made.missing.append(f"{method} on {dataset} ({encoder}): run with --selection {ORACLE}")
+                    unchosen.append(method)
                 records.append(
                     {
                         "dataset": dataset,
@@ -151,9 +154,12 @@ def oracle(evidence: Evidence, piece: Piece) -> Made:
                 own = (row.value("overall"), claim)
                 gain = tables.percent(claim - row.value("overall"), signed=True, digits=2)
                 lines.append([Cell(row.title), *(Cell(tables.percent(value, digits=2)) for value in own), Cell(gain)])
+        if unchosen:
+            made.missing.append(f"{dataset} ({encoder}), run with --selection {ORACLE}: {', '.join(unchosen)}")
         notes = [
-            "Overall user accuracy in %. Chosen on test: of the same candidates, the one with the best accuracy on "
-            "the test choices of seen and unseen users, the rule of the published MRM code. It is no result."
+            f"Overall user accuracy in %, mean over {splits_of(board)}. Chosen on test: of the same candidates, the "
+            "one with the best accuracy on the test choices of seen and unseen users, the rule of the published MRM "
+            "code. It is no result."
         ]
         header = ("Method", "Chosen honestly", "Chosen on test", "Optimism")
         title = f"{piece.title}, {dataset} ({encoder})"
@@ -170,34 +176,39 @@ def transfer(evidence: Evidence, piece: Piece) -> Made:
     import pandas as pd
 
     found = evidence.probes
-    found = found[(found["probe"] == "on") & found["method"].isin(piece.methods)] if len(found) else found
-    made = Made(pd.DataFrame(), missing=[])
+    found = evidence.kept(found[found["probe"] == "on"], piece)
+    made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
     if not len(found):
         made.missing.append("transfer: run `prbench probe --transfer all` on fits with a text encoder")
         return made
     parts = []
     for on, part in found.groupby("on"):
         table = metrics.over_splits(metrics.split_metrics(metrics.user_metrics(part)))
+        table = evidence.whole(table, piece, made.missing, f"transfer to {on}")
         parts.append(table[table["population"] == "unseen"].assign(on=on))
     table = pd.concat(parts, ignore_index=True).rename(columns={"dataset": "fitted_on", "on": "tested_on"})
-    home = metrics.over_splits(evidence.per_split)
+    home = metrics.over_splits(evidence.kept(evidence.per_split, piece))
     home = home[(home["population"] == "unseen") & (home["shots"] == metrics.ALL_SHOTS)]
     keys = ["encoder", "method", "selection"]
     home = home.rename(columns={"dataset": "tested_on", "accuracy": "fitted_there"})
     table = table.merge(home[["tested_on", *keys, "fitted_there"]], how="left", on=["tested_on", *keys])
     columns = ["fitted_on", "tested_on", *keys, "accuracy", "accuracy_std", "cold_start", "flip_rate", "fitted_there"]
     made.frame = table[[*columns, "n_splits"]].sort_values(columns[:5]).reset_index(drop=True)
-    ways = sorted(set(zip(table["fitted_on"], table["tested_on"], strict=True)))
+    if not len(table):
+        return made
+    ways = sorted(set(zip(table["fitted_on"], table["tested_on"], table["encoder"], strict=True)))
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(ways))
-        for one, (source, target) in zip(axes, ways, strict=True):
-            here = made.frame[(made.frame["fitted_on"] == source) & (made.frame["tested_on"] == target)]
+        for one, way in zip(axes, ways, strict=True):
+            source, target, encoder = way
+            keyed = zip(made.frame["fitted_on"], made.frame["tested_on"], made.frame["encoder"], strict=True)
+            here = made.frame[[key == way for key in keyed]]
             names = [name for name in piece.methods if (here["method"] == name).any()]
             for i, name in enumerate(names):
                 row = here[here["method"] == name].iloc[0]
                 style = {**look[name], "linestyle": "none"}
-                one.errorbar(i, 100 * row["accuracy"], yerr=100 * row["accuracy_std"], markersize=7, **style)
+                one.errorbar(i, 100 * row["accuracy"], yerr=100 * row["accuracy_std"], **style, **CAPS)
                 one.plot(
                     i, 100 * row["cold_start"], marker="x", color="0.35", label="before adapting" if not i else ""
                 )
@@ -206,7 +217,8 @@ def transfer(evidence: Evidence, piece: Piece) -> Made:
                     one.plot(i, 100 * row["fitted_there"], marker="_", color="0.1", markersize=14, label=label)
             one.axhline(50, color="0.6", linestyle=":", linewidth=0.9)
             one.set_xticks(range(len(names)), [evidence.title(n) for n in names], rotation=30, ha="right")
-            one.set(ylabel="accuracy of unseen users (%)", title=f"{source} → {target}")
+            one.set(ylabel="accuracy, unseen users (%)")
+            one.set_title(f"{source} → {target} ({encoder}), {counted(int(here['n_splits'].max()))}")
         legend_below(figure, axes)
         made.figure = finished(figure)
     return made

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from prbench import metrics
-from prbench.reporting.drawing import finished, legend_below, looks, panels, styled
-from prbench.reporting.evidence import Evidence, Made, Piece
+import numpy as np
+
+from prbench import metrics, registry
+from prbench.reporting import tables
+from prbench.reporting.drawing import CAPS, band, finished, legend_below, looks, panels, styled
+from prbench.reporting.evidence import Evidence, Made, Piece, among, heading, setting_heading, splits_of
+from prbench.reporting.tables import Cell, Grid
 from prbench.results import ALL
 
 if TYPE_CHECKING:
@@ -16,7 +22,6 @@ if TYPE_CHECKING:
     from prbench.reporting.board import Board
 
 SWEPT = {"rho": "ρ", "gamma": "γ", "users_per_update": "users in an update", "bases": "base functions K"}
-MARK: dict[str, Any] = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1.3}
 
 
 def robustness(evidence: Evidence, piece: Piece) -> Made:
@@ -25,15 +30,15 @@ def robustness(evidence: Evidence, piece: Piece) -> Made:
     Bands are one standard deviation over splits.
     """
     boards = list(evidence.each(piece))
-    users = evidence.users
-    kept = users[(users["shots"] == ALL) & users["method"].isin(piece.methods)]
-    kept = kept[[evidence.wanted(s, piece) for s in kept["selection"]]]
+    kept = evidence.kept(evidence.users, piece)
+    kept = kept[kept["shots"] == ALL]
     curves = metrics.worst_k_curves(kept) if len(kept) else kept.assign(k=[])
     curves = curves[curves["population"] == "overall"]
     table = metrics.over_splits(curves, by=("k",)) if len(curves) else curves
     made = Made(table, missing=evidence.lacking(piece))
     if not len(table):
         return made
+    made.grids = [_worst_grid(board, table, piece, evidence) for _, _, board in boards]
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(boards))
@@ -41,20 +46,33 @@ def robustness(evidence: Evidence, piece: Piece) -> Made:
             here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
             for method in piece.methods:
                 curve = here[here["method"] == method].sort_values("k")
-                if not len(curve):
-                    continue
-                mean, spread = (100 * curve[name].to_numpy() for name in ("accuracy", "accuracy_std"))
-                at = [k - 1 for k in metrics.WORST]
-                line = {**look[method], **MARK, "markevery": at}
-                one.plot(curve["k"], mean, label=evidence.title(method), **line)
-                one.fill_between(
-                    curve["k"], mean - spread, mean + spread, color=look[method]["color"], alpha=0.12, linewidth=0
-                )
+                if len(curve):
+                    line = {**look[method], "markevery": [k - 1 for k in metrics.WORST]}
+                    band(one, curve["k"], curve["accuracy"], curve["accuracy_std"], line, evidence.title(method))
             one.set(xlabel="worst k% of users", ylabel="user accuracy (%)", xlim=(0, 101))
-            one.set_title(_heading(board))
+            one.set_title(heading(board))
         legend_below(figure, axes)
         made.figure = finished(figure)
     return made
+
+
+def _worst_grid(board: Board, table: pd.DataFrame, piece: Piece, evidence: Evidence) -> Grid:
+    """The marked points of the figure as a table."""
+    shown = (*metrics.WORST, 100)
+    here = table[(table["dataset"] == board.dataset) & (table["encoder"] == board.encoder) & table["k"].isin(shown)]
+    lines = []
+    for method in piece.methods:
+        own = here[here["method"] == method].set_index("k")
+        if len(own):
+            cells = (
+                Cell(f"{tables.percent(float(own['accuracy'][k]))}±{tables.percent(float(own['accuracy_std'][k]))}")
+                for k in shown
+            )
+            lines.append([Cell(evidence.title(method)), *cells])
+    header = ("Method", *(f"Worst {k}%" for k in metrics.WORST), "All users")
+    notes = [f"User accuracy in %, mean ± standard deviation over {splits_of(board)}."]
+    return Grid(f"{piece.title}, {board.dataset} ({board.encoder})", header, lines, (), notes,
+                f"{piece.name}:{board.dataset}:{board.encoder}")  # fmt: skip
 
 
 def sweep(evidence: Evidence, piece: Piece) -> Made:
@@ -71,7 +89,7 @@ def sweep(evidence: Evidence, piece: Piece) -> Made:
         for number, curve in enumerate(curves):
             for method, value in curve:
                 for row in board.rows:
-                    if row.method == method and row.mean:
+                    if row.method == method and row.complete:
                         records.append(
                             {
                                 "dataset": dataset,
@@ -88,18 +106,21 @@ def sweep(evidence: Evidence, piece: Piece) -> Made:
                             }
                         )
     made = Made(pd.DataFrame(records), missing=evidence.lacking(piece))
-    if not records:
-        return made
+    # One value is no sweep.
+    points = Counter((r["dataset"], r["encoder"], r["curve"]) for r in records)
+    swept = [item for item in boards if any(points[(*item[:2], n)] > 1 for n in range(len(curves)))]
+    if not swept:
+        return Made(made.frame.iloc[:0], missing=made.missing)
     with styled():
-        figure, axes = panels(2 * len(boards), across=2)
-        for i, (dataset, encoder, board) in enumerate(boards):
+        figure, axes = panels(2 * len(swept))
+        for i, (dataset, encoder, board) in enumerate(swept):
             here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
             for one, metric, name in zip(
                 axes[2 * i : 2 * i + 2], ("overall", "worst10"), ("all users", "worst 10% of users"), strict=True
             ):
                 _swept(one, here, metric, evidence, piece, curves)
                 one.set(xlabel=SWEPT.get(piece.parameter, piece.parameter), ylabel=f"accuracy (%), {name}")
-                one.set_title(_heading(board))
+                one.set_title(heading(board))
         if len(curves) > 1:
             legend_below(figure, axes)
         made.figure = finished(figure)
@@ -125,21 +146,30 @@ def _swept(
 ) -> None:
     # Evenly spaced: published grids are neither linear nor geometric.
     ticks = sorted(set(piece.values))
-    for number, curve in enumerate(curves):
+    # A curve looks like its entry without a value in the name, such as mrm among mrm-k1, mrm-k4 and mrm-k8.
+    names = [_family_of(method for method, _ in curve) for curve in curves]
+    look = looks(evidence, names)
+    for number, name in enumerate(names):
         own = here[here["curve"] == number].sort_values(piece.parameter)
         if not len(own):
             continue
-        # A curve looks like its entry without a value in the name, such as mrm among mrm-k1, mrm-k4 and mrm-k8.
-        name = min((method for method, _ in curve), key=len)
-        look = looks(evidence, [name])[name]
         label = piece.labels[number] if number < len(piece.labels) else evidence.title(name)
-        at = [ticks.index(value) for value in own[piece.parameter]]
+        # Curves of one figure stand beside one another, so that their bars do not cover each other.
+        at = np.array([ticks.index(value) for value in own[piece.parameter]]) + 0.06 * (
+            number - (len(curves) - 1) / 2
+        )
         spread = 100 * own[f"{metric}_std"].fillna(0).to_numpy()
-        line = {**look, **MARK, "capsize": 2, "elinewidth": 0.8}
-        one.errorbar(at, 100 * own[metric].to_numpy(), yerr=spread, label=label, **line)
+        one.errorbar(at, 100 * own[metric].to_numpy(), yerr=spread, label=label, **look[name], **CAPS)
     labels = ["0*" if piece.parameter == "gamma" and tick == 0 else f"{tick:g}" for tick in ticks]
     one.set_xticks(range(len(ticks)), labels)
-    one.margins(x=0.08)
+    one.set_xlim(-0.4, len(ticks) - 0.6)
+
+
+def _family_of(methods: Iterable[str]) -> str:
+    """The method that most of these extend, or that they are."""
+    entries = [registry.get("methods", method) for method in methods]
+    names = [entry.extends or entry.name for entry in entries]
+    return Counter(names).most_common(1)[0][0]
 
 
 def few_shot(evidence: Evidence, piece: Piece) -> Made:
@@ -148,17 +178,18 @@ def few_shot(evidence: Evidence, piece: Piece) -> Made:
     The baseline, which does not adapt, is a line across. Bands are one standard deviation over splits.
     """
     frame = evidence.per_split
-    kept = frame[frame["method"].isin(piece.methods) & (frame["population"] == "unseen")]
-    kept = kept[[evidence.wanted(s, piece) for s in kept["selection"]]]
+    kept = evidence.kept(frame[frame["population"] == "unseen"], piece)
     table = metrics.few_shot_curve(kept) if len(kept) else kept
-    made = Made(table, missing=evidence.lacking(piece))
-    several = kept[kept["shots"] != ALL]
+    missing = evidence.lacking(piece)
+    table = evidence.whole(table, piece, missing, "few shots")
+    several = table[table["shots"] != ALL] if len(table) else table
     curved = sorted(set(zip(several["dataset"], several["encoder"], strict=True)))
     for dataset, encoder in evidence.settings:
         if (dataset, encoder) not in curved:
-            made.missing.append(f"shots on {dataset} ({encoder}): run with --shots {_listed(piece.shots)}")
+            missing.append(f"{dataset} ({encoder}): run with --shots {_listed(piece.shots)},all")
+    made = Made(table, missing=missing)
     if not curved:
-        return Made(table.iloc[:0], missing=made.missing)
+        return Made(table.iloc[:0], missing=missing)
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(curved))
@@ -173,16 +204,12 @@ def few_shot(evidence: Evidence, piece: Piece) -> Made:
                     level = 100 * float(own.loc[ALL, "accuracy"])
                     one.axhline(level, color="0.25", linestyle="--", linewidth=1, label=evidence.title(method))
                     continue
-                at = [order.index(k) for k in order if k in own.index]
-                mean = 100 * own.loc[[order[i] for i in at], "accuracy"].to_numpy()
-                spread = 100 * own.loc[[order[i] for i in at], "accuracy_std"].fillna(0).to_numpy()
-                one.plot(at, mean, label=evidence.title(method), **look[method], **MARK)
-                one.fill_between(
-                    at, mean - spread, mean + spread, color=look[method]["color"], alpha=0.1, linewidth=0
-                )
+                own = own.loc[[k for k in order if k in own.index]]
+                at = [order.index(k) for k in own.index]
+                band(one, at, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
             one.set_xticks(range(len(order)), ["all" if k == ALL else str(k) for k in order])
-            one.set(xlabel="choices of the unseen user", ylabel="accuracy of unseen users (%)")
-            one.set_title(f"{dataset} ({encoder})")
+            one.set(xlabel="choices of the unseen user", ylabel="accuracy, unseen users (%)")
+            one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
         legend_below(figure, axes)
         made.figure = finished(figure)
     return made
@@ -193,20 +220,23 @@ def noise(evidence: Evidence, piece: Piece) -> Made:
     import pandas as pd
 
     found = evidence.probes
-    found = found[(found["probe"] == "noise") & found["method"].isin(piece.methods)] if len(found) else found
+    found = evidence.kept(found[found["probe"] == "noise"], piece)
     made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
     if not len(found):
         made.missing.append(f"label noise: run `prbench probe --noise {_listed(piece.noise)}`")
         return made
     clean = evidence.per_split
-    clean = clean[(clean["shots"] == ALL) & (clean["population"] == "unseen") & clean["method"].isin(piece.methods)]
-    clean = clean[[evidence.wanted(s, piece) for s in clean["selection"]]].assign(noise=0.0)
-    parts = [clean]
+    clean = evidence.kept(clean[(clean["shots"] == ALL) & (clean["population"] == "unseen")], piece)
+    clean = clean[among(clean, set(zip(*(found[key] for key in metrics.ROW), strict=True)))]
+    parts = [clean.assign(noise=0.0)]
     for share, part in found.groupby("noise"):
         per_split = metrics.split_metrics(metrics.user_metrics(part))
         parts.append(per_split[per_split["population"] == "unseen"].assign(noise=share))
-    made.frame = metrics.over_splits(pd.concat(parts, ignore_index=True), by=("noise",))
-    settings = sorted({(d, e) for d, e in zip(found["dataset"], found["encoder"], strict=True)})
+    table = metrics.over_splits(pd.concat(parts, ignore_index=True), by=("noise",))
+    made.frame = evidence.whole(table, piece, made.missing, "label noise")
+    if not len(made.frame):
+        return made
+    settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(settings))
@@ -214,23 +244,14 @@ def noise(evidence: Evidence, piece: Piece) -> Made:
             here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
             for method in piece.methods:
                 own = here[here["method"] == method].sort_values("noise")
-                if not len(own):
-                    continue
-                style: dict[str, Any] = look[method]
-                mean, spread = 100 * own["accuracy"].to_numpy(), 100 * own["accuracy_std"].fillna(0).to_numpy()
-                one.plot(100 * own["noise"], mean, label=evidence.title(method), **style, **MARK)
-                one.fill_between(
-                    100 * own["noise"], mean - spread, mean + spread, color=style["color"], alpha=0.1, linewidth=0
-                )
-            one.set(xlabel="flipped support labels (%)", ylabel="accuracy of unseen users (%)")
-            one.set_title(f"{dataset} ({encoder})")
+                if len(own):
+                    x = 100 * own["noise"]
+                    band(one, x, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
+            one.set(xlabel="flipped support labels (%)", ylabel="accuracy, unseen users (%)")
+            one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
         legend_below(figure, axes)
         made.figure = finished(figure)
     return made
-
-
-def _heading(board: Board) -> str:
-    return f"{board.dataset} ({board.encoder}), {board.splits} splits"
 
 
 def _listed(values: list[int] | list[float]) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from prbench import metrics
 from prbench.reporting import tables
-from prbench.reporting.drawing import finished, legend_below, looks, panels, styled
-from prbench.reporting.evidence import Evidence, Made, Piece
+from prbench.reporting.drawing import CAPS, finished, legend_below, looks, panels, styled
+from prbench.reporting.evidence import Evidence, Made, Piece, counted, heading, setting_heading
 from prbench.reporting.tables import Cell, Grid
 from prbench.results import ALL
-
-if TYPE_CHECKING:
-    pass
 
 
 def flips(evidence: Evidence, piece: Piece) -> Made:
@@ -25,7 +22,7 @@ def flips(evidence: Evidence, piece: Piece) -> Made:
     boards = list(evidence.each(piece))
     for dataset, encoder, board in boards:
         for row in board.rows:
-            if row.mean:
+            if row.complete:
                 records.append(
                     {
                         "dataset": dataset,
@@ -42,6 +39,7 @@ def flips(evidence: Evidence, piece: Piece) -> Made:
     made = Made(pd.DataFrame(records), missing=evidence.lacking(piece))
     if not records:
         return made
+    boards = [item for item in boards if any((r["dataset"], r["encoder"]) == item[:2] for r in records)]
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(boards))
@@ -54,18 +52,18 @@ def flips(evidence: Evidence, piece: Piece) -> Made:
                     100 * r["accuracy"],
                     yerr=100 * r["accuracy_std"],
                     label=evidence.title(r["method"]),
-                    markersize=6,
-                    elinewidth=0.8,
                     **style,
+                    **CAPS,
                 )
             base = next((r for r in here if r["method"] == evidence.baseline), None)
             if base:
                 one.axhline(100 * base["accuracy"], color="0.25", linestyle="--", linewidth=0.9)
             for name, bound in board.bounds.items():
                 one.axhline(100 * bound.value("overall"), color="0.6", linestyle=":", linewidth=0.9)
-                one.annotate(name, (1, 100 * bound.value("overall")), xycoords=("axes fraction", "data"), ha="right")
+                place = (1, 100 * bound.value("overall"))
+                one.annotate(name, place, xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
             one.set(xlabel="flipped test decisions (%)", ylabel="user accuracy (%)")
-            one.set_title(f"{dataset} ({encoder})")
+            one.set_title(heading(board))
         legend_below(figure, axes)
         made.figure = finished(figure)
     return made
@@ -78,14 +76,15 @@ def gains(evidence: Evidence, piece: Piece) -> Made:
     """
     import pandas as pd
 
-    frame = evidence.users
-    frame = frame[(frame["shots"] == ALL) & frame["method"].isin([*piece.methods, evidence.baseline])]
-    frame = frame[[evidence.wanted(s, piece) for s in frame["selection"]]]
+    both = piece.model_copy(update={"methods": list(dict.fromkeys([*piece.methods, evidence.baseline]))})
+    frame = evidence.kept(evidence.users, both)
+    frame = frame[frame["shots"] == ALL]
     made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
     keys = ["dataset", "encoder", "split", "population", "user"]
-    base = frame[frame["method"] == evidence.baseline].drop_duplicates(keys).set_index(keys)["accuracy"]
+    base = frame[frame["method"] == evidence.baseline].set_index(keys)["accuracy"]
     records = []
     per_user: dict[tuple[str, str, str], Any] = {}
+    splits: dict[tuple[str, str], int] = {}
     for (dataset, encoder, method), own in frame.groupby(["dataset", "encoder", "method"], observed=True):
         if method == evidence.baseline or not len(base):
             continue
@@ -93,6 +92,7 @@ def gains(evidence: Evidence, piece: Piece) -> Made:
         if not len(difference):
             continue
         users = difference.groupby("user").mean().to_numpy()
+        splits[(str(dataset), str(encoder))] = difference.index.get_level_values("split").nunique()
         per_user[(str(dataset), str(encoder), str(method))] = users
         low, q1, middle, q3, high = np.quantile(users, (0.05, 0.25, 0.5, 0.75, 0.95))
         records.append(
@@ -136,7 +136,7 @@ def gains(evidence: Evidence, piece: Piece) -> Made:
             one.set_yticks(range(1, len(names) + 1), [evidence.title(name) for name in names])
             one.invert_yaxis()
             one.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points)")
-            one.set_title(f"{setting[0]} ({setting[1]})")
+            one.set_title(setting_heading(*setting, splits[setting]))
         made.figure = finished(figure)
     return made
 
@@ -146,21 +146,24 @@ def gap(evidence: Evidence, piece: Piece) -> Made:
     import pandas as pd
 
     found = evidence.probes
-    found = found[(found["probe"] == "support") & found["method"].isin(piece.methods)] if len(found) else found
+    found = evidence.kept(found[found["probe"] == "support"], piece)
     made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
     if not len(found):
         made.missing.append("accuracy on the support: run `prbench probe --support`")
         return made
     support = metrics.split_metrics(metrics.user_metrics(found))
     test = evidence.per_split
-    test = test[(test["shots"] == ALL) & test["method"].isin(piece.methods)]
+    test = evidence.kept(test[test["shots"] == ALL], piece)
     keys = ["dataset", "encoder", "method", "selection"]
     parts = []
     for name, part in (("support", support), ("test", test)):
         table = metrics.over_splits(part[part["population"] == "unseen"])
+        table = evidence.whole(table, piece, made.missing, f"accuracy on the {name}")
         parts.append(table.set_index(keys)[["accuracy", "accuracy_std", "n_splits"]].add_prefix(f"{name}_"))
     table = parts[0].join(parts[1], how="inner").reset_index()
     made.frame = table.assign(gap=table["support_accuracy"] - table["test_accuracy"])
+    if not len(table):
+        return made
     settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
     look = looks(evidence, piece.methods)
     with styled():
@@ -178,14 +181,13 @@ def gap(evidence: Evidence, piece: Piece) -> Made:
                     xerr=100 * row["support_accuracy_std"],
                     yerr=100 * row["test_accuracy_std"],
                     label=evidence.title(str(row["method"])),
-                    elinewidth=0.8,
-                    markersize=6,
                     **style,
+                    **CAPS,
                 )
             low = min(ends[2:])
             one.plot([low, 100], [low, 100], color="0.5", linewidth=0.9, linestyle="--")
-            one.set(xlabel="accuracy on the support shown (%)", ylabel="accuracy on test choices (%)")
-            one.set_title(f"{dataset} ({encoder}), unseen users")
+            one.set(xlabel="unseen users, choices shown (%)", ylabel="unseen users, test choices (%)")
+            one.set_title(setting_heading(dataset, encoder, int(here["test_n_splits"].max())))
         legend_below(figure, axes)
         made.figure = finished(figure)
     return made
@@ -199,12 +201,15 @@ def calibration(evidence: Evidence, piece: Piece) -> Made:
     """
     import pandas as pd
 
+    drawn = evidence.drawn(piece)
     scores = evidence.results.scores
     scores = scores[(scores["shots"] == ALL) & scores["method"].isin(piece.methods)]
-    scores = scores[[evidence.wanted(s, piece) for s in scores["selection"]]]
     made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
     records: list[dict[str, Any]] = []
-    for (dataset, encoder, method), own in scores.groupby(["dataset", "encoder", "method"], observed=True):
+    for row, own in scores.groupby(metrics.ROW, observed=True):
+        if row not in drawn:
+            continue
+        dataset, encoder, method, _ = row
         margin = own["margin"].to_numpy(dtype=np.float64)
         probability, right = 1 / (1 + np.exp(-np.abs(margin))), metrics.decisions(margin)
         records += [
@@ -215,6 +220,7 @@ def calibration(evidence: Evidence, piece: Piece) -> Made:
     if not records:
         return made
     settings = sorted({(r["dataset"], r["encoder"]) for r in records})
+    splits = {row[:2]: count for row, count in drawn.items()}
     look = looks(evidence, piece.methods)
     lines: dict[tuple[str, str], list[list[Cell]]] = {setting: [] for setting in settings}
     with styled():
@@ -225,16 +231,18 @@ def calibration(evidence: Evidence, piece: Piece) -> Made:
                 bins = [r for r in records if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
                 if not bins:
                     continue
-                style = {**look[method], "markersize": 5, "linewidth": 1.2}
                 x, y = ([100 * r[key] for r in bins] for key in ("probability", "frequency"))
-                one.plot(x, y, label=evidence.title(method), **style)
+                one.plot(x, y, label=evidence.title(method), **look[method])
                 error = expected_calibration_error(bins)
                 lines[setting].append([Cell(evidence.title(method)), Cell(tables.percent(error, digits=2))])
-            one.set(xlabel="predicted (%)", ylabel="chosen (%)", title=f"{setting[0]} ({setting[1]})")
+            one.set(xlabel="predicted (%)", ylabel="chosen (%)", title=setting_heading(*setting, splits[setting]))
         legend_below(figure, axes)
         made.figure = finished(figure)
-    notes = ["Expected calibration error in points over ten bins of the predicted probability; 0 is calibrated."]
     for dataset, encoder in settings:
+        notes = [
+            "Expected calibration error in points over ten bins of the predicted probability, all test comparisons "
+            f"of {counted(splits[dataset, encoder])} together; 0 is calibrated."
+        ]
         title = f"Calibration on {dataset} ({encoder})"
         label = f"calibration:{dataset}:{encoder}"
         made.grids.append(Grid(title, ("Method", "ECE"), lines[(dataset, encoder)], (), notes, label))

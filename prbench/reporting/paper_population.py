@@ -8,7 +8,7 @@ import numpy as np
 
 from prbench import registry
 from prbench.reporting.drawing import finished, legend_below, looks, panels, styled
-from prbench.reporting.evidence import Evidence, Made, Piece
+from prbench.reporting.evidence import Evidence, Made, Piece, counted
 from prbench.reporting.tables import DASH, Cell, Grid
 
 USERS = (10, 100, 1_000, 10_000)
@@ -49,14 +49,14 @@ def parameters(evidence: Evidence, piece: Piece) -> Made:
     made.missing = [f"{n}: its count depends on the data" for n in piece.methods if n not in counted]
     look = looks(evidence, counted)
     with styled():
-        figure, (trained, stored) = panels(2, across=2, size=(4.2, 3.2))
+        figure, (trained, stored) = panels(2, size=(3.3, 3.0))
         for i, name in enumerate(counted):
             own = made.frame[made.frame["method"] == name]
             label = evidence.title(name)
-            trained.plot(own["users"], own["trained"], label=label, markersize=5, linewidth=1.3, **look[name])
+            trained.plot(own["users"], own["trained"], label=label, **look[name])
             per_user = int(own["stored_per_user"].iloc[0])
             stored.barh(i, max(per_user, 0.6), color=look[name]["color"], height=0.7)
-            stored.text(max(per_user, 0.6) * 1.15, i, f"{per_user:,}", va="center", fontsize="small")
+            stored.text(max(per_user, 0.6) * 1.15, i, f"{per_user:,}", va="center", fontsize=7)
         trained.set(xscale="log", yscale="log", xlabel="users", ylabel="trained parameters", title=f"d = {DIM:,}")
         stored.set(xscale="log", xlabel="numbers stored for each user", title="Stored per user")
         stored.set_yticks(range(len(counted)), [evidence.title(name) for name in counted])
@@ -88,13 +88,8 @@ def efficiency(evidence: Evidence, piece: Piece) -> Made:
     records: list[dict[str, Any]] = []
     for dataset, encoder in evidence.settings:
         for name in piece.methods:
-            cells = [
-                cell
-                for cell in evidence.results.cells
-                if (cell["dataset"], cell["encoder"], cell["method"]) == (dataset, encoder, name)
-                and cell["status"] == "done"
-                and evidence.wanted(cell["selection"], piece)
-            ]
+            wanted = evidence.wanted(dataset, encoder, piece)
+            cells = [cell for cell in wanted if cell["method"] == name and cell["status"] == "done"]
             if not cells:
                 continue
             tested = [cell["counts"]["seen_test"] for cell in cells]
@@ -132,12 +127,15 @@ def efficiency(evidence: Evidence, piece: Piece) -> Made:
             ]
             for r in own
         ]
+        most = max(r["n_splits"] for r in own)
         devices = ", ".join(sorted({r["device"] for r in own}))
         header = ("Method", "Fit, s per split", "Adapt, ms per user", "Scored per s", "Bytes per user", "Shared")
         notes = [
-            f"As recorded by the runs ({devices}); other programs may have shared the machine. Fit: all splits "
-            "together, divided by their number. Scored: test comparisons of seen users. Shared: shared parameters."
+            f"Means over {counted(most)} as recorded by the runs ({devices}); other programs may have shared the "
+            "machine. Fit: all splits together, divided by their number. Scored: test comparisons of seen users. "
+            "Shared: numbers that all users share."
         ]
+        notes += [f"{evidence.title(r['method'])}: {counted(r['n_splits'])}." for r in own if r["n_splits"] < most]
         title = f"{piece.title} on {dataset} ({encoder})"
         made.grids.append(Grid(title, header, lines, (), notes, f"efficiency:{dataset}:{encoder}"))
     return made

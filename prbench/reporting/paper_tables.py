@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prbench.reporting import tables
 from prbench.reporting.board import RANKED, Board, Row
-from prbench.reporting.evidence import Evidence, Made, Piece
+from prbench.reporting.evidence import Evidence, Made, Piece, splits_of
 from prbench.reporting.tables import DASH, Cell, Grid
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ def accuracy(evidence: Evidence, piece: Piece) -> Made:
     import pandas as pd
 
     records: list[dict[str, Any]] = []
-    grids = []
-    for dataset, encoder, board in evidence.each(piece):
+    grids, boards = [], []
+    for dataset, encoder, board in evidence.each(piece, "printed"):
+        boards.append(board)
         printed = {paper.source: rows for paper in evidence.published if (rows := paper.rows(dataset, encoder))}
         grids.append(_accuracy_grid(board, piece, printed))
         records += [_record(board, row, printed) for row in board.rows]
-    return Made(pd.DataFrame(records), grids, missing=evidence.lacking(piece))
+    return Made(pd.DataFrame(records), grids, missing=evidence.lacking(piece), boards=boards)
 
 
 def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Sequence[
         "p_plain": pair.result.plain.p if pair else math.nan,
         "note": row.note,
     }
-    for source, rows in printed.items():
+    for source, rows in printed.items() if row.published else ():
         for p, value in zip(RANKED, rows.get(row.method, ()), strict=False):
             record[f"published_{p}: {source}"] = value / 100
             record[f"in_sd_{p}: {source}"] = in_spreads(row, p, value / 100)
@@ -66,11 +67,9 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
     if gain := _gain_over_baselines(board, piece):
         blank = [Cell("")] * (len(grid.header) - len(gain))
         grid.rows.append([*gain, *blank])
-    if not printed:
-        return grid
     header = list(grid.header)
     notes = list(grid.notes)
-    by_title = {row.title: row for row in board.rows}
+    by_title = {row.title: row for row in board.rows if row.published}
     for source, rows in printed.items():
         header += ["Published", "Δ in SD"]
         notes.append(
@@ -122,12 +121,14 @@ def ablation(evidence: Evidence, piece: Piece) -> Made:
         ]
         lines = [[Cell(row.title), *_ablation_cells(board, row)] for row in rows]
         notes = [
-            f"User accuracy in %, mean over {board.splits} splits; worst k%: the k% of the users with the lowest. "
-            "Bold: best; underlined: second."
+            f"User accuracy in %, mean over {splits_of(board)}; worst k%: the k% of the users with the lowest. "
+            "Bold: best; underlined: second, of the rows with all splits. The CSV file has the standard deviations."
         ]
+        notes += [f"{row.title}: {len(row.splits)} of {board.splits} splits." for row in rows if not row.complete]
         rules = []
         if printed:
             rules = [len(lines)]
+            notes.append("Published: " + "; ".join(paper.source for paper in evidence.published if paper.robustness))
             for row in rows:
                 for found in printed:
                     if line := found.get(row.method):

@@ -1,0 +1,225 @@
+"""What a report's pieces need, as one plan: cells by data set and selection, then probes of the finished ones.
+
+Cells that several pieces share are made once. Further numbers of shots are run only for the methods of pieces that
+ask for them, and only as far as every unseen user of the data set has the choices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+
+from prbench import planning, probes, registry, results, runner, splits
+from prbench.console import stderr
+from prbench.encoders.base import require_device, resolved_device
+from prbench.entries import DatasetEntry, ReportEntry
+from prbench.errors import InputError
+from prbench.planning import Plan, Setting, selections_of
+from prbench.probes import Probe, Task
+from prbench.reporting.evidence import Needs, needs, read_pieces
+from prbench.results import ALL
+from prbench.selection import requested
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STATES = ("done", "missing", "failed", "skipped")
+
+
+@dataclass(eq=False)
+class ReportPlan:
+    """All that a report needs on some data sets: `plans` share their settings, `probes` follow the cells."""
+
+    report: str
+    out: Path
+    plans: list[Plan]
+    probes: list[Task]
+
+    def counts(self) -> list[dict[str, Any]]:
+        """Per data set and encoder: its cells by state and its probes, done and not."""
+        rows: dict[tuple[str, str], Counter[str]] = {}
+        for plan in self.plans:
+            for cell in (cell for job in plan.jobs for cell in job.cells):
+                row = rows.setdefault((cell.record["dataset"], cell.record["encoder"]), Counter())
+                row.update(["cells", cell.state, *(["lacking some shots"] if cell.shots else [])])
+        for task in self.probes:
+            row = rows[task.record["dataset"], task.record["encoder"]]
+            row.update(["probes", "probes done" if task.done else "probes missing"])
+        names = ("cells", *STATES, "lacking some shots", "probes", "probes done", "probes missing")
+        return [{"dataset": d, "encoder": e, **{name: row[name] for name in names}} for (d, e), row in rows.items()]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for `--json`."""
+        plans = [plan.as_dict() for plan in self.plans]
+        counts = self.counts()
+        return {
+            "report": self.report,
+            "out": str(self.out),
+            "counts": {name: sum(row[name] for row in counts) for name in counts[0] if name not in results.COLUMNS},
+            "datasets": counts,
+            "cells": [{**cell, "shots": plan["shots"]} for plan in plans for cell in plan["cells"]],
+            "probes": [
+                {
+                    **{key: task.record[key] for key in (*results.COLUMNS, "split")},
+                    "probe": task.probe.name,
+                    "status": "done" if task.done else "missing",
+                }
+                for task in self.probes
+            ],
+        }
+
+    def table(self, title: str) -> Table:
+        """One row per data set, and their sum."""
+        from rich.table import Table
+
+        table = Table(title=escape(title), title_justify="left")
+        counts = self.counts()
+        names = [name for name in counts[0] if name not in results.COLUMNS]
+        for name in ("data set", "encoder"):
+            table.add_column(name)
+        for name in names:
+            table.add_column(name, justify="right")
+        for row in counts:
+            numbers = (f"{row[name]:,}" if row[name] else "" for name in names)
+            table.add_row(escape(row["dataset"]), escape(row["encoder"]), *numbers)
+        if len(counts) > 1:
+            table.add_section()
+            table.add_row("all", "", *(f"{sum(row[name] for row in counts):,}" for name in names))
+        return table
+
+
+def plan(
+    report: str,
+    datasets_: Sequence[str],
+    *,
+    encoder: str | None = None,
+    splits: int | None = None,
+    seed: int = splits.DEFAULT_SEED,
+    device: str = "auto",
+    out: Path = Path("runs"),
+) -> ReportPlan:
+    """What `report` needs on these data sets. Loads them and draws the splits; fits and embeds nothing.
+
+    Numbers of shots that some unseen users do not have are left out, with a line on stderr. Raises InputError for a
+    report whose pieces name no methods, and as `planning.plan`.
+    """
+    wanted = needs_of(registry.get("reports", report))
+    device = resolved_device(device)
+    require_device(device)
+    settings = planning.open_settings(datasets_, encoder=encoder, splits=splits, seed=seed, device=device)
+    plans = []
+    for setting in settings:
+        for (selection, counts), methods in _groups(wanted, setting).items():
+            plans.append(
+                planning.plan(
+                    methods,
+                    [setting.entry.name],
+                    encoder=encoder,
+                    splits=splits,
+                    seed=seed,
+                    shots=counts,
+                    selection=None if selection == "published" else selection,
+                    device=device,
+                    out=out,
+                    opened=[setting],
+                )
+            )
+    return ReportPlan(report, out, plans, _probes(wanted, plans, datasets_))
+
+
+def needs_of(entry: ReportEntry) -> Needs:
+    """What a report's entry needs. Raises InputError where it has no pieces."""
+    tables = entry.options.get("pieces")
+    if not tables:
+        raise InputError(
+            f"the report {entry.name} is made from whatever results there are: it plans no runs",
+            hint="prbench run --methods all --dataset ...",
+        )
+    return needs(read_pieces(tables, str(registry.source("reports", entry.name))), entry.options.get("baseline", ""))
+
+
+def _groups(wanted: Needs, setting: Setting) -> dict[tuple[str, tuple[int, ...]], list[str]]:
+    """Methods by selection and numbers of shots; each under one name of its rule only."""
+    most = most_shots(setting)
+    left_out = sorted({k for counts in wanted.shots.values() for k in counts if k > most})
+    if left_out:
+        said = f"{setting.entry.name}: some unseen users have no more than {most} support comparisons"
+        stderr().print(escape(f"{said}; shots {', '.join(map(str, left_out))} are left out"), soft_wrap=True)
+    groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    rules: dict[tuple[str, str], set[int]] = {}
+    names: dict[tuple[str, str], str] = {}
+    for (selection, method), counts in wanted.shots.items():
+        [rule] = selections_of(registry.get("methods", method), requested(selection))
+        rules.setdefault((rule, method), set()).update(k for k in counts if k <= most)
+        names.setdefault((rule, method), selection)
+    for row, found in rules.items():
+        groups.setdefault((names[row], (ALL, *sorted(found - {ALL}))), []).append(row[1])
+    return groups
+
+
+def most_shots(setting: Setting) -> int:
+    """The largest number of support comparisons that every unseen user has in every split."""
+    users = setting.data.user
+    return min(int(np.unique(users[s.unseen_support], return_counts=True)[1].min()) for s in setting.splits)
+
+
+def _probes(wanted: Needs, plans: Sequence[Plan], datasets_: Sequence[str]) -> list[Task]:
+    """The probes of the published rows, of cells that are there or are to be made."""
+    found = []
+    for plan in plans:
+        for job in plan.jobs:
+            if job.selection != job.entry.selection or job.skip:
+                continue
+            each = [Probe("noise", noise=share) for share in wanted.noise.get(job.entry.name, ())]
+            each += [Probe(probes.SUPPORT)] if job.entry.name in wanted.support else []
+            if job.entry.name in wanted.transfer:
+                others = transfer_targets(job.setting.entry, job.setting.encoder.name, datasets_)
+                each += [Probe("on", on=name) for name in others]
+            found += [
+                Task(cell.folder, cell.record, probe)
+                for cell in job.cells
+                if cell.state != "skipped"
+                for probe in each
+            ]
+    return found
+
+
+def transfer_targets(entry: DatasetEntry, encoder: str, datasets_: Sequence[str]) -> list[str]:
+    """The data sets on which a fit on `entry` is tested too: other people and texts, read by the same encoder.
+
+    They are those of the run, and of the default ones those that come with this encoder anyway: no data set is
+    embedded by another encoder only for this.
+    """
+    fit = {"dataset": entry.name, "encoder": encoder}
+    return [
+        other.name
+        for other in registry.all("datasets")
+        if not other.simulated
+        and probes.another(fit, other)
+        and (other.name in datasets_ or (other.default and other.encoder == encoder))
+    ]
+
+
+def execute(planned: ReportPlan) -> int:
+    """Make what is missing, cells first, then the probes of finished ones; returns how many failed.
+
+    A failing method or probe is recorded or told, and the others go on.
+    """
+    failed = 0
+    for i, each in enumerate(planned.plans):
+        failed += runner.execute(each).failed
+        settings = [job.setting for job in each.jobs]
+        after = [job.setting for job in planned.plans[i + 1].jobs] if i + 1 < len(planned.plans) else []
+        for setting in settings:
+            if setting not in after:
+                setting.forget()
+    todo = [task for task in planned.probes if results.status(task.folder)[0] == "done"]
+    # The records of cells made just now say more than their plans.
+    todo = [Task(task.folder, results.read_record(task.folder), task.probe) for task in todo]
+    return failed + probes.execute(todo, device=planned.plans[0].device)[1]
