@@ -47,7 +47,7 @@ class LinearMAML(EpisodicMethod):
         epochs: Count = 200,
         rate: Positive = 5e-3,
         inner: Inner = "sgd",
-        inner_rate: Positive = 10.0,
+        inner_rate: Positive = 3.0,
         inner_steps: Steps = 5,
         users_per_update: Count = 2,
         query_share: Part = 0.9,
