@@ -86,6 +86,16 @@ class ContextBatch(NamedTuple):
     target: Tensor
     asked: Tensor
 
+    def together(self, most: int) -> tuple[Tensor, Tensor]:
+        """Up to `most` choices of each user in one array: rows [S, B, n] and roles [S, B, n].
+
+        A user's context comes first (role 1), then its targets (−1), then padding (0): with context and targets
+        of varying numbers, this pads least.
+        """
+        role = torch.cat([self.shown, -self.asked], -1)
+        order = role.abs().argsort(dim=-1, descending=True, stable=True)[..., :most]
+        return torch.cat([self.context, self.target], -1).gather(-1, order), role.gather(-1, order)
+
 
 def context_batches(
     plans: Sequence[ContextPlan],
@@ -112,6 +122,21 @@ def context_batches(
             torch.from_numpy(target).to(device),
             torch.from_numpy(asked).to(device, dtype),
         )
+
+
+def sampled(support: Comparisons, limit: int, rng: Rng) -> tuple[Comparisons, IntArray]:
+    """Up to `limit` choices of each user, users together, and the place of each among its user's, [n].
+
+    Of more, a random subset is taken, drawn from a stream of the user's own whatever order the choices come in.
+    """
+    support = support.take(np.lexsort((support.row, support.user)))
+    parts = []
+    for mine in np.split(np.arange(len(support)), np.flatnonzero(np.diff(support.user)) + 1):
+        if len(mine) > limit:
+            draw = rng.child("user", int(support.user[mine[0]])).numpy()
+            mine = np.sort(draw.choice(mine, limit, replace=False))
+        parts.append(mine)
+    return support.take(np.concatenate(parts)), np.concatenate([np.arange(len(mine)) for mine in parts])
 
 
 def _updates(plan: ContextPlan, epochs: int) -> Iterator[list[Meeting]]:

@@ -7,7 +7,7 @@ splits is one batched product. Gradients come from autograd: these networks have
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -126,13 +126,17 @@ class NetworkMethod(GradientMethod):
     decay: decoupled weight decay (AdamW's).
     clip: largest norm of a split's gradient; 0 for no limit.
     warmup: share of the updates over which the step size rises, before a cosine to zero.
+
+    Recipes without a schedule set `annealed` to False, those with another epsilon of Adam's `adam_eps`.
     """
 
     epochs: int
     rate: float
     decay: float
-    clip: float
-    warmup: float
+    clip: float = 0.0
+    warmup: float = 0.0
+    annealed: ClassVar[bool] = True
+    adam_eps: ClassVar[float] = 1e-8
 
     _network: Network | None = None
 
@@ -169,9 +173,12 @@ class NetworkMethod(GradientMethod):
         updates = np.array(per_epoch)
         trained = [max(units) for units in work.wanted]
         steps = int((updates * trained).max())
-        rates = self.rate * warmup_cosine(np.arange(steps)[:, None], updates * self.epochs, warmup=self.warmup)
+        rates = np.full((steps, len(updates)), self.rate)
+        if self.annealed:
+            rates *= warmup_cosine(np.arange(steps)[:, None], updates * self.epochs, warmup=self.warmup)
         values = list(networks.values())
-        adam = StackedAdam(values, separate=len(set(updates.tolist())) > 1, decay=self.decay)
+        separate = self.annealed and len(set(updates.tolist())) > 1
+        adam = StackedAdam(values, separate=separate, decay=self.decay, eps=self.adam_eps)
         with threads_for(sum(value.numel() * value.element_size() for value in values)):
             for step, batch in enumerate(batches, start=1):
                 leaves = {name: tensor.detach().requires_grad_() for name, tensor in networks.items()}

@@ -13,7 +13,7 @@ from torch.nn.functional import relu, softplus
 
 from prbench.attention import attend, attention_layer, norm_layer, normalised
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.contexts import ContextBatch, ContextPlan, context_batches
+from prbench.contexts import ContextBatch, ContextPlan, context_batches, sampled
 from prbench.errors import InputError
 from prbench.method import ITEMS_AT_ONCE, ComparedFeatures, ParameterCount, UserStates
 from prbench.networks import (
@@ -162,17 +162,14 @@ class GPO(NetworkMethod):
         gather = Gather(table.items)
 
         def losses(network: Network, batch: ContextBatch) -> Tensor:
-            # A user's context first, then its targets, then padding: no layout wastes fewer tokens.
-            there = torch.cat([batch.shown, -batch.asked], -1)
-            order = there.abs().argsort(dim=-1, descending=True, stable=True)[..., : self.choices]
-            rows, there = (part.gather(-1, order) for part in (torch.cat([batch.context, batch.target], -1), there))
-            shown = there[..., : batch.context.shape[-1]].repeat_interleave(2, -1) > 0
+            rows, role = batch.together(self.choices)
             item = torch.stack([table.chosen[rows], table.rejected[rows]], -1)
-            chosen = torch.stack([there > 0, torch.zeros_like(there)], -1)
+            chosen = torch.stack([role > 0, torch.zeros_like(role)], -1)
+            shown = role[..., : batch.context.shape[-1]].repeat_interleave(2, -1) > 0
             first = linear(network, "input.0", gather(item.flatten(2)) * scales[:, None, None, None])
             tokens = _embedded(network, first, chosen.flatten(2).to(first.dtype))
-            out = self.predict(network, tokens, shown).view(*there.shape, 2, 2)
-            asked = there < 0
+            out = self.predict(network, tokens, shown).view(*role.shape, 2, 2)
+            asked = role < 0
             loss = torch.where(asked, self.question_losses(out), 0.0)
             return loss.sum((1, 2)) / asked.any(-1).sum(-1).clamp_min(1)
 
@@ -234,7 +231,7 @@ class GPO(NetworkMethod):
         """
         states = self._states(support.users if users is None else np.unique(users))
         network = unstacked(self.network)
-        kept, slot = self._kept(support, rng)
+        kept, slot = sampled(support, self.context_limit, rng)
         if not len(kept):
             return states
         used, place = np.unique(np.stack([kept.chosen, kept.rejected], -1), return_inverse=True)
@@ -253,19 +250,6 @@ class GPO(NetworkMethod):
         null = self.network["null"]
         tokens = null.new_zeros(len(users), 2 * self.context_limit, self.width)
         return UserStates(users, {"tokens": tokens, "count": torch.zeros(len(users), dtype=torch.int64)})
-
-    def _kept(self, support: Comparisons, rng: Rng) -> tuple[Comparisons, IntArray]:
-        """The choices that become context, users together, and the place of each among its user's."""
-        # By row: what is drawn must not depend on the order that the choices come in.
-        support = support.take(np.lexsort((support.row, support.user)))
-        parts = []
-        for mine in np.split(np.arange(len(support)), np.flatnonzero(np.diff(support.user)) + 1):
-            if len(mine) > self.context_limit:
-                draw = rng.child("user", int(support.user[mine[0]])).numpy()
-                mine = np.sort(draw.choice(mine, self.context_limit, replace=False))
-            parts.append(mine)
-        slot = np.concatenate([np.arange(len(mine)) for mine in parts])
-        return support.take(np.concatenate(parts)), slot
 
     def _first(self, items: Items) -> Tensor:
         """The input layer's part that embeddings make, [m, width]."""
@@ -307,8 +291,8 @@ class GPO(NetworkMethod):
         for part in _parts(asked, ITEMS_AT_ONCE):
             user, item = (torch.from_numpy(index) for index in np.divmod(part, len(ready.features)))
             scores.append(self.score_features(states, user, ready.features[item]))
-        chosen, rejected = torch.cat(scores)[torch.from_numpy(place.reshape(2, -1))]
-        return chosen - rejected
+        score = torch.cat(scores)[torch.from_numpy(place.reshape(2, -1))]
+        return score[0] - score[1]
 
     def parameter_count(self) -> ParameterCount:
         """The network, and a user's context tokens with their number."""
