@@ -53,8 +53,8 @@ class VPL(NetworkMethod):
     clamped to [−1, 1]. A decoder (three layers on [e; z]) gives the score. All layers have `width` units, z too. In
     training a user shows some choices as context and z is sampled. Minimised is the mean over the update's target
     choices of −log σ(score(chosen) − score(rejected)) plus kl_weight · s(t) · KL(z ‖ N(0, 1)), a mean over the
-    users of the update, with s(t) = 0.1 + 0.9·(1 − cos(πt/T))/2 for the update t modulo T = `kl_cycle`. A user's state is
-    the mean given all choices of the user; adaptation is this forward pass.
+    users of the update, with s(t) = 0.1 + 0.9·(1 − cos(πt/T))/2 for the update t modulo T = `kl_cycle`. A user's
+    state is the mean given all choices of the user; adaptation is this forward pass.
 
     kl_weight, kl_cycle: see above.
     rescale: where z is brought to length √width: in "training" only (as published: at evaluation the clamped mean
