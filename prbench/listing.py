@@ -53,7 +53,9 @@ def _made(entry: MethodEntry) -> dict[str, Any]:
     """What only the method itself knows: its hyper-parameters with their defaults, and its parameter counts.
 
     The hyper-parameters are those without any data set's own values. Each says whether the entry (or one that it
-    extends) sets it or the constructor's default holds. A method whose count depends on the data has none.
+    extends) sets it or the constructor's default holds. Of the counts `shared` is what is trained for all users,
+    `per_user` what is stored of one, fitted or encoded, and the totals are all stored numbers. A method whose count
+    depends on the data has none.
     """
     method = registry.make_method(entry, None, {})
     values = {
