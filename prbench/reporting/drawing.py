@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Inches: a panel fills a column of a two-column page, two panels its width.
 PANEL = (3.3, 2.5)
 MOST_ACROSS = 2
+# Laid out at the resolution that it is saved at: the width of text depends on it.
+DPI = 200
 # As in the paper: squares read a user's choices as input, triangles fit parameters to them.
 BY_FAMILY = {
     "personalised input": "sD",
@@ -58,7 +60,7 @@ def panels(count: int, *, across: int = MOST_ACROSS, size: tuple[float, float] =
 
     columns = min(count, across)
     rows = -(-count // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained", dpi=DPI)
     axes = list(np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel())
     for spare in axes[count:]:
         spare.set_axis_off()
@@ -123,8 +125,8 @@ def legend_below(figure: Figure, axes: Sequence[Axes], *, across: int = 6) -> No
 
 def finished(figure: Figure) -> Figure:
     """Laid out once, so that every file of it shows the same."""
-    # The first pass settles the ticks, the second what room their labels need.
-    figure.draw_without_rendering()
-    figure.draw_without_rendering()
+    # The first passes settle the ticks, the last what room their labels need.
+    for _ in range(3):
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure

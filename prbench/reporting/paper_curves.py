@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -147,7 +147,7 @@ def _swept(
     # Evenly spaced: published grids are neither linear nor geometric.
     ticks = sorted(set(piece.values))
     # A curve looks like its entry without a value in the name, such as mrm among mrm-k1, mrm-k4 and mrm-k8.
-    names = [_family_of(method for method, _ in curve) for curve in curves]
+    names = [_family_of([method for method, _ in curve]) for curve in curves]
     look = looks(evidence, names)
     for number, name in enumerate(names):
         own = here[here["curve"] == number].sort_values(piece.parameter)
@@ -165,11 +165,10 @@ def _swept(
     one.set_xlim(-0.4, len(ticks) - 0.6)
 
 
-def _family_of(methods: Iterable[str]) -> str:
-    """The method that most of these extend, or that they are."""
-    entries = [registry.get("methods", method) for method in methods]
-    names = [entry.extends or entry.name for entry in entries]
-    return Counter(names).most_common(1)[0][0]
+def _family_of(methods: Sequence[str]) -> str:
+    """The method that most of these extend; the first, where none extends another."""
+    parents = Counter(parent for method in methods if (parent := registry.get("methods", method).extends))
+    return parents.most_common(1)[0][0] if parents else methods[0]
 
 
 def few_shot(evidence: Evidence, piece: Piece) -> Made:

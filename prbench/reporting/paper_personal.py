@@ -13,6 +13,8 @@ from prbench.reporting.evidence import Evidence, Made, Piece, counted, heading, 
 from prbench.reporting.tables import Cell, Grid
 from prbench.results import ALL
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
 
 def flips(evidence: Evidence, piece: Piece) -> Made:
     """Overall accuracy against the share of test decisions that adaptation changed from the method's cold start."""
@@ -45,6 +47,7 @@ def flips(evidence: Evidence, piece: Piece) -> Made:
         figure, axes = panels(len(boards))
         for one, (dataset, encoder, board) in zip(axes, boards, strict=True):
             here = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
+            here.sort(key=lambda r: piece.methods.index(r["method"]))
             for r in here:
                 style = {**look[r["method"]], "linestyle": "none"}
                 one.errorbar(
@@ -62,6 +65,7 @@ def flips(evidence: Evidence, piece: Piece) -> Made:
                 one.axhline(100 * bound.value("overall"), color="0.6", linestyle=":", linewidth=0.9)
                 place = (1, 100 * bound.value("overall"))
                 one.annotate(name, place, xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
+            one.margins(y=0.12)
             one.set(xlabel="flipped test decisions (%)", ylabel="user accuracy (%)")
             one.set_title(heading(board))
         legend_below(figure, axes)
@@ -94,7 +98,7 @@ def gains(evidence: Evidence, piece: Piece) -> Made:
         users = difference.groupby("user").mean().to_numpy()
         splits[(str(dataset), str(encoder))] = difference.index.get_level_values("split").nunique()
         per_user[(str(dataset), str(encoder), str(method))] = users
-        low, q1, middle, q3, high = np.quantile(users, (0.05, 0.25, 0.5, 0.75, 0.95))
+        low, q1, middle, q3, high = np.quantile(users, QUANTILES)
         records.append(
             {
                 "dataset": dataset,
@@ -121,19 +125,14 @@ def gains(evidence: Evidence, piece: Piece) -> Made:
         figure, axes = panels(len(settings))
         for one, setting in zip(axes, settings, strict=True):
             names = [m for m in piece.methods if (*setting, m) in per_user]
-            boxes = one.boxplot(
-                [100 * per_user[(*setting, name)] for name in names],
-                vert=False,
-                whis=(5, 95),
-                showfliers=False,
-                patch_artist=True,
-                medianprops={"color": "black"},
-                widths=0.6,
-            )
-            for box, name in zip(boxes["boxes"], names, strict=True):
-                box.set(facecolor=look[name]["color"], alpha=0.55)
-            one.axvline(0, color="0.25", linewidth=0.9)
-            one.set_yticks(range(1, len(names) + 1), [evidence.title(name) for name in names])
+            for i, name in enumerate(names):
+                low, q1, middle, q3, high = 100 * np.quantile(per_user[(*setting, name)], QUANTILES)
+                one.plot([low, high], [i, i], color="0.2", linewidth=1, marker="|", markersize=5, zorder=2)
+                one.barh(i, q3 - q1, left=q1, height=0.6, color=look[name]["color"], edgecolor="0.2", zorder=3)
+                one.plot([middle, middle], [i - 0.3, i + 0.3], color="white", linewidth=2.4, zorder=4)
+                one.plot([middle, middle], [i - 0.3, i + 0.3], color="black", linewidth=1.2, zorder=5)
+            one.axvline(0, color="0.25", linewidth=0.9, zorder=6)
+            one.set_yticks(range(len(names)), [evidence.title(name) for name in names])
             one.invert_yaxis()
             one.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points)")
             one.set_title(setting_heading(*setting, splits[setting]))

@@ -53,15 +53,25 @@ def parameters(evidence: Evidence, piece: Piece) -> Made:
         for i, name in enumerate(counted):
             own = made.frame[made.frame["method"] == name]
             label = evidence.title(name)
-            trained.plot(own["users"], own["trained"], label=label, **look[name])
+            # Methods of nearly equal counts lie on one line; their markers stand beside one another.
+            before = made.frame[made.frame["method"].isin(counted[:i]) & (made.frame["users"] == USERS[-1])][
+                "trained"
+            ]
+            same = int((abs(before / own["trained"].iloc[-1] - 1) < 0.02).sum())
+            trained.plot(own["users"] * 1.25**same, own["trained"], label=label, **look[name])
             per_user = int(own["stored_per_user"].iloc[0])
-            stored.barh(i, max(per_user, 0.6), color=look[name]["color"], height=0.7)
-            stored.text(max(per_user, 0.6) * 1.15, i, f"{per_user:,}", va="center", fontsize=7)
+            stored.barh(i, per_user, color=look[name]["color"], height=0.7)
+            stored.annotate(
+                f"{per_user:,}", (per_user, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7
+            )
         trained.set(xscale="log", yscale="log", xlabel="users", ylabel="trained parameters", title=f"d = {DIM:,}")
-        stored.set(xscale="log", xlabel="numbers stored for each user", title="Stored per user")
+        stored.set(xlabel="numbers stored for each user", title="Stored per user")
+        # Linear up to 1, so that nothing stored is a bar of no length.
+        stored.set_xscale("symlog", linthresh=1)
+        stored.set_xlim(0, 30 * max(1, made.frame["stored_per_user"].max()))
+        stored.grid(axis="y", visible=False)
         stored.set_yticks(range(len(counted)), [evidence.title(name) for name in counted])
         stored.invert_yaxis()
-        stored.margins(x=0.25)
         legend_below(figure, [trained], across=5)
         made.figure = finished(figure)
     header = ("Method", *(f"{users:,} users" for users in USERS), "Stored per user")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -16,9 +16,11 @@ from prbench.errors import InputError
 from prbench.registry import folders
 
 DATASETS = ("prism", "reddit100", "reddit150")
-POPULATIONS = ("seen", "unseen", "overall")
 # Printed to one digit, each of two numbers is less than 0.05 off: apart by 0.1 or more, they cannot be equal.
 ROUNDING = 0.1 - 1e-9
+# [seen, unseen, overall], and [overall, worst 10%, 20%, 50%], in %.
+Populations = Annotated[list[float], Field(min_length=3, max_length=3)]
+Worst = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class Accuracy(Record):
@@ -27,9 +29,9 @@ class Accuracy(Record):
     label: str
     method: str
     encoder: str
-    prism: list[float] = Field(default_factory=list)
-    reddit100: list[float] = Field(default_factory=list)
-    reddit150: list[float] = Field(default_factory=list)
+    prism: Populations | None = None
+    reddit100: Populations | None = None
+    reddit150: Populations | None = None
 
 
 class Robustness(Record):
@@ -39,8 +41,8 @@ class Robustness(Record):
     method: str
     encoder: str
     dataset: str
-    seen: list[float]
-    unseen: list[float]
+    seen: Worst
+    unseen: Worst
 
 
 class Published(Record):
@@ -105,6 +107,9 @@ def load(name: str) -> Published:
         raise InputError(f"there are no published numbers {name!r}", hint=f"expected in {files[0]}")
     try:
         return Published.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        first = " ".join(str(error).split())
-        raise InputError(f"{file}: {first}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file}: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file}: {key}: {first['msg'].lower()}") from error
