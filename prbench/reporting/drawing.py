@@ -110,14 +110,16 @@ def band(one: Axes, x: Any, mean: npt.ArrayLike, spread: npt.ArrayLike, look: di
     one.fill_between(x, middle - width, middle + width, color=look["color"], alpha=0.12, linewidth=0)
 
 
-def legend_below(figure: Figure, axes: Sequence[Axes], *, across: int = 6) -> None:
-    """One legend for all panels, each label once; the figure grows by the room it takes."""
-    handles: dict[str, Any] = {}
+def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str] = (), *, across: int = 6) -> None:
+    """One legend for all panels, each label once, those of `order` first; the figure grows by the room it takes."""
+    found: dict[str, Any] = {}
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if not handles:
+            found.setdefault(label, handle)
+    if not found:
         return
+    place = {label: i for i, label in enumerate(order)}
+    handles = {label: found[label] for label in sorted(found, key=lambda label: place.get(label, len(place)))}
     columns = min(across, len(handles), max(2, round(figure.get_figwidth() / 1.6)))
     figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns) + 0.08)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, columnspacing=1.2)

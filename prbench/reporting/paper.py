@@ -18,7 +18,7 @@ from prbench.files import write_text, writing
 from prbench.reporting import published as numbers
 from prbench.reporting import tables
 from prbench.reporting.checks import refuse_mixtures
-from prbench.reporting.drawing import DPI
+from prbench.reporting.drawing import DPI, styled
 from prbench.reporting.evidence import Evidence, Made, Piece, read_pieces
 from prbench.reporting.figures import METADATA
 from prbench.reporting.paper_page import write_paper_page
@@ -92,7 +92,8 @@ def write_piece(made: Made, piece: Piece, out: Path) -> list[Path]:
                 written.append(paths[kind])
         if made.figure is not None:
             for kind in ("png", "pdf"):
-                with writing(paths[kind]) as temporary:
+                # In the same style: how many ticks there are depends on it when they are drawn.
+                with styled(), writing(paths[kind]) as temporary:
                     made.figure.savefig(temporary, format=kind, dpi=DPI, metadata=METADATA[kind])
                 written.append(paths[kind])
     # What an earlier report left here would pass for this one's.

@@ -219,6 +219,6 @@ def transfer(evidence: Evidence, piece: Piece) -> Made:
             one.set_xticks(range(len(names)), [evidence.title(n) for n in names], rotation=30, ha="right")
             one.set(ylabel="accuracy, unseen users (%)")
             one.set_title(f"{source} → {target} ({encoder}), {counted(int(here['n_splits'].max()))}")
-        legend_below(figure, axes)
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made

@@ -51,7 +51,7 @@ def robustness(evidence: Evidence, piece: Piece) -> Made:
                     band(one, curve["k"], curve["accuracy"], curve["accuracy_std"], line, evidence.title(method))
             one.set(xlabel="worst k% of users", ylabel="user accuracy (%)", xlim=(0, 101))
             one.set_title(heading(board))
-        legend_below(figure, axes)
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made
 
@@ -116,13 +116,13 @@ def sweep(evidence: Evidence, piece: Piece) -> Made:
         for i, (dataset, encoder, board) in enumerate(swept):
             here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
             for one, metric, name in zip(
-                axes[2 * i : 2 * i + 2], ("overall", "worst10"), ("all users", "worst 10% of users"), strict=True
+                axes[2 * i : 2 * i + 2], ("overall", "worst10"), ("all users", "worst 10%"), strict=True
             ):
                 _swept(one, here, metric, evidence, piece, curves)
-                one.set(xlabel=SWEPT.get(piece.parameter, piece.parameter), ylabel=f"accuracy (%), {name}")
+                one.set(xlabel=SWEPT.get(piece.parameter, piece.parameter), ylabel=f"accuracy, {name} (%)")
                 one.set_title(heading(board))
         if len(curves) > 1:
-            legend_below(figure, axes)
+            legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made
 
@@ -209,7 +209,7 @@ def few_shot(evidence: Evidence, piece: Piece) -> Made:
             one.set_xticks(range(len(order)), ["all" if k == ALL else str(k) for k in order])
             one.set(xlabel="choices of the unseen user", ylabel="accuracy, unseen users (%)")
             one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
-        legend_below(figure, axes)
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made
 
@@ -248,7 +248,7 @@ def noise(evidence: Evidence, piece: Piece) -> Made:
                     band(one, x, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
             one.set(xlabel="flipped support labels (%)", ylabel="accuracy, unseen users (%)")
             one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
-        legend_below(figure, axes)
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made
 

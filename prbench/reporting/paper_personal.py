@@ -68,7 +68,7 @@ def flips(evidence: Evidence, piece: Piece) -> Made:
             one.margins(y=0.12)
             one.set(xlabel="flipped test decisions (%)", ylabel="user accuracy (%)")
             one.set_title(heading(board))
-        legend_below(figure, axes)
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made
 
@@ -169,10 +169,8 @@ def gap(evidence: Evidence, piece: Piece) -> Made:
         figure, axes = panels(len(settings))
         for one, (dataset, encoder) in zip(axes, settings, strict=True):
             here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
-            ends = [50.0, 100.0]
             for row in here.to_dict("records"):
                 x, y = 100 * row["support_accuracy"], 100 * row["test_accuracy"]
-                ends += [x, y]
                 style = {**look[str(row["method"])], "linestyle": "none"}
                 one.errorbar(
                     x,
@@ -183,11 +181,12 @@ def gap(evidence: Evidence, piece: Piece) -> Made:
                     **style,
                     **CAPS,
                 )
-            low = min(ends[2:])
-            one.plot([low, 100], [low, 100], color="0.5", linewidth=0.9, linestyle="--")
+            # Drawn last and clipped: the diagonal is no reason for empty room.
+            one.set(xlim=one.get_xlim(), ylim=one.get_ylim())
+            one.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, linestyle="--", zorder=1)
             one.set(xlabel="unseen users, choices shown (%)", ylabel="unseen users, test choices (%)")
             one.set_title(setting_heading(dataset, encoder, int(here["test_n_splits"].max())))
-        legend_below(figure, axes)
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made
 
@@ -235,7 +234,7 @@ def calibration(evidence: Evidence, piece: Piece) -> Made:
                 error = expected_calibration_error(bins)
                 lines[setting].append([Cell(evidence.title(method)), Cell(tables.percent(error, digits=2))])
             one.set(xlabel="predicted (%)", ylabel="chosen (%)", title=setting_heading(*setting, splits[setting]))
-        legend_below(figure, axes)
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     for dataset, encoder in settings:
         notes = [
