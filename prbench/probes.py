@@ -241,7 +241,7 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
             continue
         record = results.read_record(folder)
         for path in files:
-            kind, _, rest = path.stem.removeprefix("probe-").partition("-")
+            kind, rest = _condition(path)
             frame = results.read_scores_file(path)
             constants = {name: record[name] for name in results.COLUMNS}
             parts.append(
@@ -257,6 +257,18 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
             if watch:
                 watch()
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else nothing()
+
+
+def _condition(path: Path) -> tuple[str, str]:
+    """A probe's kind, and the share of noise or the data set, from the name of its file."""
+    kind, _, rest = path.stem.removeprefix("probe-").partition("-")
+    try:
+        known = {SUPPORT: not rest, "on": bool(rest), "noise": kind == "noise" and 0 < float(rest) <= 1}.get(kind)
+    except ValueError:
+        known = False
+    if not known:
+        raise InputError(f"{path} is no probe of this prbench", hint="delete it")
+    return kind, rest
 
 
 def nothing() -> pd.DataFrame:

@@ -39,6 +39,7 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
     again = "run the older one again, or report from a folder of runs that belong together"
     keep_one = "give each variant an entry of its own (extends = ...), or remove one of the two"
     for cell in cells:
+        _require_whole(cell)
         if cell["status"] != "done":
             continue
         row = (cell["method"], cell["selection"])
@@ -59,6 +60,16 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
             if canonical_json(a) != canonical_json(b):
                 message = f"{_name(cell)} and {_name(other)} differ in {WORDS[key]}: {_difference(a, b)}"
                 raise InputError(message, hint=hint)
+
+
+def _require_whole(cell: Mapping[str, Any]) -> None:
+    """Raise InputError for a record that something else wrote."""
+    needed = ("title", "entry", *(key for key in WORDS if key != "budget"))
+    if lacking := [key for key in needed if key not in cell]:
+        raise InputError(
+            f"{_name(cell)} has a record that lacks {', '.join(lacking)}: prbench did not write it",
+            hint="delete that cell's folder and run it again",
+        )
 
 
 def _budget(cell: Mapping[str, Any]) -> Mapping[str, Any]:

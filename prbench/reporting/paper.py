@@ -56,6 +56,8 @@ def paper(
         raise InputError("there are no results to report", hint="make some with `prbench run --report paper`")
     for cells in evidence.cells.values():
         refuse_mixtures(cells)
+    # Whatever is unreadable is refused before anything is written.
+    _ = evidence.probes
     finished: list[tuple[Piece, Made, list[Path]]] = []
     with progress() as display:
         task = display.add_task("drawing", total=len(read) + 1)

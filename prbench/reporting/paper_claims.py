@@ -163,7 +163,7 @@ def oracle(evidence: Evidence, piece: Piece) -> Made:
         ]
         header = ("Method", "Chosen honestly", "Chosen on test", "Optimism")
         title = f"{piece.title}, {dataset} ({encoder})"
-        made.grids.append(Grid(title, header, lines, (), notes, f"oracle:{dataset}:{encoder}"))
+        made.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
     made.frame = pd.DataFrame(records)
     return made
 
@@ -171,7 +171,7 @@ def oracle(evidence: Evidence, piece: Piece) -> Made:
 def transfer(evidence: Evidence, piece: Piece) -> Made:
     """Accuracy of another data set's unseen users, adapted (markers) and before any choice of theirs (crosses).
 
-    For comparison, the same method fitted on that data set where the results hold it (open markers).
+    For comparison, the same method fitted on that data set where the results hold it (bars).
     """
     import pandas as pd
 
@@ -200,6 +200,7 @@ def transfer(evidence: Evidence, piece: Piece) -> Made:
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(ways))
+        told: set[str] = set()
         for one, way in zip(axes, ways, strict=True):
             source, target, encoder = way
             keyed = zip(made.frame["fitted_on"], made.frame["tested_on"], made.frame["encoder"], strict=True)
@@ -209,12 +210,13 @@ def transfer(evidence: Evidence, piece: Piece) -> Made:
                 row = here[here["method"] == name].iloc[0]
                 style = {**look[name], "linestyle": "none"}
                 one.errorbar(i, 100 * row["accuracy"], yerr=100 * row["accuracy_std"], **style, **CAPS)
-                one.plot(
-                    i, 100 * row["cold_start"], marker="x", color="0.35", label="before adapting" if not i else ""
-                )
+                before: dict[str, Any] = {"label": "before adapting"} if not i else {}
+                one.plot(i, 100 * row["cold_start"], marker="x", color="0.35", linestyle="none", **before)
                 if not math.isnan(row["fitted_there"]):
-                    label = f"fitted on {target}" if not i else ""
-                    one.plot(i, 100 * row["fitted_there"], marker="_", color="0.1", markersize=14, label=label)
+                    place: dict[str, Any] = {"marker": "_", "markersize": 14, "color": "0.1", "linestyle": "none"}
+                    place |= {"label": f"fitted on {target}"} if target not in told else {}
+                    told.add(target)
+                    one.plot(i, 100 * row["fitted_there"], **place)
             one.axhline(50, color="0.6", linestyle=":", linewidth=0.9)
             one.set_xticks(range(len(names)), [evidence.title(n) for n in names], rotation=30, ha="right")
             one.set(ylabel="accuracy, unseen users (%)")

@@ -242,7 +242,7 @@ def calibration(evidence: Evidence, piece: Piece) -> Made:
             f"of {counted(splits[dataset, encoder])} together; 0 is calibrated."
         ]
         title = f"Calibration on {dataset} ({encoder})"
-        label = f"calibration:{dataset}:{encoder}"
+        label = f"{piece.name}:{dataset}:{encoder}"
         made.grids.append(Grid(title, ("Method", "ECE"), lines[(dataset, encoder)], (), notes, label))
     return made
 

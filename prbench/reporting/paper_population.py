@@ -84,7 +84,7 @@ def parameters(evidence: Evidence, piece: Piece) -> Made:
         f"Trained parameters for embeddings of {DIM:,} dimensions, with the entries' own hyper-parameters. "
         "Numbers fitted to a user count for every user; what a forward pass computes for one does not."
     ]
-    made.grids = [Grid(piece.title, header, lines, (), notes, "figure-7")]
+    made.grids = [Grid(piece.title, header, lines, (), notes, piece.name)]
     return made
 
 
@@ -147,5 +147,5 @@ def efficiency(evidence: Evidence, piece: Piece) -> Made:
         ]
         notes += [f"{evidence.title(r['method'])}: {counted(r['n_splits'])}." for r in own if r["n_splits"] < most]
         title = f"{piece.title} on {dataset} ({encoder})"
-        made.grids.append(Grid(title, header, lines, (), notes, f"efficiency:{dataset}:{encoder}"))
+        made.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
     return made

@@ -87,7 +87,9 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
                 Cell(f"{values[2]:.1f}"),
                 Cell(DASH if math.isnan(apart) else f"{apart:+.1f}".replace("-", "−")),
             ]
-    return Grid(grid.title, tuple(header), grid.rows, grid.rules, notes, f"table-1:{board.dataset}:{board.encoder}")
+    return Grid(
+        grid.title, tuple(header), grid.rows, grid.rules, notes, f"{piece.name}:{board.dataset}:{board.encoder}"
+    )
 
 
 def _gain_over_baselines(board: Board, piece: Piece) -> list[Cell]:
@@ -134,7 +136,7 @@ def ablation(evidence: Evidence, piece: Piece) -> Made:
                     if line := found.get(row.method):
                         values = [*line.seen, *line.unseen]
                         lines.append([Cell(f"{line.label}, published"), *(Cell(f"{v:.1f}") for v in values)])
-        label = f"table-2:{dataset}:{encoder}"
+        label = f"{piece.name}:{dataset}:{encoder}"
         grids.append(
             Grid(f"{piece.title} on {dataset} ({encoder})", tuple(header), lines, tuple(rules), notes, label)
         )
