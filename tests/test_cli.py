@@ -182,7 +182,7 @@ def test_version_and_help(run: Run) -> None:
         (["lst", "methods"], "list"),
         (["list"], "Missing argument"),
         (["list", "things"], "'things'"),
-        (["run", "--dataset", "simulated"], "Missing option '--methods'"),
+        (["run", "--dataset", "simulated"], "give --methods or --report"),
         (["run", "--methods", "bt", "--dataset", "simulated", "--splits", "0"], "--splits"),
         (["run", "--methods", "bt", "--dataset", "simulated", "--device", "tpu"], "'tpu'"),
         (["run", "--methods", "bt", "--dataset", "simulated", "--selection", "best"], "'best'"),
@@ -327,6 +327,7 @@ def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
         "overrides": ["mrm.bases=4", "bt.rate=1"],
         "out": Path("elsewhere"),
         "tuned": Path("mine"),
+        "precision": "highest",
     }
 
 
