@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from prbench.errors import InputError
 from prbench.method import Method
 from prbench.methods.lore import LoRe
 from prbench.methods.maml import MAML
+from prbench.networks import NetworkMethod
 from prbench.runner import peak_memory
 from prbench.seeds import Rng
 from prbench.training import GradientMethod, Precision, Work, precision_of_products
@@ -74,11 +75,11 @@ def fit(
             display.advance(bar)
             loop_times.append(_loop(made, trains[0], rngs[0], device))
             display.advance(bar)
-    update = float(np.median([seconds for seconds, _ in engine_times]))
-    setup = float(np.median([setup for _, setup in engine_times]))
+    update = float(np.median([timed.seconds for timed in engine_times]))
+    setup = float(np.median([timed.setup for timed in engine_times]))
     single = float(np.median(loop_times))
-    updates = _updates(made, trains[0], rngs[0])
-    moved = bytes_per_update(made, trains)
+    updates = engine_times[0].updates
+    moved = bytes_per_update(made, trains, rngs)
     bandwidth = float(np.median(bandwidths))
     whole = setup + update * updates
     if full:
@@ -123,11 +124,12 @@ def copy_bandwidth(device: str) -> float:
     return 2 * COPIED / best
 
 
-def bytes_per_update(method: Method, trains: list[Comparisons]) -> float:
-    """The bytes of embeddings that one update of all splits is about, on average.
+def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng]) -> float:
+    """The bytes of embeddings that one update of all splits is about, on average, and of a network's parameters.
 
-    Every split's own rows count, forward and backward, also where the engine reads a row once for several splits;
-    NaN for a method whose updates are not known here.
+    Every split's own rows count, forward and backward, also where the engine reads a row once for several splits.
+    A network's parameters are read forward and backward, their gradients written and read, and they and Adam's two
+    moments read and written. NaN for a method whose updates are not known here.
     """
     dim = trains[0].items.dim
     size = 8 if trains[0].items.embedding.dtype == torch.float64 else 4
@@ -138,6 +140,9 @@ def bytes_per_update(method: Method, trains: list[Comparisons]) -> float:
     if isinstance(method, EpisodicMethod):
         updates = max(-(-len(train.users) // method.users_per_update) for train in trains)
         return 2.0 * rows * row_bytes / updates
+    if isinstance(method, NetworkMethod):
+        choices = sum(method.choices_per_update(train, rng) for train, rng in zip(trains, rngs, strict=True))
+        return 2.0 * choices * 2 * row_bytes + 10.0 * len(trains) * method.expected_size(dim) * size
     return float("nan")
 
 
@@ -147,14 +152,23 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> tuple[float, float]:
-    """Seconds per update of all splits, and seconds before the first update has ended."""
+class _Timed(NamedTuple):
+    """Seconds per update of all splits, seconds before the first has ended, and updates of the whole recipe."""
+
+    seconds: float
+    setup: float
+    updates: int
+
+
+def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> _Timed:
     start = _now(device)
     marks: list[float] = []
+    shares: list[float] = []
 
     def watch(share: float) -> None:
         # Waiting for a GPU at every update would slow it down; the first updates and the last matter.
         marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
+        shares.append(share)
         if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
             raise _EnoughError
 
@@ -166,7 +180,8 @@ def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], 
         pass
     end = _now(device)
     warm = min(FEWEST, len(marks) - 1)
-    return (end - marks[warm - 1]) / (len(marks) - warm), marks[0] - start
+    # Every update tells of its share of the longest split's work.
+    return _Timed((end - marks[warm - 1]) / (len(marks) - warm), marks[0] - start, round(1 / shares[0]))
 
 
 class _EnoughError(Exception):
@@ -176,7 +191,7 @@ class _EnoughError(Exception):
 def _loop(method: GradientMethod, train: Comparisons, rng: Rng, device: str) -> float:
     """Seconds per update of one split, by the plain loop where there is one."""
     if plain_loop(method, train, rng) is None:
-        return _engine(method, [train], [rng], device)[0]
+        return _engine(method, [train], [rng], device).seconds
     return _timed(_endless(lambda: plain_loop(method, train, rng)))
 
 
@@ -193,11 +208,6 @@ def _timed(steps: Iterator[Any]) -> float:
         next(steps)
         done += 1
     return (time.perf_counter() - start) / done
-
-
-def _updates(method: GradientMethod, train: Comparisons, rng: Rng) -> int:
-    """Updates of the whole recipe."""
-    return method.budget * (method.plan(train, rng).updates if isinstance(method, EpisodicMethod) else 1)
 
 
 def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> float:

@@ -58,6 +58,11 @@ class ContextPlan:
         """Updates per epoch; the last may have fewer users."""
         return -(-len(self.rows_of) // self.users_per_update)
 
+    def choices_per_update(self, most: int) -> float:
+        """How many choices an update reads, averaged over the first epoch; of a user at most `most`."""
+        met = [meeting for update in self.epoch(0) for meeting in update]
+        return sum(min(most, len(meeting.context) + len(meeting.target)) for meeting in met) / self.updates
+
     def epoch(self, number: int) -> list[list[Meeting]]:
         """The updates of the epoch with this number, the same whenever it is asked for."""
         draw = self.rng.child("epoch", number).numpy()

@@ -194,6 +194,10 @@ class NetworkMethod(GradientMethod):
                         yield Snapshot(split, epoch, {name: value[split].clone() for name, value in networks.items()})
                 work.tell(1 / steps)
 
+    def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
+        """How many choices an update of a split reads, on average; NaN where that is not known."""
+        return float("nan")
+
     def require_dim(self, items: Items, dim: int) -> None:
         """Raise InputError when `items` are not of the dimension this method was fitted on."""
         if items.dim != dim:

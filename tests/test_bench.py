@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import islice
 
 import numpy as np
@@ -13,11 +14,13 @@ from prbench import bench, cli
 from prbench.benchloops import plain_loop
 from prbench.contract import population
 from prbench.errors import InputError
+from prbench.methods.gpo import GPO
 from prbench.methods.lore import BT, LoRe
 from prbench.methods.maml import MAML
 from prbench.methods.mrm import MRM
+from prbench.methods.neural_process import NP
 from prbench.seeds import Rng
-from prbench.training import Work
+from prbench.training import GradientMethod, Work
 
 FIELDS = {
     "method", "shape", "splits", "updates_per_second", "seconds", "ratio_to_loop", "peak_memory_mb", "bandwidth_share",
@@ -40,10 +43,27 @@ def test_the_plain_loop_does_the_same_work_as_the_engine(method: MRM | LoRe) -> 
 def test_bytes_of_an_update_by_hand() -> None:
     data = population(users=5, dim=6, groups=(2, 2), pairs=(2, 2), seed=1, dtype=torch.float32)
     assert len(data) == 20
+    rngs = [Rng("one"), Rng("other")]
     # Two splits of 20 rows x 6 numbers x 4 bytes, forward and backward: 1,920 bytes; an epoch of 5 users is 3 updates.
-    assert bench.bytes_per_update(LoRe(), [data, data]) == 1920
-    assert bench.bytes_per_update(MRM(), [data, data]) == 640
-    assert bench.bytes_per_update(MAML(), [data, data]) == 1280
+    assert bench.bytes_per_update(LoRe(), [data, data], rngs) == 1920
+    assert bench.bytes_per_update(MRM(), [data, data], rngs) == 640
+    assert bench.bytes_per_update(MAML(), [data, data], rngs) == 1280
+    # GPO reads each of the 20 choices once an epoch, 2 users at a time, and has a network in each split besides.
+    gpo = GPO(width=4, depth=1)
+    values = 4 * 6 + 4 + 4 + 3 * 20 + (60 + 20 + 8 + 20 + 20 + 8) + 20 + 10 + 4
+    assert gpo.expected_size(6) == values
+    assert bench.bytes_per_update(gpo, [data, data], rngs) == pytest.approx(1280 + 10 * 2 * values * 4)
+
+
+@pytest.mark.parametrize(
+    "method", [GPO(epochs=3, width=8, depth=1), NP(epochs=3, width=8), MRM(epochs=3), BT(steps=7)]
+)
+def test_updates_of_the_whole_recipe_are_counted(method: GradientMethod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.0)
+    data = population(users=9, groups=(2, 6), seed=11, dtype=torch.float32)
+    timed = bench._engine(method, [data], [Rng("bench")], "cpu")
+    users = {GPO: 2, NP: 8, MRM: 2}.get(type(method))
+    assert timed.updates == (7 if users is None else 3 * math.ceil(9 / users))
 
 
 def test_copying_takes_time() -> None:

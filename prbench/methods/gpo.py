@@ -146,6 +146,10 @@ class GPO(NetworkMethod):
             cold_share=self.cold_share,
         )
 
+    def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
+        """See `NetworkMethod.choices_per_update`."""
+        return self.plan(train, rng).choices_per_update(self.choices)
+
     def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = PairTable.of(work.trains, device=work.device)

@@ -126,6 +126,10 @@ class NP(NetworkMethod):
             contexts=(self.least_context, self.most_context),
         )
 
+    def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
+        """See `NetworkMethod.choices_per_update`."""
+        return self.plan(train, rng).choices_per_update(self.choices)
+
     def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = PairTable.of(work.trains, device=work.device)
