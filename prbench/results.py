@@ -208,20 +208,35 @@ def read_scores_file(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_scores(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
-    frame = read_scores_file(path)
+def _read_scores(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What is the same in all lines of a scores file, and its columns `SCORES`."""
     shots = path.stem.removeprefix("scores-")
-    constants = {name: record[name] for name in COLUMNS}
-    return frame.assign(**constants, split=record["split"], shots=ALL if shots == "all" else int(shots))
+    same = {name: record[name] for name in (*COLUMNS, "split")}
+    return same | {"shots": ALL if shots == "all" else int(shots)}, read_scores_file(path)
 
 
-def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
+    """All lines in one table, column by column: millions of repeated names would take minutes as text."""
+    import numpy as np
     import pandas as pd
 
-    kinds: dict[str, Any] = {
-        name: pd.CategoricalDtype(sorted({p[name].iloc[0] for p in parts if len(p)})) for name in COLUMNS
-    }
-    kinds |= {**SCORES, "population": pd.CategoricalDtype(["seen", "unseen"]), "split": "int32", "shots": "int32"}
-    # Without any part, the columns are still there.
-    empty = pd.DataFrame({name: [] for name in kinds})
-    return pd.concat([part[list(kinds)].astype(kinds) for part in parts or [empty]], ignore_index=True)
+    lengths = [len(frame) for _, frame in parts]
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        known = sorted({same[name] for same, frame in parts if len(frame)})
+        codes = {value: code for code, value in enumerate(known)}
+        each = np.array([codes.get(same[name], -1) for same, _ in parts], dtype=np.int32)
+        columns[name] = pd.Categorical.from_codes(np.repeat(each, lengths), dtype=pd.CategoricalDtype(known))
+    populations = pd.CategoricalDtype(["seen", "unseen"])
+    for name, kind in SCORES.items():
+        if name == "population":
+            found = [frame[name].astype(populations).cat.codes for _, frame in parts]
+            codes_of = np.concatenate([np.zeros(0, dtype=np.int8), *found])
+            columns[name] = pd.Categorical.from_codes(codes_of, dtype=populations)
+        else:
+            columns[name] = np.concatenate(
+                [np.zeros(0, dtype=kind), *(frame[name].to_numpy(kind) for _, frame in parts)]
+            )
+    for name in ("split", "shots"):
+        columns[name] = np.repeat(np.array([same[name] for same, _ in parts], dtype=np.int32), lengths)
+    return pd.DataFrame(columns)
