@@ -74,7 +74,7 @@ class VPL(NetworkMethod):
     def __init__(
         self,
         *,
-        epochs: Count = 15,
+        epochs: Count = 20,
         rate: Positive = 3e-4,
         kl_weight: NonNegative = 3e-6,
         kl_cycle: Count = 1250,
