@@ -309,3 +309,21 @@ def test_figure_7_counts_what_prbench_show_counts() -> None:
     # The published formulas at d = 4,096 and 1,000 users: d, Kd + KU with K = 5, and Kd + K + KU with K = 2.
     trained = made.frame[made.frame["users"] == 1_000].set_index("method")["trained"]
     assert [trained[name] for name in ("bt", "lore", "mrm")] == [4_096, 25_480, 10_194]
+
+
+def test_comparing_only_what_is_printed_changes_no_number() -> None:
+    store = Store()
+    for method, shares in (("bt", [0.6, 0.7]), ("lore", [0.7, 0.7]), ("mrm", [0.5, 0.7]), ("vpl", [0.6, 0.8])):
+        for split, share in enumerate(shares):
+            store.add(method, {0: share, 1: 0.3, 2: share, 3: 0.9}, split=split)
+    asked = piece("paper_tables:accuracy", ["bt", "lore", "mrm", "vpl"])
+    evidence = store.evidence(asked)
+    every, printed, none = (evidence.board("convarg", "minilm", asked, which) for which in ("all", "printed", "none"))
+    assert (len(every.pairs), none.pairs) == (18, [])
+    assert len(printed.pairs) == len(every.in_table()) < len(every.pairs)
+    for one, other in zip(printed.pairs, every.in_table(), strict=True):
+        assert (one.a.key, one.b.key, one.population) == (other.a.key, other.b.key, other.population)
+        assert one.holm_table == pytest.approx(other.holm_table, nan_ok=True)
+        # Intervals over users are made for what is printed only.
+        assert not math.isnan(one.result.bootstrap.low)
+        assert math.isnan(other.result.bootstrap.low)
