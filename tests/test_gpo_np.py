@@ -200,11 +200,38 @@ def test_a_questions_loss_is_the_published_one(likelihood: Any) -> None:
     torch.testing.assert_close(GPO(likelihood=likelihood).question_losses(out), expected)
 
 
+FLOOR = 2 * (math.log(0.05) + 0.5 * math.log(2 * math.pi))
+
+
 def test_only_the_bounded_likelihood_has_an_upper_bound() -> None:
-    certain = torch.tensor([[[60.0, -40.0], [-60.0, -40.0]]], dtype=torch.float64)
-    floor = 2 * (math.log(0.05) + 0.5 * math.log(2 * math.pi))
-    assert float(GPO(likelihood="bounded").question_losses(certain)) == pytest.approx(floor)
-    assert float(GPO(likelihood="unbounded").question_losses(certain)) < -75
+    bounded, unbounded = (GPO(likelihood=name).question_losses for name in ("bounded", "unbounded"))
+    certain = torch.tensor([[60.0, -40.0], [-60.0, -40.0]], dtype=torch.float64)
+    assert float(bounded(certain)) == pytest.approx(FLOOR)
+    assert float(unbounded(certain)) < -75
+    # Where the std itself comes out as 0.
+    certain[:, 1] = -1000.0
+    assert float(bounded(certain)) == pytest.approx(FLOOR)
+    assert math.isnan(float(unbounded(certain)))
+
+
+@pytest.mark.parametrize("likelihood", ["bounded", "unbounded"])
+def test_training_on_choices_that_can_be_told_apart_has_a_floor_only_if_bounded(likelihood: Any) -> None:
+    data = population(users=2, dim=DIM, groups=(6, 6), pairs=(2, 2), seed=2, personal=0.0, noise=0.1)
+    method = GPO(likelihood=likelihood, width=16, depth=1, rate=3e-3, epochs=200, most_context=5, choices=12)
+    losses = []
+
+    def recorded(out: torch.Tensor) -> torch.Tensor:
+        each = GPO.question_losses(method, out)
+        losses.append(float(each.detach().mean()))
+        return each
+
+    method.question_losses = recorded  # type: ignore[method-assign]
+    trained(method, data)
+    assert len(losses) == 200
+    if likelihood == "bounded":
+        assert FLOOR < min(losses) < FLOOR + 0.1
+    else:
+        assert min(losses) < 3 * FLOOR
 
 
 def test_np_is_the_published_network_at_evaluation() -> None:

@@ -187,8 +187,8 @@ class GPO(NetworkMethod):
         if self.likelihood == "bradley-terry":
             return softplus(-margin)
         raw = out[..., 1]
-        # Both options are equally far from their labels: 1 − p and p − 0 of one softmax.
-        residual = torch.sigmoid(-margin)[..., None]
+        # Rounded as published: where 1 − p comes out as 0, an unbounded std has nothing left to hold it.
+        residual = torch.stack([1 - torch.sigmoid(margin), torch.sigmoid(-margin)], -1)
         if self.likelihood == "bounded":
             std = 0.05 + 0.95 * softplus(raw)
             log_std = std.log()
