@@ -287,11 +287,18 @@ class StackedAdam:
     """torch's fused Adam on parameters [S, ...], with a step size per split where splits need one.
 
     `separate` keeps the splits apart in the optimiser, which costs time: only splits that follow schedules of
-    different lengths need it. `decay` is AdamW's decoupled weight decay, `eps` what is added to the gradients' size.
+    different lengths need it. `decay` is AdamW's decoupled weight decay or else `penalty` Adam's own, which is added
+    to the gradient; `eps` is what is added to the gradients' size.
     """
 
     def __init__(
-        self, parameters: Sequence[Tensor], *, separate: bool = False, decay: float = 0.0, eps: float = 1e-8
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        separate: bool = False,
+        decay: float = 0.0,
+        penalty: float = 0.0,
+        eps: float = 1e-8,
     ) -> None:
         self.separate = separate
         groups = [list(split) for split in zip(*parameters, strict=True)] if separate else [list(parameters)]
@@ -299,7 +306,7 @@ class StackedAdam:
         self.optimiser: torch.optim.Optimizer = (
             torch.optim.AdamW(stacks, fused=True, weight_decay=decay, eps=eps)
             if decay
-            else torch.optim.Adam(stacks, fused=True, eps=eps)
+            else torch.optim.Adam(stacks, fused=True, weight_decay=penalty, eps=eps)
         )
 
     def step(self, gradients: Sequence[Tensor], rate: float | FloatArray) -> None:

@@ -443,6 +443,46 @@ def test_pal_adapts_as_adamw_on_the_users_own_batches(three: World) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in pal.learned().items())
 
 
+def test_pal_trains_as_adam_with_a_parameter_for_each_user(three: World) -> None:
+    train = three.train.take(three.train.group < 10)
+    pal = PAL(width=5, epochs=1, pairs_per_update=7, input_scale=1.0)
+    nothing = train.take(np.empty(0, dtype=np.int64))
+    PAL.fit_splits([pal], [FitProblem(train, nothing, RNG)])
+
+    network = {name: nn.Parameter(tensor.clone()) for name, tensor in pal.start(8, None, RNG).items()}
+    drawn = torch.randn(len(train.users), 2, generator=RNG.child("weights").torch())
+    logits = [nn.Parameter(row.clone()) for row in drawn]
+    layers = [network[name] for name in network if name != "prototypes"]
+    adam = torch.optim.Adam(
+        [
+            {"params": layers, "lr": 1e-4, "weight_decay": 0.01},
+            {"params": [network["prototypes"], *logits], "lr": 5e-3},
+        ]
+    )
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        for i in range(3):
+            x = nn.functional.linear(x.relu() if i else x, network[f"f.{i}.weight"], network[f"f.{i}.bias"])
+        return x
+
+    order = RNG.child("epoch", 0).numpy().permutation(len(train))
+    for at in range(0, len(train), 7):
+        some = order[at : at + 7]
+        mixed = torch.stack([logits[user].softmax(0) for user in train.user[some]])
+        ideal = f(mixed @ network["prototypes"])
+        chosen, rejected = (
+            (f(train.items.embedding[side[some]]) - ideal).norm(dim=1) for side in (train.chosen, train.rejected)
+        )
+        adam.zero_grad()
+        torch.autograd.backward([(1 - (rejected - chosen)).relu().mean()])
+        adam.step()
+    for name, tensor in pal.learned().items():
+        torch.testing.assert_close(tensor, network[name].detach(), atol=2e-5, rtol=1e-4)
+    found = pal.seen_users().tensors["weight"]
+    torch.testing.assert_close(found, torch.stack([row.detach() for row in logits]), atol=2e-5, rtol=1e-4)
+    assert float((found - drawn).abs().mean()) > 0.01
+
+
 @pytest.mark.parametrize("method", [PAL, PALB, VPL])
 def test_the_input_scale_becomes_part_of_the_weights(three: World, method: type[Method]) -> None:
     small: dict[str, Any] = {"width": 8, "epochs": 1}

@@ -137,7 +137,7 @@ class PALB(Prototypes):
         *,
         prototypes: Count = 2,
         width: Steps = 512,
-        epochs: Count = 6,
+        epochs: Count = 4,
         pairs_per_update: Count = 32,
         rate: Positive = 1e-4,
         decay: NonNegative = 0.01,

@@ -105,7 +105,10 @@ class Prototypes(NetworkMethod):
         by_pace: dict[tuple[float, float], list[str]] = {}
         for name in networks:
             by_pace.setdefault((self.pace(name), self.decay if "." in name else 0.0), []).append(name)
-        adams = {key: StackedAdam([networks[name] for name in names]) for key, names in by_pace.items()}
+        adams = [
+            (rate, names, StackedAdam([networks[name] for name in names], penalty=penalty))
+            for (rate, penalty), names in by_pace.items()
+        ]
         lazy = LazyAdam(weights)
         gather = Gather(table.items)
         updates = np.array([-(-len(train) // self.pairs_per_update) for train in work.trains])
@@ -124,11 +127,8 @@ class Prototypes(NetworkMethod):
                     losses = (self.loss(margin) * update.there).sum(-1) / update.there.sum(-1).clamp_min(1)
                     by_logits, *by_network = torch.autograd.grad(losses.sum(), [logits, *leaves.values()])
                 gradients = dict(zip(leaves, by_network, strict=True))
-                for (rate, decay), names in by_pace.items():
-                    some = [gradients[name] for name in names]
-                    if decay:
-                        torch._foreach_add_(some, [networks[name] for name in names], alpha=decay)
-                    adams[rate, decay].step(some, rate)
+                for rate, names, adam in adams:
+                    adam.step([gradients[name] for name in names], rate)
                 present = torch.zeros_like(weights[..., 0]).scatter_add_(1, update.owner, update.there)
                 lazy.step(by_logits, present > 0, self.weight_rate)
                 for split in np.flatnonzero(step % updates == 0).tolist():
