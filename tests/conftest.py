@@ -23,6 +23,12 @@ def real_data_folder() -> Path | None:
     return folder.resolve() if folder.is_dir() else None
 
 
+@pytest.fixture(autouse=True)
+def no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are laid out as into a pipe: pytest's parallel workers have a width in their environment."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real raw data, laid out for PRBENCH_DATA; the test is skipped where there is none."""
