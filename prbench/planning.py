@@ -165,9 +165,9 @@ def plan(
 
     `selection` is a comma-separated list, see `prbench.selection.requested`; tuned parameters are read from the
     folder `tuned`. A `precision` below the highest, see `prbench.training.precision_of_products`, makes methods of
-    another name. `opened` are the data sets where another plan has loaded them already. Loads the data sets and draws the splits, embeds nothing and fits nothing. Raises InputError for
-    unknown names, parameters, devices, for shots that users do not have, where nothing can be held out to choose by,
-    and for methods that are to run tuned and are not.
+    another name. `opened` are these data sets, where they are open already. Loads the data sets and draws the splits,
+    embeds nothing and fits nothing. Raises InputError for unknown names, parameters, devices, for shots that users do
+    not have, where nothing can be held out to choose by, and for methods that are to run tuned and are not.
     """
     selections = requested(selection)
     device = resolved_device(device)
