@@ -142,7 +142,9 @@ def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng])
         return 2.0 * rows * row_bytes / updates
     if isinstance(method, NetworkMethod):
         choices = sum(method.choices_per_update(train, rng) for train, rng in zip(trains, rngs, strict=True))
-        return 2.0 * choices * 2 * row_bytes + 10.0 * len(trains) * method.expected_size(dim) * size
+        trained = method.parameters_for(dim)
+        assert trained is not None
+        return 2.0 * choices * 2 * row_bytes + 10.0 * len(trains) * trained.shared * size
     return float("nan")
 
 

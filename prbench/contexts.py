@@ -130,14 +130,14 @@ def context_batches(
 
 
 def sampled(support: Comparisons, limit: int, rng: Rng) -> tuple[Comparisons, IntArray]:
-    """Up to `limit` choices of each user, users together, and the place of each among its user's, [n].
+    """Up to `limit` choices of each user (0: all), users together, and the place of each among its user's, [n].
 
     Of more, a random subset is taken, drawn from a stream of the user's own whatever order the choices come in.
     """
     support = support.take(np.lexsort((support.row, support.user)))
     parts = []
     for mine in np.split(np.arange(len(support)), np.flatnonzero(np.diff(support.user)) + 1):
-        if len(mine) > limit:
+        if limit and len(mine) > limit:
             draw = rng.child("user", int(support.user[mine[0]])).numpy()
             mine = np.sort(draw.choice(mine, limit, replace=False))
         parts.append(mine)

@@ -6,6 +6,7 @@ splits is one batched product. Gradients come from autograd: these networks have
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
@@ -119,8 +120,7 @@ def input_scales(scale: InputScale, table: PairTable, trains: Sequence[Compariso
 class NetworkMethod(GradientMethod):
     """A method whose shared part is a network.
 
-    Subclasses give one split's network (`initial`) and call `train_networks`; they take the hyper-parameters below
-    in their constructor, under these names.
+    Subclasses call `train_networks` and take the hyper-parameters below in their constructor, under these names.
 
     epochs, rate: passes over the seen users' choices, and Adam's step size.
     decay: decoupled weight decay (AdamW's).
@@ -152,10 +152,6 @@ class NetworkMethod(GradientMethod):
             require_fitted(None, self)
         assert self._network is not None
         return self._network
-
-    def initial(self, dim: int, rng: Rng) -> Network:
-        """One split's network for embeddings of `dim` dimensions, before training."""
-        raise NotImplementedError
 
     def train_networks(
         self,
@@ -194,9 +190,9 @@ class NetworkMethod(GradientMethod):
                         yield Snapshot(split, epoch, {name: value[split].clone() for name, value in networks.items()})
                 work.tell(1 / steps)
 
+    @abstractmethod
     def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
-        """How many choices an update of a split reads, on average; NaN where that is not known."""
-        return float("nan")
+        """How many choices an update of a split reads, on average."""
 
     def require_dim(self, items: Items, dim: int) -> None:
         """Raise InputError when `items` are not of the dimension this method was fitted on."""
@@ -214,8 +210,3 @@ class NetworkMethod(GradientMethod):
         """See `Method.restore`."""
         self._network = dict(tensors)
         return self
-
-    def expected_size(self, dim: int) -> int:
-        """The number of trained values of a network for embeddings of `dim` dimensions."""
-        meta: Any = self.initial(dim, Rng("size"))
-        return int(sum(tensor.numel() for tensor in meta.values()))

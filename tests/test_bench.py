@@ -19,6 +19,7 @@ from prbench.methods.lore import BT, LoRe
 from prbench.methods.maml import MAML
 from prbench.methods.mrm import MRM
 from prbench.methods.neural_process import NP
+from prbench.methods.pal import PAL
 from prbench.seeds import Rng
 from prbench.training import GradientMethod, Work
 
@@ -53,6 +54,13 @@ def test_bytes_of_an_update_by_hand() -> None:
     values = 4 * 6 + 4 + 4 + 3 * 20 + (60 + 20 + 8 + 20 + 20 + 8) + 20 + 10 + 4
     assert gpo.expected_size(6) == values
     assert bench.bytes_per_update(gpo, [data, data], rngs) == pytest.approx(1280 + 10 * 2 * values * 4)
+    # PAL reads 8 choices in two of an epoch's three updates and 4 in the last; f has three layers and there are 2 prototypes.
+    pal = PAL(prototypes=2, width=4, pairs_per_update=8)
+    pairs, values = 20 / 3, 7 * 4 + 5 * 4 + 5 * 4 + 2 * 6
+    assert pal.choices_per_update(data, rngs[0]) == pairs
+    assert bench.bytes_per_update(pal, [data, data], rngs) == pytest.approx(
+        2 * 2 * pairs * 2 * 6 * 4 + 10 * 2 * values * 4
+    )
 
 
 @pytest.mark.parametrize(

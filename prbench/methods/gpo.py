@@ -13,23 +13,21 @@ from torch.nn.functional import relu, softplus
 
 from prbench.attention import attend, attention_layer, norm_layer, normalised
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.contexts import ContextBatch, ContextPlan, context_batches, sampled
+from prbench.contextmethod import ContextMethod
+from prbench.contexts import ContextBatch, sampled
 from prbench.errors import InputError
 from prbench.method import ITEMS_AT_ONCE, ComparedFeatures, ParameterCount, UserStates
 from prbench.networks import (
     InputScale,
     Network,
-    NetworkMethod,
-    input_scales,
     layers,
     linear,
     linear_layer,
-    stacked,
     unstacked,
 )
 from prbench.parameters import Count, NonNegative, Positive, Share
 from prbench.seeds import Rng
-from prbench.training import Gather, PairTable, Snapshot, Work
+from prbench.training import Gather, Snapshot, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +41,7 @@ HEAD = ("head.0", "head.1")
 TOKENS_AT_ONCE = 2**11
 
 
-class GPO(NetworkMethod):
+class GPO(ContextMethod):
     """Group preference optimisation (Zhao et al. 2024, arXiv 2310.11523).
 
     A token is [e; y]: an embedding and its preference. Tokens pass a four-layer MLP and a transformer encoder
@@ -69,6 +67,7 @@ class GPO(NetworkMethod):
     """
 
     adaptation_is_random = True
+    first_layers = ("input.0.weight",)
 
     def __init__(
         self,
@@ -136,33 +135,15 @@ class GPO(NetworkMethod):
         network["null"] = linear_layer("null", width, width, rng)["null.bias"]
         return network
 
-    def plan(self, train: Comparisons, rng: Rng) -> ContextPlan:
-        """The contexts and targets that are drawn from a split."""
-        return ContextPlan(
-            train,
-            rng.child("contexts"),
-            users_per_update=self.users_per_update,
-            contexts=(self.least_context, self.most_context),
-            cold_share=self.cold_share,
-        )
-
-    def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
-        """See `NetworkMethod.choices_per_update`."""
-        return self.plan(train, rng).choices_per_update(self.choices)
+    @property
+    def most_choices(self) -> int:
+        """`choices`."""
+        return self.choices
 
     def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
-        table = PairTable.of(work.trains, device=work.device)
-        networks = stacked([self.initial(table.items.shape[1], rng) for rng in work.rngs], table.items)
-        scales = input_scales(self.input_scale, table, work.trains)
-        plans = [self.plan(train, rng) for train, rng in zip(work.trains, work.rngs, strict=True)]
-        batches = context_batches(
-            plans,
-            [table.positions(train) for train in work.trains],
-            [max(units) for units in work.wanted],
-            device=work.device,
-            dtype=table.items.dtype,
-        )
+        met = self.meetings(work)
+        table, scales = met.table, met.scales
         gather = Gather(table.items)
 
         def losses(network: Network, batch: ContextBatch) -> Tensor:
@@ -177,9 +158,7 @@ class GPO(NetworkMethod):
             loss = torch.where(asked, self.question_losses(out), 0.0)
             return loss.sum((1, 2)) / asked.any(-1).sum(-1).clamp_min(1)
 
-        for snapshot in self.train_networks(work, networks, [plan.updates for plan in plans], batches, losses):
-            snapshot.tensors["input.0.weight"] *= scales[snapshot.split]
-            yield snapshot
+        yield from self.train_on(work, met, losses)
 
     def question_losses(self, out: Tensor) -> Tensor:
         """The loss [...] of questions whose options' m and s are `out` [..., 2, 2], the chosen option first."""

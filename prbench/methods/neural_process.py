@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -12,23 +12,21 @@ from torch.nn.functional import relu, softplus
 
 from prbench.attention import attend, attention_layer, norm_layer
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.contexts import ContextBatch, ContextPlan, context_batches, sampled
+from prbench.contextmethod import LatentMethod
+from prbench.contexts import ContextBatch, sampled
 from prbench.errors import InputError
-from prbench.method import ParameterCount, UserStates
+from prbench.method import UserStates
 from prbench.networks import (
     InputScale,
     Network,
-    NetworkMethod,
-    input_scales,
     layers,
     linear,
     linear_layer,
-    stacked,
     unstacked,
 )
 from prbench.parameters import Count, NonNegative, Positive, Steps
 from prbench.seeds import Rng
-from prbench.training import Gather, PairTable, Snapshot, Work, seen_states
+from prbench.training import Gather, Snapshot, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +38,7 @@ NORM_MOMENTUM = 0.1
 USERS_AT_ONCE = 256
 
 
-class NP(NetworkMethod):
+class NP(LatentMethod):
     """Neural-process preference learning (Kobalczyk et al. 2024, arXiv 2412.13998), its deterministic reward model.
 
     An item is encoded by a two-layer MLP to h. A user's choices, each a linear layer's output on [e(chosen);
@@ -65,6 +63,7 @@ class NP(NetworkMethod):
     adaptation_is_random = True
     annealed = False
     adam_eps = 3e-5
+    first_layers = ("target.0.weight", "context.0.weight")
 
     def __init__(
         self,
@@ -98,8 +97,6 @@ class NP(NetworkMethod):
         self.input_scale = input_scale
         self.decay = decay
 
-    _seen: UserStates | None = None
-
     def initial(self, dim: int, rng: Rng) -> Network:
         """One split's network with torch's default weights.
 
@@ -117,35 +114,18 @@ class NP(NetworkMethod):
         network |= norm_layer("norm", width)
         return network | linear_layer("decoder.1", width, 1, rng, bias=False)
 
-    def plan(self, train: Comparisons, rng: Rng) -> ContextPlan:
-        """The contexts and targets that are drawn from a split."""
-        return ContextPlan(
-            train,
-            rng.child("contexts"),
-            users_per_update=self.users_per_update,
-            contexts=(self.least_context, self.most_context),
-        )
-
-    def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
-        """See `NetworkMethod.choices_per_update`."""
-        return self.plan(train, rng).choices_per_update(self.choices)
+    @property
+    def most_choices(self) -> int:
+        """`choices`."""
+        return self.choices
 
     def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
-        table = PairTable.of(work.trains, device=work.device)
-        networks = stacked([self.initial(table.items.shape[1], rng) for rng in work.rngs], table.items)
-        scales = input_scales(self.input_scale, table, work.trains)
-        plans = [self.plan(train, rng) for train, rng in zip(work.trains, work.rngs, strict=True)]
-        batches = context_batches(
-            plans,
-            [table.positions(train) for train in work.trains],
-            [max(units) for units in work.wanted],
-            device=work.device,
-            dtype=table.items.dtype,
-        )
+        met = self.meetings(work)
+        table, scales = met.table, met.scales
         gather = Gather(table.items)
         keeps = _Keeps(work.rngs, self.dropout, (self.users_per_update, HEADS, self.most_context, self.most_context))
-        norm = BatchNorm(table.items.new_zeros(len(plans), self.width))
+        norm = BatchNorm(table.items.new_zeros(len(met.plans), self.width))
 
         def losses(network: Network, batch: ContextBatch) -> Tensor:
             rows, role = batch.together(self.choices)
@@ -162,9 +142,7 @@ class NP(NetworkMethod):
             each = loss.sum(-1) / asked.sum(-1).clamp_min(1)
             return each.sum(-1) / asked.any(-1).sum(-1).clamp_min(1)
 
-        for snapshot in self.train_networks(work, networks, [plan.updates for plan in plans], batches, losses):
-            for name in ("target.0.weight", "context.0.weight"):
-                snapshot.tensors[name] *= scales[snapshot.split]
+        for snapshot in self.train_on(work, met, losses):
             norm.settle(snapshot)
             yield snapshot
 
@@ -182,17 +160,6 @@ class NP(NetworkMethod):
     def items(self, network: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
         """The items' part of the decoder's hidden layer, [S, ..., width], from their embeddings [S, ..., d]."""
         return linear(network, "item", layers(network, ("target.0", "target.1"), embedding, relu))
-
-    def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
-        """Take the network; the seen users are read as unseen ones are, from their training choices."""
-        self._network = {name: tensor.cpu() for name, tensor in tensors.items()}
-        self._seen = seen_states(train.users, self.adapt_unseen(train, rng=rng).tensors)
-        return self
-
-    def seen_users(self) -> UserStates:
-        """See `Method.seen_users`."""
-        nobody = UserStates(np.empty(0, dtype=np.int64), {"z": self.network["norm.bias"].new_empty(0, self.width)})
-        return nobody if self._seen is None else self._seen
 
     def adapt_unseen(self, support: Comparisons, *, users: IntArray | None = None, rng: Rng) -> UserStates:
         """z given each user's choices; see `Method.adapt_unseen`."""
@@ -232,14 +199,6 @@ class NP(NetworkMethod):
         latent = states.tensors["z"] @ network["latent.weight"].T
         hidden = torch.addcmul(network["norm.bias"], features + latent[position], network["norm.weight"])
         return hidden.relu() @ network["decoder.1.weight"][0]
-
-    def parameter_count(self) -> ParameterCount:
-        """The network, and z per user."""
-        return ParameterCount(sum(tensor.numel() for tensor in self.network.values()), self.width)
-
-    def parameters_for(self, dim: int) -> ParameterCount:
-        """The network (3,738,624 at d = 4096), and z per user."""
-        return ParameterCount(self.expected_size(dim), self.width)
 
 
 class BatchNorm:

@@ -94,6 +94,10 @@ class Prototypes(NetworkMethod):
         """The step size of the tensor `name` of the network."""
         return self.rate if "." in name else self.weight_rate
 
+    def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
+        """See `NetworkMethod.choices_per_update`."""
+        return len(train) / -(-len(train) // self.pairs_per_update)
+
     def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = PairTable.of(work.trains, device=work.device)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import leaky_relu, normalize, softplus
 
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.contexts import ContextBatch, ContextPlan, context_batches
-from prbench.method import ParameterCount, UserStates
+from prbench.contextmethod import LatentMethod
+from prbench.contexts import ContextBatch, sampled
+from prbench.method import UserStates
 from prbench.networks import (
     InputScale,
     Network,
-    NetworkMethod,
-    input_scales,
     linear,
     linear_layer,
-    stacked,
     unstacked,
 )
 from prbench.parameters import Count, NonNegative, Positive, Share, Steps
 from prbench.seeds import Rng
-from prbench.training import Gather, PairTable, Snapshot, Work, seen_states
+from prbench.training import Gather, Snapshot, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +43,7 @@ class Posterior(NamedTuple):
     log_var: Tensor
 
 
-class VPL(NetworkMethod):
+class VPL(LatentMethod):
     """Variational preference learning (Poddar et al. 2024, arXiv 2408.10075) on frozen embeddings.
 
     A pair encoder (three layers on [e(chosen); e(rejected)]) and one-head self-attention over a user's choices,
@@ -70,6 +68,7 @@ class VPL(NetworkMethod):
     """
 
     adaptation_is_random = True
+    first_layers = ("pair.0.weight", "item.weight")
 
     def __init__(
         self,
@@ -108,8 +107,6 @@ class VPL(NetworkMethod):
         self.clip = clip
         self.warmup = warmup
 
-    _seen: UserStates | None = None
-
     def initial(self, dim: int, rng: Rng) -> Network:
         """One split's network with torch's default weights.
 
@@ -130,27 +127,8 @@ class VPL(NetworkMethod):
 
     def train_splits(self, work: Work) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch, in which every user is met once."""
-        table = PairTable.of(work.trains, device=work.device)
-        networks = stacked([self.initial(table.items.shape[1], rng) for rng in work.rngs], table.items)
-        scales = input_scales(self.input_scale, table, work.trains)
-        plans = [
-            ContextPlan(
-                train,
-                rng.child("contexts"),
-                users_per_update=self.users_per_update,
-                contexts=(self.least_context, self.most_context),
-                targets=self.targets,
-                cold_share=self.cold_share,
-            )
-            for train, rng in zip(work.trains, work.rngs, strict=True)
-        ]
-        batches = context_batches(
-            plans,
-            [table.positions(train) for train in work.trains],
-            [max(units) for units in work.wanted],
-            device=work.device,
-            dtype=table.items.dtype,
-        )
+        met = self.meetings(work)
+        table, scales = met.table, met.scales
         noise = _Noise([rng.child("noise") for rng in work.rngs], self.users_per_update, self.width)
         # What is gathered for the context is still needed when the targets are gathered.
         gathers = Gather(table.items), Gather(table.items)
@@ -169,10 +147,7 @@ class VPL(NetworkMethod):
             weight = self.kl_weight * annealing(noise.drawn - 1, self.kl_cycle)
             return misfit.sum((1, 2)) / batch.asked.sum((1, 2)).clamp_min(1) + weight * kl
 
-        for snapshot in self.train_networks(work, networks, [plan.updates for plan in plans], batches, losses):
-            for name in ("pair.0.weight", "item.weight"):
-                snapshot.tensors[name] *= scales[snapshot.split]
-            yield snapshot
+        yield from self.train_on(work, met, losses)
 
     def posterior(self, network: Mapping[str, Tensor], pairs: Tensor, shown: Tensor) -> Posterior:
         """What is believed of users [S, B] after their choices [e(chosen); e(rejected)] `pairs` [S, B, n, 2d].
@@ -209,21 +184,6 @@ class VPL(NetworkMethod):
         hidden = _act(linear(network, "decoder.1", _act(item + linear(network, "latent", z))))
         return linear(network, "decoder.2", hidden)[..., 0]
 
-    def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
-        """Take the network; the seen users are read as unseen ones are, from all their training choices."""
-        self._network = {name: tensor.cpu() for name, tensor in tensors.items()}
-        self._seen = seen_states(train.users, self.adapt_unseen(train, rng=rng).tensors)
-        return self
-
-    def seen_users(self) -> UserStates:
-        """See `Method.seen_users`."""
-        nobody = np.empty(0, dtype=np.int64)
-        return (
-            UserStates(nobody, {"z": self.network["mean.bias"].new_empty(0, self.width)})
-            if (self._seen is None)
-            else self._seen
-        )
-
     def adapt_unseen(self, support: Comparisons, *, users: IntArray | None = None, rng: Rng) -> UserStates:
         """The mean of z given each user's choices; see `Method.adapt_unseen`."""
         network = unstacked(self.network)
@@ -232,7 +192,7 @@ class VPL(NetworkMethod):
         if not len(support):
             return UserStates(users, {"z": z})
         self.require_dim(support.items, network["item.weight"].shape[-1])
-        support = self._kept(support, rng)
+        support, _ = sampled(support, self.context_limit, rng)
         given, count = np.unique(support.user, return_counts=True)
         ends = np.cumsum(count)
         some: list[int] = []
@@ -244,20 +204,6 @@ class VPL(NetworkMethod):
             some.append(i)
         z[np.searchsorted(users, given[some])] = self._read_users(support, ends[some], count[some])
         return UserStates(users, {"z": _to_length(z) if self.rescale == "both" else z})
-
-    def _kept(self, support: Comparisons, rng: Rng) -> Comparisons:
-        """The choices that are read, users together."""
-        # By row: what is drawn must not depend on the order that the choices come in.
-        support = support.take(np.lexsort((support.row, support.user)))
-        if not self.context_limit:
-            return support
-        kept = []
-        for mine in np.split(np.arange(len(support)), np.flatnonzero(np.diff(support.user)) + 1):
-            if len(mine) > self.context_limit:
-                draw = rng.child("user", int(support.user[mine[0]])).numpy()
-                mine = np.sort(draw.choice(mine, self.context_limit, replace=False))
-            kept.append(mine)
-        return support.take(np.concatenate(kept))
 
     def _read_users(self, support: Comparisons, ends: IntArray, count: IntArray) -> Tensor:
         """The means [u, width] of u users who have `count` [u] choices each, before `ends` [u] in `support`."""
@@ -288,14 +234,6 @@ class VPL(NetworkMethod):
         latent = linear(network, "latent", states.tensors["z"].to(features.dtype)[None])[0]
         hidden = _act(linear(network, "decoder.1", _act(features + latent[position])[None]))
         return linear(network, "decoder.2", hidden)[0, :, 0]
-
-    def parameter_count(self) -> ParameterCount:
-        """The network, trained, and a user's z, which is stored but comes out of a forward pass."""
-        return ParameterCount(sum(tensor.numel() for tensor in self.network.values()), self.width)
-
-    def parameters_for(self, dim: int) -> ParameterCount:
-        """The network (8,656,385 at d = 4096, as published) and a user's z."""
-        return ParameterCount(self.expected_size(dim), self.width)
 
 
 def divergence(posterior: Posterior) -> Tensor:
