@@ -22,6 +22,7 @@ from prbench.encoders.base import require_device, resolved_device
 from prbench.episodes import EpisodicMethod
 from prbench.errors import InputError
 from prbench.method import Method
+from prbench.methods.factorisation import Factorisation
 from prbench.methods.lore import LoRe
 from prbench.methods.maml import MAML
 from prbench.networks import NetworkMethod
@@ -101,7 +102,7 @@ def fit(
         "fit_is": "measured" if full else "projected",
         "bytes_per_update": moved,
         "bandwidth_gb_per_second": bandwidth / 1e9,
-        "bandwidth_share": moved / update / bandwidth,
+        "bandwidth_share": None if moved is None else moved / update / bandwidth,
         "peak_memory_mb": peak_memory(device) / 2**20,
         **adapting,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu",
@@ -124,18 +125,18 @@ def copy_bandwidth(device: str) -> float:
     return 2 * COPIED / best
 
 
-def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng]) -> float:
+def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng]) -> float | None:
     """The bytes of embeddings that one update of all splits is about, on average, and of a network's parameters.
 
     Every split's own rows count, forward and backward, also where the engine reads a row once for several splits.
     A network's parameters are read forward and backward, their gradients written and read, and they and Adam's two
-    moments read and written. NaN for a method whose updates are not known here.
+    moments read and written. None for a method whose updates are not known here.
     """
     dim = trains[0].items.dim
     size = 8 if trains[0].items.embedding.dtype == torch.float64 else 4
     row_bytes = dim * size * (2 if isinstance(method, MAML) else 1)
     rows = sum(map(len, trains))
-    if isinstance(method, LoRe):
+    if isinstance(method, LoRe | Factorisation):
         return 2.0 * rows * row_bytes
     if isinstance(method, EpisodicMethod):
         updates = max(-(-len(train.users) // method.users_per_update) for train in trains)
@@ -145,7 +146,7 @@ def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng])
         trained = method.parameters_for(dim)
         assert trained is not None
         return 2.0 * choices * 2 * row_bytes + 10.0 * len(trains) * trained.shared * size
-    return float("nan")
+    return None
 
 
 def _now(device: str) -> float:

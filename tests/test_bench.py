@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from prbench import bench, cli
+from prbench import bench, cli, registry
 from prbench.benchloops import plain_loop
 from prbench.contract import population
 from prbench.errors import InputError
@@ -23,6 +23,7 @@ from prbench.methods.pal import PAL
 from prbench.seeds import Rng
 from prbench.training import GradientMethod, Work
 
+RNG = Rng("bench")
 FIELDS = {
     "method", "shape", "splits", "updates_per_second", "seconds", "ratio_to_loop", "peak_memory_mb", "bandwidth_share",
 }  # fmt: skip
@@ -93,6 +94,23 @@ def test_the_command_prints_one_json_object(
     assert found["updates"] == 200 * 15
     assert found["loop"] == "one user at a time"
     assert np.isfinite([value for value in found.values() if isinstance(value, float)]).all()
+
+
+def test_what_an_update_moves_is_known_for_every_gradient_method(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = population(users=5, dim=6, groups=(2, 2), pairs=(2, 2), seed=1, dtype=torch.float32)
+    for entry in registry.all("methods"):
+        method = registry.make_method(entry, registry.get("datasets", "simulated"), {})
+        if isinstance(method, GradientMethod):
+            moved = bench.bytes_per_update(method, [data], [RNG])
+            assert moved is not None
+            assert moved >= 2 * 2 * 6 * 4, entry.name
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(bench, "COPIED", 2**20)
+    monkeypatch.setattr(bench, "bytes_per_update", lambda *_: None)
+    assert cli.main(["bench", "fit", "--method", "rfm", "--shape", "simulated", "--splits", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bandwidth_share"] is None
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,12 @@ def root_mean_square(comparisons: Comparisons) -> float:
     return (total / max(1, len(comparisons))) ** 0.5 or 1.0
 
 
+def drawn_weights(like: Tensor, users: IntArray, width: int, rng: Rng) -> Tensor:
+    """N(0, 1) weights [u, width], of the type of `like`, each user's from a stream of the user's own."""
+    drawn = [torch.randn(width, generator=rng.child("user", int(user)).torch()) for user in users]
+    return torch.stack(drawn).to(like.dtype)
+
+
 class LinearBases(GradientMethod):
     """Base functions V [K, d] and a weight vector per user.
 

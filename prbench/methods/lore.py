@@ -11,7 +11,7 @@ import torch
 from prbench.comparisons import Comparisons, IntArray
 from prbench.fullbatch import FullBatch
 from prbench.method import ParameterCount, UserStates
-from prbench.methods.linear import LinearBases, fit_weights
+from prbench.methods.linear import LinearBases, drawn_weights, fit_weights
 from prbench.parameters import Count, Positive, Steps
 from prbench.seeds import Rng
 from prbench.training import Snapshot, StackedAdam, Work, seen_states, threads_for
@@ -94,8 +94,7 @@ class LoRe(LinearBases):
 
     def start_weights(self, users: IntArray, rng: Rng) -> Tensor:
         """Logits from N(0, 1), drawn for each user from a stream of the user's own."""
-        drawn = [torch.randn(self.bases, generator=rng.child("user", int(u)).torch()) for u in users]
-        return torch.stack(drawn).to(self.bases_matrix.dtype)
+        return drawn_weights(self.bases_matrix, users, self.bases, rng)
 
     def adapt_weights(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
         """Full-batch Adam on the user's logits."""

@@ -11,7 +11,7 @@ import torch
 from prbench.comparisons import Comparisons, IntArray, Items
 from prbench.method import ParameterCount, require_fitted
 from prbench.methods.factorisation import Factorisation
-from prbench.methods.linear import ROWS_AT_ONCE, fit_weights
+from prbench.methods.linear import ROWS_AT_ONCE, drawn_weights, fit_weights
 from prbench.parameters import Count, NonNegative, Positive, Steps
 from prbench.seeds import Rng
 
@@ -74,8 +74,7 @@ class PReF(Factorisation):
 
     def start_weights(self, users: IntArray, rng: Rng) -> Tensor:
         """λ from N(0, 1), drawn for each user from a stream of the user's own."""
-        drawn = [torch.randn(self.features, generator=rng.child("user", int(u)).torch()) for u in users]
-        return torch.stack(drawn).to(self.bases_matrix.dtype)
+        return drawn_weights(self.bases_matrix, users, self.features, rng)
 
     def adapt_weights(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
         """Gradient descent on the user's λ."""
