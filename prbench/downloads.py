@@ -133,57 +133,19 @@ class RawFiles:
         return f"download it by hand to {local}, or set PRBENCH_DATA to a folder that has {self.family}/{path}"
 
     def _from_hub(self, path: str) -> Path:
-        import logging
-
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-        from huggingface_hub.utils import logging as hub_log
+
+        from prbench.hub import hub_errors
 
         repository, revision = self._repository()
-        what, by_hand = f"{path} of the Hugging Face data set {repository}", self._by_hand(path)
-        page = f"https://huggingface.co/datasets/{repository}"
-        # It would log each of its retries; what is wrong in the end is said below.
-        told = hub_log.get_verbosity()
-        hub_log.set_verbosity(logging.ERROR)
-        try:
+        with hub_errors(
+            f"{path} of the Hugging Face data set {repository}",
+            page=f"https://huggingface.co/datasets/{repository}",
+            revision=revision,
+            instead=self._by_hand(path),
+            as_error=InputError,
+        ):
             return Path(hf_hub_download(repository, path, repo_type="dataset", revision=revision))
-        except GatedRepoError as error:
-            raise InputError(
-                f"cannot download {what}: it is gated, its terms must be accepted first",
-                hint=f"accept them at {page}, then `hf auth login`; or {by_hand}",
-            ) from error
-        except RepositoryNotFoundError as error:
-            raise InputError(
-                f"cannot download {what}: the hub has no such public data set",
-                hint=f"`hf auth login` if it is private; or {by_hand}",
-            ) from error
-        except LocalEntryNotFoundError as error:
-            raise InputError(f"cannot download {what}: no connection to the hub", hint=by_hand) from error
-        except (EntryNotFoundError, RevisionNotFoundError) as error:
-            lacks = "revision" if isinstance(error, RevisionNotFoundError) else "file"
-            raise InputError(
-                f"cannot download {what}: the hub has no such {lacks} (at {revision})", hint=by_hand
-            ) from error
-        except HFValidationError as error:
-            raise InputError(
-                f"data set {self.name}: {self.base} names no data set of the hub", hint="hf://datasets/OWNER/NAME"
-            ) from error
-        except HfHubHTTPError as error:
-            status = getattr(error.response, "status_code", None)
-            reason = f"the hub says {status}" if status else type(error).__name__
-            raise InputError(f"cannot download {what}: {reason}", hint=by_hand) from error
-        except OSError as error:
-            raise InputError(f"cannot download {what}: {error.strerror or error}", hint=by_hand) from error
-        finally:
-            hub_log.set_verbosity(told)
 
     def _download(self, path: str) -> Path:
         if not self.is_remote:

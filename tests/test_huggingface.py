@@ -390,14 +390,14 @@ def hub_error(kind: str) -> Exception:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("LocalEntryNotFoundError", "is not in the Hugging Face cache and cannot be downloaded .*--encoder FOLDER"),
+        ("LocalEntryNotFoundError", "no connection to the hub .*--encoder FOLDER"),
         (
             "GatedRepoError",
-            r"is gated: its licence .*https://huggingface\.co/Skywork/Skywork-Reward-V2.*--encoder FOLDER",
+            r"it is gated, its terms .*https://huggingface\.co/Skywork/Skywork-Reward-V2.*--encoder FOLDER",
         ),
-        ("RepositoryNotFoundError", "no public model Skywork/Skywork-Reward-V2-Llama-3.1-8B"),
-        ("RevisionNotFoundError", "has no revision 'main'"),
-        ("HfHubHTTPError", "cannot be downloaded"),
+        ("RepositoryNotFoundError", "nothing public of that name"),
+        ("RevisionNotFoundError", r"no such revision \(at main\)"),
+        ("HfHubHTTPError", "cannot download Skywork/Skywork-Reward-V2-Llama-3.1-8B: the hub says 403"),
     ],
 )
 def test_a_hub_model_that_cannot_be_had_says_what_to_place_where(

@@ -108,7 +108,7 @@ def test_every_hub_entry_loads_only_on_request_and_names_its_family_and_licence(
     [
         (hub.LocalEntryNotFoundError("no"), "no connection to the hub"),
         (hub.GatedRepoError("no", response=answer(403)), "it is gated, its terms must be accepted first"),
-        (hub.RepositoryNotFoundError("no", response=answer(401)), "the hub has no such public data set"),
+        (hub.RepositoryNotFoundError("no", response=answer(401)), "the hub has nothing public of that name"),
         (hub.RevisionNotFoundError("no", response=answer(404)), "the hub has no such revision (at main)"),
         (hub.RemoteEntryNotFoundError("no", response=answer(404)), "the hub has no such file (at main)"),
         (hub.HfHubHTTPError("no", response=answer(503)), "the hub says 503"),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prbench.encoders.base import ModelUnavailableError
-from prbench.errors import InputError
 from prbench.files import digest, file_sha256, home, write_json
 
 SMALL = ["*.json", "*.jinja", "*.model", "*.txt"]
@@ -70,38 +69,17 @@ def weights_here(model: str, found: Snapshot) -> int | None:
 
 def _download(model: str, revision: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    place = f"or place {FILES} in a folder and name it: --encoder FOLDER"
-    try:
+    from prbench.hub import hub_errors
+
+    with hub_errors(
+        model,
+        page=f"https://huggingface.co/{model}",
+        revision=revision,
+        instead=f"place {FILES} in a folder and name it: --encoder FOLDER",
+        as_error=ModelUnavailableError,
+    ):
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except GatedRepoError as error:
-        raise ModelUnavailableError(
-            f"{model} is gated: its licence must be accepted first",
-            hint=f"accept it at https://huggingface.co/{model}, then `hf auth login`; {place}",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelUnavailableError(
-            f"Hugging Face has no public model {model}",
-            hint=f"check the name; `hf auth login` if it is private; {place}",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelUnavailableError(
-            f"{model} has no revision {revision!r}", hint="check the entry's revision"
-        ) from error
-    except HFValidationError as error:
-        raise InputError(f"{model!r} is neither a folder nor a Hugging Face id") from error
-    except (OSError, HfHubHTTPError) as error:
-        raise ModelUnavailableError(
-            f"{model} is not in the Hugging Face cache and cannot be downloaded",
-            hint=f"connect to the internet; {place}",
-        ) from error
 
 
 def _content_revision(folder: Path) -> str:
