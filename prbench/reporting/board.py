@@ -17,6 +17,7 @@ import numpy as np
 from prbench import metrics, stats
 from prbench.errors import InputError
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
+from prbench.reporting.looks import style_of
 from prbench.seeds import Rng
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 method=method,
                 selection=selection,
                 title=title,
-                style=entry["style"],
+                style=style_of(entry),
                 splits=splits,
                 complete=planned <= set(splits) and all(p in mean for p in RANKED),
                 mean=mean,

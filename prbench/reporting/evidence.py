@@ -19,6 +19,7 @@ from prbench.entries import Record, Target
 from prbench.errors import InputError
 from prbench.reporting import board as boards
 from prbench.reporting.board import Board, Compared
+from prbench.reporting.looks import style_of
 from prbench.reporting.published import Published
 from prbench.reporting.tables import Grid
 from prbench.results import ALL, Results
@@ -231,10 +232,10 @@ class Evidence:
         return said
 
     def style(self, method: str) -> dict[str, str]:
-        """Colour, marker and line of a method's entry, as its results recorded them."""
+        """Colour, marker and line of a method; see `style_of`."""
         for cell in self.results.cells:
             if cell["method"] == method:
-                return dict(cell["entry"]["style"])
+                return style_of(cell["entry"])
         return registry.get("methods", method).style.model_dump()
 
     def title(self, method: str) -> str:

@@ -6,6 +6,9 @@ import colorsys
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from prbench import registry
 
 # The page's backgrounds; page.css names the same.
 LIGHT, DARK = "#ffffff", "#14171c"
@@ -37,6 +40,16 @@ class Look:
     def svg_dash(self) -> str:
         """The dash as SVG's stroke-dasharray."""
         return _SVG_DASH[self.dash]
+
+
+def style_of(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The style of the method whose entry the results recorded: the registered entry's, so that a colour can change
+    without a new run; the recorded one where no entry of that name is registered.
+    """
+    name = entry.get("name")
+    if name in registry.names("methods"):
+        return registry.get("methods", name).style.model_dump()
+    return dict(entry["style"])
 
 
 def look(style: Mapping[str, str], marker: str | None = None) -> Look:

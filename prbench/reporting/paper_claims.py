@@ -60,7 +60,7 @@ def ranks(evidence: Evidence, piece: Piece) -> Made:
         return made
     most = max(len(rows) for _, rows, _, _, _ in shown)
     with styled():
-        figure, axes = panels(len(shown), size=(3.3, 0.7 + 0.19 * most))
+        figure, axes = panels(len(shown), size=(3.3, 0.8 + 0.19 * most))
         for one, (board, rows, rank, cliques, p) in zip(axes, shown, strict=True):
             _ranked(one, board, rows, rank, cliques, p)
         made.figure = finished(figure)
@@ -109,13 +109,22 @@ def _ranked(
     y = np.arange(len(rows))
     one.scatter(rank, y, color="black", s=12, zorder=3)
     for i, (row, value) in enumerate(zip(rows, rank, strict=True)):
-        one.annotate(f"{row.title}  {value:.1f}", (value, i), xytext=(6, 0), textcoords="offset points", va="center")
+        # Towards the middle: there is room for any name.
+        after = value <= (1 + len(rows)) / 2
+        one.annotate(
+            f"{row.title}  {value:.1f}" if after else f"{value:.1f}  {row.title}",
+            (value, i),
+            xytext=(6 if after else -6, 0),
+            textcoords="offset points",
+            ha="left" if after else "right",
+            va="center",
+        )
     for number, (a, b) in enumerate(cliques):
         at = 0.55 - 0.14 * number
         one.plot([at, at], [a - 0.3, b + 0.3], color="0.3", linewidth=2.2, solid_capstyle="round", clip_on=False)
-    one.set(xlim=(0.6 - 0.14 * max(1, len(cliques)), len(rows) + 2.2), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    one.set(xlim=(0.6 - 0.14 * max(1, len(cliques)), len(rows) + 0.6), ylim=(len(rows) - 0.4, -0.6), yticks=[])
     one.set_xlabel("mean rank over splits, 1 is best")
-    friedman = "" if math.isnan(p) else f", Friedman p = {tables.p_value(p)}".replace("= <", "< ")
+    friedman = "" if math.isnan(p) else f"\nFriedman p = {tables.p_value(p)}".replace("= <", "< ")
     one.set_title(f"{heading(board)}{friedman}")
     one.grid(axis="y", visible=False)
 
