@@ -275,6 +275,12 @@ def test_words_for_numbers() -> None:
     assert pagecards.assignments({"a": 2, "b": True, "c": [0.5], "d": "x"}) == "a = 2, b = true, c = [0.5], d = x"
 
 
+def test_a_colour_changes_without_a_new_run() -> None:
+    then = {"colour": "#123456", "marker": "s", "line": "dotted"}
+    assert looks.style_of({"name": "mrm", "style": then}) == registry.get("methods", "mrm").style.model_dump() != then
+    assert looks.style_of({"name": "gone-since", "style": then}) == then
+
+
 def test_colours_can_be_seen_on_both_pages() -> None:
     assert looks.contrast("#000000", "#ffffff") == pytest.approx(21)
     assert looks.contrast("#777777", "#777777") == 1
