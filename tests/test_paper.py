@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from paper_results import Store, files, piece
@@ -16,6 +16,9 @@ from prbench import cli, probes, registry, runner
 from prbench.errors import InputError
 from prbench.reporting.evidence import Evidence, needs, read_pieces
 from prbench.reporting.paper import paper
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 FOUR = range(4)
 TABLE: dict[str, Any] = {
@@ -143,6 +146,35 @@ def test_a_methods_other_rules_do_not_stand_for_its_own() -> None:
         store.add("lore", dict.fromkeys(FOUR, 1.0), split=split, selection="test-oracle")
     made = store.make(piece("paper_tables:accuracy", ["bt", "lore"]))
     assert made.frame["overall"].tolist() == pytest.approx([0.7, 0.6])
+
+
+def test_figures_can_be_read_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    store = two_methods()
+    for part in (two_methods(dataset="crowdrag"), two_methods(dataset="other")):
+        store.frames += part.frames
+        store.cells += part.cells
+    written(store, tmp_path, TABLE, CURVE)
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page, complaints, asked = context.new_page(), [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "index.html").as_uri())
+    picture = page.locator(".picture")
+    # Two panels of 3.3 inches at 96 pixels each.
+    assert picture.locator("img").evaluate("e => e.clientWidth") == 634
+    assert picture.evaluate("e => e.clientWidth") < 390
+    picture.focus()
+    page.keyboard.press("ArrowRight")
+    assert picture.evaluate(
+        "e => new Promise(done => { const look = () => e.scrollLeft > 0 ? done(true) : setTimeout(look, 20); look(); })"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size({"width": 1366, "height": 844})
+    assert picture.evaluate("e => e.scrollWidth <= e.clientWidth")
+    context.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_marks_and_captions_say_what_they_are(tmp_path: Path) -> None:

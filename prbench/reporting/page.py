@@ -16,6 +16,7 @@ from prbench.files import write_text
 from prbench.reporting import findings as sentences
 from prbench.reporting import pagecards, pagedata, pagetable
 from prbench.reporting.board import RANKED, Board
+from prbench.reporting.drawing import DPI
 from prbench.reporting.tables import Grid, grids
 from prbench.reporting.tables import notes as table_notes
 
@@ -53,6 +54,12 @@ class Extra:
         """The picture as a data URI."""
         data = self.picture.read_bytes() if self.picture else b""
         return "data:image/png;base64," + base64.b64encode(data).decode()
+
+    @property
+    def width(self) -> int:
+        """The picture's width in CSS pixels, at the size it is drawn for."""
+        head = self.picture.read_bytes()[:24] if self.picture else bytes(24)
+        return round(int.from_bytes(head[16:20], "big") * 96 / DPI)
 
 
 def write_page(
