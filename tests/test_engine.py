@@ -75,7 +75,8 @@ def plain_mrm(method: MRM, data: Comparisons, rng: Rng, updates: int) -> tuple[t
             stacked = torch.stack(losses)
             if method.robust:
                 excess = stacked - torch.quantile(stacked, 1 - method.rho)
-                weight = torch.sigmoid(excess / method.gamma) if method.gamma else (excess >= 0).double()
+                hard = torch.where(excess == 0, 0.5, (excess > 0).double())
+                weight = torch.sigmoid(excess / method.gamma) if method.gamma else hard
                 objective = (weight * stacked).sum()
             else:
                 objective = stacked.sum()

@@ -271,12 +271,22 @@ def test_the_robust_objective_of_three_users_by_hand() -> None:
     assert gradient == pytest.approx(expected)
 
 
-def test_a_hard_threshold_keeps_the_users_who_reach_it() -> None:
+def test_a_hard_threshold_is_the_limit_of_soft_ones() -> None:
     assert objective([1.0, 2.0], rho=0.5, gamma=0) == (2.0, [0.0, 1.0])
     assert objective([4.0, 1.0, 2.0], rho=0.3, gamma=0) == (4.0, [1.0, 0.0, 0.0])
-    # Of three users the median itself reaches the threshold; rho = 1 keeps even the best one.
-    assert objective([4.0, 1.0, 2.0], rho=0.5, gamma=0) == (6.0, [1.0, 0.0, 1.0])
-    assert objective([4.0, 1.0, 2.0], rho=1.0, gamma=0) == (7.0, [1.0, 1.0, 1.0])
+    # Of three users the median is the threshold itself, where a weight is 1/2; with rho = 1 it is the best user.
+    assert objective([4.0, 1.0, 2.0], rho=0.5, gamma=0) == (4 + 0.5 * 2, [1.0, 0.0, 0.5])
+    assert objective([4.0, 1.0, 2.0], rho=1.0, gamma=0) == (4 + 2 + 0.5 * 1, [1.0, 0.5, 1.0])
+    for rho in (0.3, 0.5, 1.0):
+        (hard, slope), (soft, soft_slope) = (objective([4.0, 1.0, 2.0], rho=rho, gamma=g) for g in (0, 1e-4))
+        assert soft == pytest.approx(hard)
+        assert soft_slope == pytest.approx(slope)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5, 0.1, 0])
+def test_a_user_alone_counts_half_whatever_gamma_is(gamma: float) -> None:
+    assert objective([3.0], rho=0.5, gamma=gamma) == (1.5, [0.5])
+    assert objective([3.0, 0.0], rho=0.5, gamma=gamma, present=[True, False]) == (1.5, [0.5, 0.0])
 
 
 def test_a_user_left_over_gets_half_its_weight_and_padding_none() -> None:

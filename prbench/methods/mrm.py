@@ -37,8 +37,8 @@ class MRM(LinearBases, EpisodicMethod):
     bases: K.
     input_scale: s.
     inner, inner_rate, inner_steps: the inner optimiser ("adam" or "sgd"), its step size and number of steps.
-    robust, rho, gamma: the robust objective; without it, the plain sum over users. gamma = 0 keeps only users whose
-        loss reaches τ.
+    robust, rho, gamma: the robust objective; without it, the plain sum over users. gamma = 0 is the limit of small
+        ones: users count fully above τ, not at all below it, and half at τ.
     link: "softmax" or "identity" (the paper's Eq. 5 has free weights).
     second_order: whether the outer gradient sees the inner step's dependence on V and w0.
     reduction: "mean" or "sum" over a user's choices (the paper's Eq. 7 sums).
@@ -264,7 +264,8 @@ def robust_objective(
     """Σ_u σ((L_u − τ)/γ)·L_u over the users present in an update (Eq. 10), or the plain sum if not `robust`.
 
     `losses` [S, B] are the users' query losses, `present` [S, B] tells users from padding. Returns the objective
-    [S] and its gradient [S, B] with respect to the losses, through the weights and τ.
+    [S] and its gradient [S, B] with respect to the losses, through the weights and τ. `gamma` = 0 is the limit of
+    small ones: weights of 1 above τ, 0 below it and 1/2 at τ.
     """
     if not robust:
         return losses.sum(-1), present.to(losses.dtype)
@@ -274,7 +275,8 @@ def robust_objective(
         weight = torch.sigmoid(excess / gamma) * present
         tilt = losses * weight * (1 - weight) / gamma
     else:
-        weight = ((excess >= 0) & present).to(losses.dtype)
+        # At the threshold σ is 1/2 whatever γ is.
+        weight = torch.heaviside(excess, excess.new_tensor(0.5)) * present
         tilt = torch.zeros_like(losses)
     return (weight * losses).sum(-1), weight + tilt - by_loss * tilt.sum(-1, keepdim=True)
 
