@@ -52,6 +52,8 @@ class ContextMethod(NetworkMethod):
     input_scale: InputScale
     first_layers: ClassVar[tuple[str, ...]]
 
+    encodes_users = True
+
     @abstractmethod
     def initial(self, dim: int, rng: Rng) -> Network:
         """One split's network for embeddings of `dim` dimensions, before training."""

@@ -54,8 +54,9 @@ def _made(entry: MethodEntry) -> dict[str, Any]:
 
     The hyper-parameters are those without any data set's own values. Each says whether the entry (or one that it
     extends) sets it or the constructor's default holds. Of the counts `shared` is what is trained for all users,
-    `per_user` what is stored of one, fitted or encoded, and the totals are all stored numbers. A method whose count
-    depends on the data has none.
+    `per_user` what is stored of one, and `total_by_users` all stored numbers. Where a user's come out of a forward
+    pass and are not fitted, `trained_by_users` are the numbers without them. A method whose count depends on the data
+    has none.
     """
     method = registry.make_method(entry, None, {})
     values = {
@@ -66,7 +67,14 @@ def _made(entry: MethodEntry) -> dict[str, Any]:
     if count is None:
         return {"hyper_parameters": values, "parameter_count": "depends on the data"}
     totals = {str(users): count.total(users) for users in USERS}
-    counts = {"dim": DIM, "shared": count.shared, "per_user": count.per_user, "total_by_users": totals}
+    counts: dict[str, Any] = {
+        "dim": DIM,
+        "shared": count.shared,
+        "per_user": count.per_user,
+        "total_by_users": totals,
+    }
+    if method.encodes_users:
+        counts["trained_by_users"] = dict.fromkeys(totals, count.shared)
     return {"hyper_parameters": values, "parameter_count": counts}
 
 

@@ -28,7 +28,10 @@ ITEMS_AT_ONCE = 16_384
 
 
 class ParameterCount(NamedTuple):
-    """Trained numbers: `shared` by all users, and `per_user` stored for each."""
+    """Stored numbers: `shared` by all users, which fitting finds, and `per_user` for each of them.
+
+    Whether a user's are fitted to the user or come out of a forward pass, `Method.encodes_users` says.
+    """
 
     shared: int
     per_user: int
@@ -97,6 +100,8 @@ class Method(ABC):
     order_matters: ClassVar[bool] = False
     # True where a user's state depends on numbers drawn in `adapt_unseen`.
     adaptation_is_random: ClassVar[bool] = False
+    # True where a user's state comes out of a forward pass: it is stored, but none of it is fitted to the user.
+    encodes_users: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -204,7 +209,7 @@ class Method(ABC):
 
     @abstractmethod
     def parameter_count(self) -> ParameterCount:
-        """The trained numbers of this fitted method, shared and per user."""
+        """The stored numbers of this fitted method, shared and per user."""
 
     def parameters_for(self, dim: int) -> ParameterCount | None:
         """What `parameter_count` will be on embeddings of `dim` dimensions; None where it depends on the data."""

@@ -78,7 +78,17 @@ def test_totals_are_the_published_ones(name: str) -> None:
 @pytest.mark.parametrize("name", SHARED)
 def test_what_is_trained_is_the_published_number(name: str) -> None:
     shown = listing.full(name, "methods")["parameter_count"]
-    assert shown["shared"] == SHARED[name][1] + ADDED.get(name, 0)
+    trained = SHARED[name][1] + ADDED.get(name, 0)
+    assert shown["shared"] == trained
+    assert shown["trained_by_users"] == {str(users): trained for users in USERS}
+    # What a user is read into is stored all the same.
+    assert shown["per_user"] > 0
+    assert shown["total_by_users"] == {str(users): trained + users * shown["per_user"] for users in USERS}
+
+
+@pytest.mark.parametrize("name", [*TOTALS, "mrm", "maml", "bt-offset", "user-bt"])
+def test_numbers_that_are_fitted_to_users_are_not_set_apart(name: str) -> None:
+    assert "trained_by_users" not in listing.full(name, "methods")["parameter_count"]
 
 
 @pytest.mark.parametrize("name", ["mrm", "mrm-no-rpo", "mrm-paper", "mrm-first-order", "mrm-steps-20", "mrm-gamma-0"])
