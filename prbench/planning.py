@@ -373,6 +373,8 @@ def _job(
         }
         folder = results.cell_folder(out, record)
         state, reason = results.status(folder)
+        if skip and state == "missing":
+            reason = f"will be skipped: {skip}"
         left = [k for k in shots if state == "done" and not results.scores_file(folder, k).is_file()]
         job.cells.append(Cell(record, folder, state, reason, left))
     return job

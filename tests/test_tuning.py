@@ -471,7 +471,15 @@ def test_what_has_nothing_to_tune_says_so(out: Path, capsys: pytest.CaptureFixtu
     assert record_of(out, "good").untuned == "its entry has no [search], so there is nothing to tune"
     assert record_of(out, "useless").untuned == "10 dimensions [are] too many"
     assert "useless on tiny is not tuned: 10 dimensions [are] too many" in capsys.readouterr().err
-    outcome = runner.execute(run_plan(out, "good,useless,early", "tuned"))
+    plan = run_plan(out, "good,useless,early", "tuned")
+    planned = {(cell["method"], cell["status"], cell["reason"]) for cell in plan.as_dict()["cells"]}
+    assert planned == {
+        ("good", "missing", "will be skipped: its entry has no [search], so there is nothing to tune"),
+        ("useless", "missing", "will be skipped: 10 dimensions [are] too many"),
+        ("early", "missing", ""),
+    }
+    assert "will be skipped: 10 dimensions \\[are] too many" in list(plan.table().columns[-1].cells)
+    outcome = runner.execute(plan)
     states = {job.name: {(cell.state, cell.reason) for cell in job.cells} for job in outcome.plan.jobs}
     assert states == {
         "good": {("skipped", "its entry has no [search], so there is nothing to tune")},
