@@ -40,13 +40,14 @@ class BTOffset(ConvexMethod):
     held-out choices (without these `shared_strength` and `offset_strength`). An unseen user's o is the most
     probable one given v. 1/√λ_o is the standard deviation expected of the personal part of a margin.
 
-    Solved to convergence: L-BFGS over v, where for every v the offsets are solved exactly by Newton's method in each
+    Solved by L-BFGS over v, where for every v the offsets are solved exactly by Newton's method in each
     user's row space, from strong to weak penalties, each from the nearest solution before.
 
     shared_strengths, offset_strengths: the λ_v and λ_o to choose from, in every combination.
     shared_strength, offset_strength: λ_v and λ_o where nothing is selected.
     tolerance: L-BFGS stops when the largest entry of the mean gradient over choices, for Δe of unit mean squared
-        length, is below it.
+        length, is below it; it also stops after 500 steps, and when a step lowers the mean objective by less than
+        2.2e-9 times the larger of it and 1 (scipy's default `ftol`).
 
     Zero shots: o = 0, the shared reward.
     """

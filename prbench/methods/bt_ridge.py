@@ -31,7 +31,9 @@ class BTRidge(ConvexMethod):
 
     strengths: the λ to choose from.
     strength: λ where nothing is selected.
-    tolerance: L-BFGS stops when the largest gradient entry, for Δe of unit mean squared length, is below it.
+    tolerance: L-BFGS stops when the largest gradient entry, for Δe of unit mean squared length, is below it; it also
+        stops after 500 steps, and when a step lowers the objective by less than 2.2e-9 times the larger of it and 1
+        (scipy's default `ftol`).
     """
 
     def __init__(

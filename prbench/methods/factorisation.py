@@ -25,9 +25,10 @@ class Factorisation(LinearBases):
     Φ and the seen users' w minimise the mean over choices of −log σ(ΦΔe·w_u) plus `penalty` times the mean ‖ΦΔe‖, by
     full-batch Adam on differences divided by their root mean squared length, so that a step size means the same for
     every encoder. The product Φᵀw is all that choices tell: any invertible map of the features, undone in the
-    weights, scores alike. It is fixed by a reflection so that the first feature is the seen users' mean reward, and a
-    user of whom nothing is known gets it: w = (1, 0, ..., 0). With `unit` "mean" that is exactly the mean weight;
-    with "feature" the features are scaled instead so that their differences have a mean square of 1.
+    weights, scores alike. It is fixed by a reflection so that the first feature is the seen users' mean reward up to
+    its size, and a user of whom nothing is known gets it: w = (1, 0, ..., 0). With `unit` "mean" that is exactly the
+    mean weight. With "feature" the features are scaled instead so that their differences have a mean square of 1:
+    then it is the direction of the mean weight, at length 1.
     """
 
     link = "identity"
@@ -94,7 +95,7 @@ class Factorisation(LinearBases):
         return self
 
     def cold_weights(self, users: IntArray) -> Tensor:
-        """(1, 0, ..., 0): the seen users' mean."""
+        """(1, 0, ..., 0): the seen users' mean, with `unit` "feature" its direction at length 1."""
         weights = torch.zeros(len(users), self.features, dtype=self.bases_matrix.dtype)
         weights[:, 0] = 1.0
         return weights

@@ -35,7 +35,7 @@ class PReF(Factorisation):
     ridge: of the first fit, as a share of the mean variance of the differences' coordinates.
     adapt_rate, adapt_steps: of the gradient descent on an unseen user's λ.
 
-    Zero shots: the seen users' mean λ (published: undefined).
+    Zero shots: the direction of the seen users' mean λ, at length 1 (published: undefined).
     """
 
     adaptation_is_random = True
