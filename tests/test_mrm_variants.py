@@ -226,6 +226,7 @@ def test_the_sweeps_vary_one_thing_each() -> None:
         # A tuned variant must not leave the value that it is named after.
         for key, value in change.items():
             assert key not in entry.search or entry.search[key].choices == [value]
+        assert entry.search["bases"].choices == [change.get("bases", 2)]
         looks.add((entry.style.colour, entry.style.marker))
     assert len(looks) == len(expected)
 
