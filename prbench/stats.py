@@ -52,7 +52,12 @@ def paired_differences(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
 
 
 def resampling_ratio(test_share: float) -> float:
-    """n_test / n_train of a protocol that puts `test_share` of a user's groups into test."""
+    """ρ / (1 − ρ) with ρ = `test_share`, the share of a user's groups that a split puts into test.
+
+    Nadeau and Bengio take n_test / (n_test + n_train) for the correlation ρ of the results of two random splits: the
+    share of the test data that two splits have in common on average. A protocol that then trains on a part of the
+    rest only (`seen_train_limit`) leaves that share as it is.
+    """
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must lie between 0 and 1, not {test_share}")
     return test_share / (1 - test_share)
@@ -67,9 +72,10 @@ def corrected_t(difference: npt.ArrayLike, ratio: float) -> Significance:
     """Corrected resampled t-test of [J] differences over overlapping splits, J − 1 degrees of freedom.
 
     t = mean / sqrt((1/J + ratio) · s²), where `ratio` is n_test / n_train and s² the sample variance
-    (Nadeau & Bengio 2003, §4, "corrected resampled t-test").
+    (Nadeau & Bengio 2003, §4, "corrected resampled t-test"). A ratio of NaN, of splits that are no random draws,
+    leaves the test undefined.
     """
-    if not ratio > 0:
+    if ratio <= 0:
         raise ValueError(f"n_test/n_train must be positive, not {ratio}")
     return _t(difference, ratio)
 
@@ -79,7 +85,7 @@ def _t(difference: npt.ArrayLike, ratio: float) -> Significance:
     from scipy.stats import t as student
 
     d = np.asarray(difference, dtype=np.float64)
-    if len(d) < 2:
+    if len(d) < 2 or np.isnan(ratio):
         return UNDEFINED
     if _no_spread(d):
         return Significance(0.0, 1.0) if abs(d.mean()) <= ROUNDING else UNDEFINED
@@ -92,7 +98,7 @@ def mean_interval(difference: npt.ArrayLike, ratio: float, *, level: float = 0.9
     from scipy.stats import t as student
 
     d = np.asarray(difference, dtype=np.float64)
-    if len(d) < 2:
+    if len(d) < 2 or np.isnan(ratio):
         return NO_INTERVAL
     if _no_spread(d):
         return Interval(0.0, 0.0) if abs(d.mean()) <= ROUNDING else NO_INTERVAL

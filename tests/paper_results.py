@@ -95,7 +95,7 @@ class Store:
                 "params": {},
                 "data_fingerprint": "data1",
                 "embedding_fingerprint": "embedding1",
-                "protocol": {"name": "paper", "test_share": 0.5, "splits": 20},
+                "protocol": {"name": "paper", "unit": "group", "test_share": 0.5, "splits": 20},
                 "protocol_version": 1,
                 "status": "done",
             }

@@ -126,13 +126,25 @@ def test_at_alpha_is_not_below_alpha() -> None:
 
 
 def test_a_gain_without_flips_is_no_personalisation() -> None:
-    texts = said(three(0.004, 0.7, flips=0.0004), "measured")
+    texts = said(three(0.004, 0.7, flips=0.0004, cold=0.70), "measured")
     assert texts[0] == (
-        "the gain over BT of LORE (0.0%) is not personalisation: the shares in brackets are the decisions that "
-        "adaptation flips"
+        "the gain over BT of LORE (0.0%) is not personalisation: nine tenths of it or more are there at cold start, "
+        "and adaptation flips but the shares of decisions in brackets"
     )
-    assert not any("is not personalisation" in s for s in said(three(0.004, 0.7, flips=0.01)))
-    assert not any("is not personalisation" in s for s in said(three(0.4, 0.7, flips=0.0004))), "nothing was gained"
+    late = three(0.004, 0.7, flips=0.0004, cold=0.69)
+    assert not any("is not personalisation" in s for s in said(late)), "a sixth of the gain came with adaptation"
+    assert not any("is not personalisation" in s for s in said(three(0.004, 0.7, flips=0.01, cold=0.70)))
+    nothing = three(0.4, 0.7, flips=0.0004, cold=0.70)
+    assert not any("is not personalisation" in s for s in said(nothing)), "nothing was gained"
+
+
+def test_a_cold_start_that_decides_nothing_is_not_said_to_flip() -> None:
+    blank = row("mrm", 0.66, flips=0.5, cold=0.5)
+    texts = said(board([row("lore", 0.7, flips=0.2), blank, row("bt", 0.64, flips=0.0)], []), "measured")
+    assert texts == [
+        "adaptation flips the most for LORE, 20.0%, and takes its accuracy from 60.0% at cold start to 70.0%; without "
+        "a user's choices MRM decides nothing (means over splits, no test)"
+    ]
 
 
 def test_nothing_can_be_tested() -> None:
@@ -233,6 +245,9 @@ def test_what_the_test_oracle_would_have_claimed() -> None:
     oracle = row("mrm", 0.68, selection="test-oracle", title="MRM (selected on test data)")
     texts = said(board([honest, oracle], []), "measured")
     assert "choosing MRM's epoch on test data would claim 68.0%, 2.0 points more than chosen on validation" in texts
+    # Tuned, it is another setting: the difference would not be the epoch's.
+    tuned = row("mrm", 0.72, selection="tuned", title="MRM (tuned)")
+    assert texts == said(board([tuned, honest, oracle], []), "measured")
     # Over other splits the two means would not be of the same thing.
     other = row("mrm", 0.68, selection="test-oracle", splits=(0, 1))
     assert not any("would claim" in s for s in said(board([honest, other], [])))
@@ -279,6 +294,9 @@ def test_overview_counts_the_settings() -> None:
     assert (
         overview([lost, lost], families)[0].text == f"a personalised method beats BT beyond noise on none of 2 {test}"
     )
+    still = three(0.004, 0.7, flips=0.001)
+    first = "a personalised method beats BT beyond noise on 2 of 2: d (e) and d (e), but one whose adaptation flips 1% of "
+    assert overview([won, still], families)[0].text == first + f"decisions or more on 1 of 2 {test}"
     assert "1 of the 1 that can be tested" in overview([won, untested], families)[0].text
     assert overview([untested, untested], families) == []
     place = overview([won, Board(**{**vars(lost), "splits": 20})], families)[0].place

@@ -225,17 +225,19 @@ def planted_board(p: dict[tuple[int, int], float], count: int) -> tuple[Board, l
 @pytest.mark.parametrize(
     ("p", "runs"),
     [
-        ({(0, 1): 0.5, (1, 2): 0.5, (0, 2): 0.5}, [(0, 2)]),
+        ({(0, 1): 0.5, (1, 2): 0.5, (0, 2): 0.5}, [(0, 1, 2)]),
         ({(0, 1): 0.5, (1, 2): 0.5, (0, 2): 0.01}, [(0, 1), (1, 2)]),
         ({(0, 1): 0.01, (1, 2): 0.5, (0, 2): 0.01}, [(1, 2)]),
         ({(0, 1): 0.01, (1, 2): 0.01, (0, 2): 0.01}, []),
-        # The ends of a run differ from none, its middle does not bridge: 0–2 differ from 3 but for 2.
-        ({(0, 1): 0.5, (1, 2): 0.5, (0, 2): 0.5, (0, 3): 0.01, (1, 3): 0.01, (2, 3): 0.5}, [(0, 2), (2, 3)]),
-        # Equal results have no p and do not differ.
-        ({(0, 1): math.nan, (1, 2): 0.01, (0, 2): 0.01}, [(0, 1)]),
+        # The middle does not bridge: 0 and 1 differ from 3, 2 does not.
+        ({(0, 1): 0.5, (1, 2): 0.5, (0, 2): 0.5, (0, 3): 0.01, (1, 3): 0.01, (2, 3): 0.5}, [(0, 1, 2), (2, 3)]),
+        # Tests need not follow the ranks: 1 differs from both of its neighbours.
+        ({(0, 1): 0.01, (1, 2): 0.01, (0, 2): 0.5}, [(0, 2)]),
+        # Without a p nothing was tested.
+        ({(0, 1): math.nan, (1, 2): 0.5, (0, 2): math.nan}, [(1, 2)]),
     ],
 )
-def test_bars_join_neighbours_of_which_no_two_differ(
+def test_bars_mark_groups_of_which_no_two_differ(
     p: dict[tuple[int, int], float], runs: list[tuple[int, int]]
 ) -> None:
     board, rows = planted_board(p, 1 + max(b for _, b in p))
@@ -320,10 +322,11 @@ def test_comparing_only_what_is_printed_changes_no_number() -> None:
     evidence = store.evidence(asked)
     every, printed, none = (evidence.board("convarg", "minilm", asked, which) for which in ("all", "printed", "none"))
     assert (len(every.pairs), none.pairs) == (18, [])
-    assert len(printed.pairs) == len(every.in_table()) < len(every.pairs)
-    for one, other in zip(printed.pairs, every.in_table(), strict=True):
+    assert len(printed.in_table()) < len(printed.pairs)
+    for one, other in zip(printed.pairs, every.pairs, strict=True):
         assert (one.a.key, one.b.key, one.population) == (other.a.key, other.b.key, other.population)
         assert one.holm_table == pytest.approx(other.holm_table, nan_ok=True)
-        # Intervals over users are made for what is printed only.
-        assert not math.isnan(one.result.bootstrap.low)
-        assert math.isnan(other.result.bootstrap.low)
+        assert one.holm_pairs == pytest.approx(other.holm_pairs, nan_ok=True)
+    shown = printed.in_table()
+    assert not any(math.isnan(pair.result.bootstrap.low) for pair in shown)
+    assert all(math.isnan(pair.result.bootstrap.low) for pair in printed.pairs if pair not in shown)

@@ -9,7 +9,7 @@ from paper_results import Store, piece, record
 
 from prbench import registry
 from prbench.errors import InputError
-from prbench.reporting import published
+from prbench.reporting import published, tables
 from prbench.reporting.published import Accuracy, Published
 
 MRM = published.load("mrm")
@@ -67,7 +67,7 @@ def test_numbers_apply_to_their_own_data_and_encoder() -> None:
     assert "bt" not in MRM.rows("prism", "skywork-v2")
     assert MRM.rows("reddit150", "skywork-v1")["lore"] == [68.5, 68.8, 68.6]
     assert MRM.robustness_rows("prism", "skywork-v1")["mrm-no-rpo"].unseen == [64.5, 37.2, 43.5, 52.7]
-    assert published.load("lore").rows("prism", "skywork-v1") == {"lore": [71.0, 71.0, 71.0]}
+    assert published.load("lore").rows("prism", "skywork-v1") == {}, "its sources name no encoder"
 
 
 def two_splits(dataset: str, encoder: str) -> Store:
@@ -89,18 +89,27 @@ def test_ours_stand_beside_theirs_with_the_difference_in_standard_deviations() -
     assert line[f"in_sd_seen: {source}"] == pytest.approx(5.2 / 200**0.5)
     (grid,) = made.grids
     cells = {cells[0].text: [cell.text for cell in cells] for cells in grid.rows}
-    assert grid.header[-2:] == ("Published", "Δ in SD")
+    assert grid.header[-2:] == ("Cai et al. 2026", "Δ in SD")
     assert cells["MRM"][-2:] == ["64.9", "+0.4"]
     assert cells["BT"][-2:] == ["64.4", "+0.4"]
     assert any(source in note for note in grid.notes)
+
+
+def test_two_papers_are_told_apart() -> None:
+    other = MRM.model_copy(update={"source": "Us 2027, Table 9"})
+    (grid,) = (
+        two_splits("prism", "skywork-v1").make(piece("paper_tables:accuracy", TABLE), published=[MRM, other]).grids
+    )
+    columns = ("Cai et al. 2026", "Δ in SD, Cai et al. 2026", "Us 2027", "Δ in SD, Us 2027")
+    assert grid.header[-4:] == columns
+    assert tables.latex(grid).isascii()
 
 
 @pytest.mark.parametrize(("dataset", "encoder"), [("convarg", "skywork-v1"), ("prism", "minilm")])
 def test_elsewhere_no_published_number_is_printed(dataset: str, encoder: str) -> None:
     made = two_splits(dataset, encoder).make(piece("paper_tables:accuracy", TABLE), published=[MRM])
     assert not [column for column in made.frame if "published" in column or "in_sd" in column]
-    assert "Published" not in made.grids[0].header
-    assert "Published" not in " ".join(made.grids[0].notes)
+    assert not [text for text in (*made.grids[0].header, *made.grids[0].notes) if "Cai" in text or "Δ" in text]
 
 
 def test_a_row_chosen_in_another_way_is_not_set_beside_theirs() -> None:

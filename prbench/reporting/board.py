@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Called after each comparison.
 Watch = Callable[[], None]
-# Which pairs of rows are compared: all, those that the table prints, or none.
+# Which pairs of rows are compared: all; all, with a bootstrap over users only of those that the table prints; none.
 Compared = Literal["all", "printed", "none"]
 
 ORACLE, TUNED = "test-oracle", "tuned"
@@ -103,6 +103,7 @@ class Board:
     rows: list[Row]
     baseline: Mapping[tuple[str, str], Row | None]
     pairs: list[Pair]
+    # See `stats.resampling_ratio`; NaN where no corrected test can be made.
     ratio: float
     splits: int
     alpha: float
@@ -166,8 +167,7 @@ def build(
 ) -> tuple[list[Board], pd.DataFrame]:
     """Every (data set, encoder)'s board, and the per-user metrics they rest on.
 
-    `users` spares making those metrics again: `metrics.user_metrics` of the results' scores at `shots`. Where only
-    printed pairs are compared, `Pair.holm_pairs` adjusts over them alone.
+    `users` spares making those metrics again: `metrics.user_metrics` of the results' scores at `shots`.
     Raises InputError when there are no results or when results that do not belong together would share a table.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -265,7 +265,6 @@ def _board(
     watch: Watch | None,
     compared: Compared,
 ) -> Board:
-    shares = {cell["protocol"]["test_share"] for cell in cells if cell["status"] == "done"}
     rows = sorted(rows, key=lambda r: (r.oracle, not r.complete, -r.value("overall") if r.mean else math.inf))
     board = Board(
         dataset=dataset,
@@ -273,7 +272,7 @@ def _board(
         rows=rows,
         baseline={row.key: _baseline_of(row, rows, baseline) for row in rows},
         pairs=[],
-        ratio=stats.resampling_ratio(shares.pop()) if shares else math.nan,
+        ratio=_resampling_ratio(cells),
         splits=len(planned_splits(cells)),
         alpha=alpha,
         bounds=_bounds(cells),
@@ -284,6 +283,14 @@ def _board(
         for pair, p in zip(family, stats.holm([pair.result.corrected.p for pair in family]), strict=True):
             setattr(pair, name, float(p))
     return board
+
+
+def _resampling_ratio(cells: list[dict[str, Any]]) -> float:
+    """See `stats.resampling_ratio`; NaN where the data say what is tested, the same in every split."""
+    protocols = [cell["protocol"] for cell in cells if cell["status"] == "done"]
+    if not protocols or protocols[0]["unit"] == "mark":
+        return math.nan
+    return stats.resampling_ratio(protocols[0]["test_share"])
 
 
 def _baseline_of(row: Row, rows: list[Row], baseline: str) -> Row | None:
@@ -321,8 +328,7 @@ def _compare(
             for b in rows[i + 1 :]:
                 if a.key not in accuracy or b.key not in accuracy:
                     continue
-                if compared == "printed" and (population, frozenset((a.key, b.key))) not in printed:
-                    continue
+                bootstrapped = compared == "all" or (population, frozenset((a.key, b.key))) in printed
                 rng = Rng("bootstrap over users", board.dataset, board.encoder, population, *sorted([*a.key, *b.key]))
                 result = stats.compare(
                     accuracy[a.key],
@@ -330,7 +336,7 @@ def _compare(
                     ratio=board.ratio,
                     rng=rng,
                     level=1 - board.alpha,
-                    resamples=resamples,
+                    resamples=resamples if bootstrapped else 0,
                 )
                 pairs.append(Pair(population, a, b, result))
                 if watch:

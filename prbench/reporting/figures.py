@@ -54,7 +54,7 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
             note = f"  Not shown: {', '.join(left_out)}." if left_out else ""
             title = f"{board.dataset} ({board.encoder}), mean over {board.splits} splits.{note}"
             part.suptitle(textwrap.fill(title, TITLE_WIDTH), x=0.01, ha="left")
-            part.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+            part.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         # Laid out once, so that both files show the same.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

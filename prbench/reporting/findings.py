@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from prbench.reporting.board import Board, Pair, Row
+from prbench import stats
+from prbench.reporting.board import ORACLE, TUNED, Board, Pair, Row
 from prbench.reporting.tables import SELECTED_ON, baseline_name, percent
 
 Kind = Literal["tested", "measured", "missing"]
@@ -73,11 +74,13 @@ def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Familie
         ("the baseline", _baseline_verdicts),
         ("the best method without personalisation", _gain),
     ):
-        tested, won = [], []
+        tested, won, moved = [], [], []
         for board in boards:
             verdicts = [v for v in verdicts_of(board, families[board.dataset, board.encoder]) if not math.isnan(v.p)]
+            winners = [v.pair.a for v in verdicts if v.sign(board.alpha) > 0]
             tested += [board] * bool(verdicts)
-            won += [board] * any(v.sign(board.alpha) > 0 for v in verdicts)
+            won += [board] * bool(winners)
+            moved += [board] * any(row.value("overall", "flip_rate") >= FEW_FLIPS for row in winners)
         who = "a personalised method" if what == "the baseline" else "the best personalised method"
         if what == "the baseline" and len(names := {n for b in boards if (n := _baseline(b))}) == 1:
             what = names.pop()
@@ -85,6 +88,9 @@ def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Familie
             where = f": {listed([f'{b.dataset} ({b.encoder})' for b in won])}" if won else ""
             whole = f"{len(tested)}" if len(tested) == len(boards) else f"the {len(tested)} that can be tested"
             count = f"{len(won) or 'none'} of {whole}"
+            if len(moved) < len(won):
+                where += f", but one whose adaptation flips {FEW_FLIPS:.0%} of decisions or more "
+                where += f"on {len(moved) or 'none'} of {whole}"
             said.append(Finding("tested", place, f"{who} beats {what} beyond noise on {count}{where} ({test})"))
     return said
 
@@ -206,9 +212,18 @@ def _against_baseline(board: Board, families: Families) -> Iterator[Said]:
             noun = "methods" if len({v.pair.a.method for v in known}) == len(known) else "rows"
             count = f"{len(group)} of {len(known)} personalised {noun} {verb} {base}"
             yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
-    if empty := [v.pair.a for v in better if v.pair.a.value("overall", "flip_rate") < FEW_FLIPS]:
-        text = f"the gain over {base} of {_flips(empty)} is not personalisation: the shares in brackets are the "
-        yield "measured", text + "decisions that adaptation flips"
+    if empty := [v.pair.a for v in better if _before_adapting(v.pair)]:
+        text = (
+            f"the gain over {base} of {_flips(empty)} is not personalisation: nine tenths of it or more are there at "
+        )
+        yield "measured", text + "cold start, and adaptation flips but the shares of decisions in brackets"
+
+
+def _before_adapting(pair: Pair) -> bool:
+    """Whether a flips few decisions and has its gain over b before it adapts."""
+    before = pair.a.value("overall", "cold_start") - pair.b.value("overall")
+    few = pair.a.value("overall", "flip_rate") < FEW_FLIPS
+    return few and before >= 0.9 * (pair.a.value("overall") - pair.b.value("overall"))
 
 
 def _unpersonalised(board: Board, families: Families) -> Iterator[Said]:
@@ -260,6 +275,8 @@ def _leader(board: Board, families: Families) -> Iterator[Said]:
 def _few_flips(board: Board, families: Families) -> Iterator[Said]:
     """Whose decisions adaptation changes."""
     rows = [row for row in _personalised(board, families) if not math.isnan(row.value("overall", "flip_rate"))]
+    blank = [row for row in rows if _undecided(row)]
+    rows = [row for row in rows if row not in blank]
     few = [row for row in rows if row.value("overall", "flip_rate") < FEW_FLIPS]
     many = [row for row in rows if row not in few]
     parts = []
@@ -273,8 +290,17 @@ def _few_flips(board: Board, families: Families) -> Iterator[Said]:
             f"{'it' if few else 'adaptation'} flips the most for {most.title}, {share}%, and takes its accuracy from "
             f"{percent(cold)}% at cold start to {percent(warm)}%"
         )
+    if blank:
+        parts.append(
+            f"without a user's choices {listed([row.title for row in blank])} decide{'s' * (len(blank) == 1)} nothing"
+        )
     if parts:
         yield "measured", "; ".join(parts) + " (means over splits, no test)"
+
+
+def _undecided(row: Row) -> bool:
+    """Whether the cold start ties everywhere: accuracy one half, and every decision half flipped."""
+    return all(abs(row.value("overall", metric) - 0.5) <= stats.ROUNDING for metric in ("cold_start", "flip_rate"))
 
 
 def _bounds(board: Board, families: Families) -> Iterator[Said]:
@@ -295,10 +321,15 @@ def _bounds(board: Board, families: Families) -> Iterator[Said]:
 def _oracle(board: Board, families: Families) -> Iterator[Said]:
     """What choosing on test data would have claimed, where the same splits were also run honestly."""
     for row in board.rows:
-        twins = [r for r in board.rows if r.method == row.method and not r.oracle and r.splits == row.splits]
+        # A tuned row has other parameters: its difference would not be the choice of the epoch.
+        twins = [
+            r
+            for r in board.rows
+            if r.method == row.method and r.selection not in (ORACLE, TUNED) and r.splits == row.splits
+        ]
         if not row.oracle or not twins or math.isnan(row.value("overall")):
             continue
-        honest = twins[0]
+        honest = min(twins, key=lambda r: not r.published)
         gap = row.value("overall") - honest.value("overall")
         chosen = SELECTED_ON.get(honest.selection, honest.selection)
         text = f"choosing {honest.title}'s epoch on test data would claim {percent(row.value('overall'))}%, "

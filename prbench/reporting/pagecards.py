@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prbench.files import canonical_json
 from prbench.reporting.board import Board, Row
 from prbench.reporting.pagedata import cells_of
-from prbench.reporting.tables import DASH, SELECTED_ON, mean_and_spread
+from prbench.reporting.tables import DASH, SELECTED_ON, corrected_test, mean_and_spread
 
 if TYPE_CHECKING:
     from prbench.results import Results
@@ -88,7 +87,7 @@ def provenance(board: Board, results: Results) -> Provenance:
         ("Cells", ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "skipped") if states[state])),
         ("Splits", _splits_and_seeds(cells)),
         ("Protocol", assignments(first["protocol"]) + f", version {first['protocol_version']}"),
-        ("n_test/n_train", f"{board.ratio:g}" if not math.isnan(board.ratio) else DASH),
+        ("Corrected test", corrected_test(board)),
         ("Data", _distinct(cell["data_fingerprint"] for cell in cells)),
         ("Embeddings", _distinct(cell["embedding_fingerprint"] for cell in cells)),
         ("Encoder", _distinct(_encoder(cell) for cell in done)),

@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 
 def ranks(evidence: Evidence, piece: Piece) -> Made:
-    """Mean rank of each method over splits, Friedman's test, and a bar over methods that no test tells apart.
+    """Mean rank of each method over splits, Friedman's test, and bars over methods that no test tells apart.
 
-    A bar joins methods whose corrected resampled t-tests (Nadeau and Bengio 2003), Holm-adjusted over all pairs of
-    the diagram, find no difference between any two. Demšar 2006 draws these with Nemenyi's test, which takes splits
-    for independent data sets; here they overlap. Friedman's p has the same fault and is given for comparison only.
+    A bar's dots mark methods whose corrected resampled t-tests (Nadeau and Bengio 2003), Holm-adjusted over all pairs
+    of the table, find no difference between any two; every such largest group has a bar. Ranks and these tests need
+    not agree: a group may leave out a method that ranks between its members. Demšar 2006 draws such bars with
+    Nemenyi's test, which takes splits for independent data sets; here they overlap. Friedman's p has the same fault
+    and is given for comparison only.
     """
     import pandas as pd
     from scipy.stats import friedmanchisquare, rankdata
 
     made = Made(pd.DataFrame(), missing=evidence.lacking(piece))
-    shown: list[tuple[Board, list[Row], np.ndarray[Any, Any], list[tuple[int, int]], float]] = []
+    shown: list[tuple[Board, list[Row], np.ndarray[Any, Any], list[tuple[int, ...]], float]] = []
     records = []
     for dataset, encoder, board in evidence.each(piece, "all"):
         rows = [row for row in board.rows if row.rankable]
@@ -50,7 +52,7 @@ def ranks(evidence: Evidence, piece: Piece) -> Made:
                     "method": row.method,
                     "selection": row.selection,
                     "mean_rank": rank[i],
-                    "groups": " ".join(str(n) for n, (a, b) in enumerate(cliques, start=1) if a <= i <= b),
+                    "groups": " ".join(str(n) for n, group in enumerate(cliques, start=1) if i in group),
                     "friedman_p": p,
                     "n_splits": len(row.splits),
                 }
@@ -82,29 +84,25 @@ def _by_split(evidence: Evidence, board: Board, rows: list[Row]) -> np.ndarray[A
     )
 
 
-def alike(board: Board, rows: list[Row]) -> list[tuple[int, int]]:
-    """Maximal runs of neighbouring rows in which no pair differs: (first, last), two rows at least.
+def alike(board: Board, rows: list[Row]) -> list[tuple[int, ...]]:
+    """The largest groups of rows of which no test tells any two apart: places in `rows`, two at least, sorted.
 
-    Two rows differ where the Holm-adjusted p of their comparison is below the board's level; without a defined p
-    (equal results) they do not.
+    Two rows are told apart where the Holm-adjusted p of their comparison is below the board's level. Rows whose
+    comparison has no p (a single split) are in no group together: no test was made.
     """
+    import networkx
 
-    def differ(a: Row, b: Row) -> bool:
-        pair = board.pair(a, b, "overall")
-        return pair is not None and pair.holm_pairs < board.alpha
-
-    runs: list[tuple[int, int]] = []
-    for first in range(len(rows)):
-        last = first
-        while last + 1 < len(rows) and not any(differ(rows[i], rows[last + 1]) for i in range(first, last + 1)):
-            last += 1
-        if last > first and not any(a <= first and last <= b for a, b in runs):
-            runs.append((first, last))
-    return runs
+    graph = networkx.Graph()
+    for i, a in enumerate(rows):
+        for j in range(i + 1, len(rows)):
+            pair = board.pair(a, rows[j], "overall")
+            if pair is not None and pair.holm_pairs >= board.alpha:
+                graph.add_edge(i, j)
+    return sorted(tuple(sorted(group)) for group in networkx.find_cliques(graph))
 
 
 def _ranked(
-    one: Axes, board: Board, rows: list[Row], rank: np.ndarray[Any, Any], cliques: list[tuple[int, int]], p: float
+    one: Axes, board: Board, rows: list[Row], rank: np.ndarray[Any, Any], cliques: list[tuple[int, ...]], p: float
 ) -> None:
     y = np.arange(len(rows))
     one.scatter(rank, y, color="black", s=12, zorder=3)
@@ -119,10 +117,11 @@ def _ranked(
             ha="left" if after else "right",
             va="center",
         )
-    for number, (a, b) in enumerate(cliques):
-        at = 0.55 - 0.14 * number
-        one.plot([at, at], [a - 0.3, b + 0.3], color="0.3", linewidth=2.2, solid_capstyle="round", clip_on=False)
-    one.set(xlim=(0.6 - 0.14 * max(1, len(cliques)), len(rows) + 0.6), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    step = 0.032 * len(rows)
+    for number, group in enumerate(cliques, start=1):
+        at = 0.75 - step * number
+        one.plot([at] * len(group), group, color="0.3", linewidth=0.9, marker="o", markersize=3.4)
+    one.set(xlim=(0.75 - step * (len(cliques) + 1), len(rows) + 0.6), ylim=(len(rows) - 0.4, -0.6), yticks=[])
     one.set_xlabel("mean rank over splits, 1 is best")
     friedman = "" if math.isnan(p) else f"\nFriedman p = {tables.p_value(p)}".replace("= <", "< ")
     one.set_title(f"{heading(board)}{friedman}")

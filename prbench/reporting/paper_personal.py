@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prbench import metrics
 from prbench.reporting import tables
@@ -66,11 +67,27 @@ def flips(evidence: Evidence, piece: Piece) -> Made:
                 place = (1, 100 * bound.value("overall"))
                 one.annotate(name, place, xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
             one.margins(y=0.12)
+            # Most methods flip few decisions: a linear axis would lay them on one another.
+            one.set_xscale("function", functions=(_signed_root, _signed_square))
             one.set(xlabel="flipped test decisions (%)", ylabel="user accuracy (%)")
+            one.set(xlim=(-0.05, 1.15 * max(1.0, *(100 * r["flip_rate"] for r in here))), xticks=_ticks(here))
             one.set_title(heading(board))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     return made
+
+
+def _signed_root(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def _signed_square(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.sign(x) * x**2
+
+
+def _ticks(records: list[dict[str, Any]]) -> list[int]:
+    most = max(1.0, *(100 * r["flip_rate"] for r in records))
+    return [tick for tick in (0, 1, 3, 10, 20, 30, 50, 70, 100) if tick <= 1.1 * most]
 
 
 def gains(evidence: Evidence, piece: Piece) -> Made:

@@ -71,9 +71,11 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
     notes = list(grid.notes)
     by_title = {row.title: row for row in board.rows if row.published}
     for source, rows in printed.items():
-        header += ["Published", "Δ in SD"]
+        short = source.split(",")[0]
+        apart_in = "Δ in SD" if len(printed) == 1 else f"Δ in SD, {short}"
+        header += [short, apart_in]
         notes.append(
-            f"Published: overall accuracy in {source}, on this data set and encoder. Δ in SD: ours less theirs, in "
+            f"{short}: overall accuracy in {source}, on this data set and encoder. {apart_in}: ours less theirs, in "
             "standard deviations of ours over splits."
         )
         for line in grid.rows:
@@ -124,7 +126,8 @@ def ablation(evidence: Evidence, piece: Piece) -> Made:
         lines = [[Cell(row.title), *_ablation_cells(board, row)] for row in rows]
         notes = [
             f"User accuracy in %, mean over {splits_of(board)}; worst k%: the k% of the users with the lowest. "
-            "Bold: best; underlined: second, of the rows with all splits. The CSV file has the standard deviations."
+            "Bold: best; underlined: second, of the rows with all splits and as printed: no test stands behind these "
+            "marks. The CSV file has the standard deviations."
         ]
         notes += [f"{row.title}: {len(row.splits)} of {board.splits} splits." for row in rows if not row.complete]
         rules = []
@@ -166,8 +169,9 @@ def _ablation_cells(board: Board, row: Row) -> list[Cell]:
     for population in RANKED[:2]:
         for column in COLUMNS:
             metric = "accuracy" if column == "overall" else column
-            value = row.value(population, metric)
-            ranked = sorted({r.value(population, metric) for r in board.rows if r.rankable and r.mean}, reverse=True)
+            value = round(row.value(population, metric), 3)
+            values = {round(r.value(population, metric), 3) for r in board.rows if r.rankable and r.mean}
+            ranked = sorted(values, reverse=True)
             rank = ranked.index(value) + 1 if row.rankable and value in ranked[:2] else 0
-            cells.append(Cell(tables.percent(value), rank))
+            cells.append(Cell(tables.percent(row.value(population, metric)), rank))
     return cells

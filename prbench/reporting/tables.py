@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DASH = "–"
 STAR, DAGGER = "*", "†"
+# A larger share of undecided choices than this is named below the table.
+MANY_TIES = 0.01
 SELECTED_ON = {
     "validation": "validation",
     "last": "last epoch",
@@ -156,8 +158,8 @@ def notes(board: Board) -> list[str]:
     if family:
         said.append(
             f"{STAR} on the best: unlike the runner-up (the best other row, variants of one method included); {STAR} "
-            f"on a difference: unlike the baseline. p < {alpha} in the corrected resampled t-test (Nadeau and Bengio "
-            f"2003; n_test/n_train = {board.ratio:g}), Holm-adjusted over the table's {len(family)} comparisons."
+            f"on a difference: unlike the baseline. p < {alpha} in {corrected_test(board)}, Holm-adjusted over the "
+            f"table's {len(family)} comparisons."
         )
         said.append(
             f"{DAGGER}: p < {alpha} in a plain paired t-test over the splits without adjustment, the criterion that "
@@ -165,7 +167,7 @@ def notes(board: Board) -> list[str]:
         )
     said.append(
         "Worst k%: the k% of all users with the lowest accuracy. Flips: % of test decisions that adaptation changed "
-        "from the same method's cold start."
+        "from the same method's cold start; a tie, before or after, counts one half."
     )
     used = {base.title for base in board.baseline.values() if base}
     if not used:
@@ -180,9 +182,26 @@ def notes(board: Board) -> list[str]:
             said.append(f"{row.title}: {len(row.splits)} of {board.splits} splits ({row.note}); not ranked{over}.")
         elif not row.complete:
             said.append(f"{row.title}: a population of users is missing; not ranked.")
+    for row in board.rows:
+        if (ties := row.value("overall", "tie_rate")) > MANY_TIES:
+            said.append(
+                f"{row.title} leaves {percent(ties)}% of choices undecided: each counts one half, which lifts its "
+                "worst k%."
+            )
     if board.bounds:
         said.append("Ceiling and floor: known, because the data are simulated.")
     return said
+
+
+def corrected_test(board: Board) -> str:
+    """The corrected test's name, and what its correction takes two splits to share."""
+    if math.isnan(board.ratio):
+        return "the corrected resampled t-test (not defined: every split tests the same choices)"
+    shared = board.ratio / (1 + board.ratio)
+    return (
+        "the corrected resampled t-test (Nadeau and Bengio 2003; on average two splits have "
+        f"{100 * shared:g}% of their test choices in common)"
+    )
 
 
 def tests_grid(board: Board) -> Grid:
@@ -337,7 +356,9 @@ def markdown(grid: Grid) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
-    "±": r"$\pm$", "−": "$-$", "–": "--",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$",
+    "·": r"$\cdot$", "§": r"\S{}", "Σ": r"$\Sigma$", "Δ": r"$\Delta$", "ρ": r"$\rho$", "γ": r"$\gamma$", "σ": r"$\sigma$", "λ": r"$\lambda$", "½": r"$\frac12$",
+    "…": r"\dots{}", "’": "'", "“": "``", "”": "''",
     STAR: "$^{*}$", DAGGER: r"$^{\dagger}$",
 }  # fmt: skip
 
@@ -365,19 +386,21 @@ def latex(grid: Grid) -> str:
         body += [r"\midrule"] * (i in grid.rules) + [line(row)]
     return "\n".join(
         [
-            r"% needs \usepackage{booktabs}",
+            r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
             r"\small",
             rf"\caption{{{latex_text(grid.title + '. ' + ' '.join(grid.notes))}}}",
             rf"\label{{{grid.label}}}",
+            # Wide tables are made as wide as the text; others keep their size.
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{"
             rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
             r"\toprule",
             line([Cell(name) for name in grid.header]),
             r"\midrule",
             *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table}",
             "",
         ]
