@@ -357,7 +357,8 @@ LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
     "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$",
-    "·": r"$\cdot$", "§": r"\S{}", "Σ": r"$\Sigma$", "Δ": r"$\Delta$", "ρ": r"$\rho$", "γ": r"$\gamma$", "σ": r"$\sigma$", "λ": r"$\lambda$", "½": r"$\frac12$",
+    "·": r"$\cdot$", "§": r"\S{}", "Σ": r"$\Sigma$",
+    "Δ": r"$\Delta$", "ρ": r"$\rho$", "γ": r"$\gamma$", "σ": r"$\sigma$", "λ": r"$\lambda$", "½": r"$\frac12$",
     "…": r"\dots{}", "’": "'", "“": "``", "”": "''",
     STAR: "$^{*}$", DAGGER: r"$^{\dagger}$",
 }  # fmt: skip
