@@ -122,6 +122,7 @@ def _ranked(
         at = 0.75 - step * number
         one.plot([at] * len(group), group, color="0.3", linewidth=0.9, marker="o", markersize=3.4)
     one.set(xlim=(0.75 - step * (len(cliques) + 1), len(rows) + 0.6), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    one.set_xticks(range(1, len(rows) + 1, 2 if len(rows) > 6 else 1))
     one.set_xlabel("mean rank over splits, 1 is best")
     friedman = "" if math.isnan(p) else f"\nFriedman p = {tables.p_value(p)}".replace("= <", "< ")
     one.set_title(f"{heading(board)}{friedman}")
