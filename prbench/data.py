@@ -16,6 +16,7 @@ from prbench.downloads import RawFiles
 from prbench.entries import DatasetEntry
 from prbench.errors import InputError
 from prbench.files import digest, home, write_json, writing_folder
+from prbench.sourcecode import code_of
 
 if TYPE_CHECKING:
     from prbench.loaders import Loader
@@ -47,7 +48,9 @@ def load(entry: DatasetEntry) -> PreferenceData:
 def cache_folder(entry: DatasetEntry) -> Path:
     """Where the loaded data are kept; settings of one family that differ only in protocol share it."""
     hashes = RawFiles(entry).identity()
-    key = digest({"loader": entry.loader, "options": entry.options, "files": hashes, "version": LOADER_VERSION})
+    made_by = {"loader": entry.loader, "options": entry.options, "files": hashes, "version": LOADER_VERSION}
+    code = code_of(entry.loader)
+    key = digest({**made_by, "code": code} if code else made_by)
     return home() / "datasets" / entry.family / key
 
 

@@ -71,7 +71,10 @@ def validate(record: type[Model], table: Mapping[str, Any], path: Path) -> Model
     except ValidationError as error:
         problems = [_problem(record, found) for found in error.errors(include_url=False, include_context=True)]
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise InputError(f"{path}: {'; '.join(problems[:3])}{more}") from error
+        missing = any(found["type"] == "missing" and len(found["loc"]) == 1 for found in error.errors())
+        alone = missing and "extends" in record.model_fields and "extends" not in table
+        hint = 'add it; a variant has all but its differences from extends = "NAME"' if alone else None
+        raise InputError(f"{path}: {'; '.join(problems[:3])}{more}", hint=hint) from error
 
 
 def _problem(record: type[BaseModel], error: Mapping[str, Any]) -> str:

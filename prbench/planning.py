@@ -15,7 +15,7 @@ import torch
 
 import prbench
 from prbench import data as datasets
-from prbench import registry, results, splits, tunedentries
+from prbench import registry, results, splits, superseded, tunedentries
 from prbench.comparisons import Comparisons, IntArray, PreferenceData
 from prbench.embedding import embed, encoder_entry_for, plan_embedding
 from prbench.encoders import OWN
@@ -27,6 +27,7 @@ from prbench.method import Method
 from prbench.results import ALL
 from prbench.seeds import Rng
 from prbench.selection import held_out, requested
+from prbench.sourcecode import code_of
 from prbench.splits import Split
 from prbench.store import EmbeddingStore
 from prbench.training import Precision
@@ -327,6 +328,7 @@ def _job(
     changes = ",".join(f"{key}={value}" for key, value in sorted({**by_hand, **lowered}.items()))
     name = f"{entry.name}[{changes}]" if changes else entry.name
     job = Job(name, entry, selection, rule, setting, make, skip)
+    code = {"code": digits} if (digits := code_of(entry.target)) else {}
     for split in setting.splits:
         changes_scores = {
             "format": results.FORMAT,
@@ -337,6 +339,7 @@ def _job(
             "split": split.index,
             "seed": split.seed,
             "target": entry.target,
+            **code,
             "params": parameters,
             "selection": selection,
             **({"rule": rule} if selection == "tuned" else {}),
@@ -353,6 +356,7 @@ def _job(
             "seed": split.seed,
             "selection": selection,
             "entry": entry.model_dump(),
+            **code,
             "params": parameters,
             "data_fingerprint": setting.data.fingerprint,
             "embedding_fingerprint": setting.embedding_fingerprint,
@@ -377,6 +381,9 @@ def _job(
             reason = f"will be skipped: {skip}"
         left = [k for k in shots if state == "done" and not results.scores_file(folder, k).is_file()]
         job.cells.append(Cell(record, folder, state, reason, left))
+    if not skip and superseded.older(out, job.cells[0].record):
+        for cell in (cell for cell in job.cells if cell.state == "missing"):
+            cell.reason = superseded.WHY
     return job
 
 

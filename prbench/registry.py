@@ -8,8 +8,6 @@ themselves in the entry-point group `prbench.registry`. Nothing here imports wha
 
 from __future__ import annotations
 
-import builtins
-import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -18,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, overload
 
-from pydantic import ValidationError
-
+from prbench import modules
+from prbench.arguments import argument_types, checked, finite
 from prbench.entries import RECORDS, DatasetEntry, EncoderEntry, Kind, MethodEntry, ReportEntry
 from prbench.entryfiles import forget, merge, near, read, validate
 from prbench.errors import InputError, nearest
@@ -168,7 +166,8 @@ def resolve(target: str, *, file: Path | None = None, needs: str = "") -> Any:
     """Import "module:attribute" and return it.
 
     `file` is the entry file to name in an error, `needs` what pip must install for the target. Raises
-    InputError when the module, something it imports, or the attribute is missing.
+    InputError when the module, something it imports, or the attribute is missing, and when a module that is not
+    prbench's fails while it is imported.
     """
     import importlib
 
@@ -184,10 +183,21 @@ def resolve(target: str, *, file: Path | None = None, needs: str = "") -> Any:
             hint = f"install the package that has it, or put {missing}.py into the folder that --registry names"
             raise InputError(f"{where}: there is no module {missing}", hint=hint) from error
         raise InputError(f"{where}: {module_name} needs the module {missing}", hint="install it") from error
+    except (Exception, SystemExit) as error:
+        if module_name.partition(".")[0] == "prbench":
+            raise
+        raise _broken(where, f"importing {module_name}", module_name, error) from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise InputError(f"{where}: {module_name} has no {attribute}{near(attribute, public)}")
     return getattr(module, attribute)
+
+
+def _broken(where: str, doing: str, module: str, error: BaseException) -> InputError:
+    """What went wrong in code that is not prbench's, with the file and the line."""
+    place = modules.place_of(error, module)
+    said = f"{type(error).__name__}: {modules.message_of(error)}".removesuffix(": ")
+    return InputError(f"{where}: {doing} failed: {place}{said}", hint=f"correct {module}, then run again")
 
 
 def load_target(kind: Kind, entry: Entry) -> Any:
@@ -279,18 +289,31 @@ def make_method(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Map
                 )
     params = params_for(entry, dataset, overrides)
     for key, value in {**entry.params, **overrides}.items():
-        if not _finite(value):
+        if not finite(value):
             shown = f"--set {entry.name}.{key}" if key in overrides else f"{where}: params.{key}"
             raise InputError(f"{shown}: {value} is no number that a method can have")
     missing = [name for name, p in signature.items() if p.default is p.empty and name not in params]
     if missing:
         raise InputError(f"{where}: params: {target.__name__} needs a value for {', '.join(missing)}")
-    types = _annotations(target)
+    types = argument_types(target)
     for key, value in params.items():
         if key in types:
             shown = f"--set {entry.name}.{key}" if key in overrides else f"{where}: params.{key}"
-            params[key] = _checked(value, types[key], shown)
-    method: Method = target(**params)
+            params[key] = checked(value, types[key], shown)
+    try:
+        method: Method = target(**params)
+    except InputError:
+        raise
+    except Exception as error:
+        if target.__module__.partition(".")[0] == "prbench":
+            raise
+        raise _broken(where, f"making {target.__name__}", target.__module__, error) from error
+    if unkept := [name for name in signature if not hasattr(method, name)]:
+        lost = ", ".join(unkept)
+        raise InputError(
+            f"{where}: {target.__name__} does not keep its hyper-parameter {lost}",
+            hint=f"say self.{unkept[0]} = {unkept[0]} in its constructor",
+        )
     return method
 
 
@@ -371,42 +394,7 @@ def _load(kind: Kind, name: str, chain: tuple[str, ...] = ()) -> tuple[Entry, di
         if parent not in _files(kind):
             raise InputError(f"{path}: extends: there is no {NOUNS[kind]} {parent!r}{near(parent, names(kind))}")
         inherited = _load(kind, parent, line)[1]
-        table = merge({key: value for key, value in inherited.items() if key not in OWN_KEYS}, table)
+        # A variant is what differs, and a title need not: its name tells it from what it extends.
+        own = {"title": name} | table
+        table = merge({key: value for key, value in inherited.items() if key not in OWN_KEYS}, own)
     return validate(RECORDS[kind], table, path), table
-
-
-def _annotations(target: type[Any]) -> dict[str, Any]:
-    """The types of a constructor's arguments; those that exist only for type checkers cannot be checked."""
-    from typing import get_type_hints
-
-    try:
-        hints = get_type_hints(target.__init__, include_extras=True)
-    except NameError:
-        return {}
-    return {key: hint for key, hint in hints.items() if key != "return"}
-
-
-def _finite(value: Any) -> bool:
-    """Whether no number in `value` is NaN or infinite: results say what made them, in JSON, which has neither."""
-    if isinstance(value, Mapping):
-        return builtins.all(_finite(part) for part in value.values())
-    if isinstance(value, list | tuple):
-        return builtins.all(_finite(part) for part in value)
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _checked(value: Any, annotation: Any, shown: str) -> Any:
-    """`value` as the annotated type, where pydantic knows the type. Raises InputError when it is none."""
-    from pydantic import PydanticSchemaGenerationError, TypeAdapter
-    from pydantic_core import to_json
-
-    try:
-        adapter = TypeAdapter(annotation)
-    except PydanticSchemaGenerationError:
-        return value
-    try:
-        # JSON's rules let a list stand for a tuple and 1 for 1.0, but neither 1.5 for an int nor "4" for 4.
-        return adapter.validate_json(to_json(value, inf_nan_mode="constants"), strict=True)
-    except ValidationError as error:
-        message = str(error.errors(include_url=False)[0]["msg"])
-        raise InputError(f"{shown}: {message[:1].lower()}{message[1:]}, not {value!r}") from error

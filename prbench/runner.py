@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.markup import escape
 
-from prbench import results
+from prbench import results, superseded
 from prbench.comparisons import Comparisons
 from prbench.console import progress, stderr
 from prbench.errors import InputError
@@ -66,6 +66,7 @@ def execute(plan: Plan) -> Outcome:
         for job in plan.jobs:
             open_cells = job.open()
             display.advance(bar, len(job.cells) - len(open_cells))
+            _set_aside(job, plan)
             if not open_cells:
                 continue
             if previous is not None and previous is not job.setting:
@@ -86,6 +87,16 @@ def execute(plan: Plan) -> Outcome:
             with precision_of_products(plan.precision):
                 _run(job, plan, watch)
     return Outcome(plan, time.perf_counter() - start)
+
+
+def _set_aside(job: Job, plan: Plan) -> None:
+    """Put results of a method's earlier code where no report takes them for the present one's, and say so."""
+    if job.skip or not (cells := superseded.older(plan.out, job.cells[0].record)):
+        return
+    superseded.set_aside(cells)
+    said = f"{job.name} on {job.setting.entry.name}: {superseded.WHY}"
+    where = f"{len(cells)} older results are now in {cells[0].parent / superseded.FOLDER}"
+    stderr().print(escape(f"{said}; {where}"), soft_wrap=True)
 
 
 def _run(job: Job, plan: Plan, watch: Callable[[float], None]) -> None:

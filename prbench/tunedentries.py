@@ -21,6 +21,7 @@ from prbench.entries import MethodEntry, Record, SearchRange, SelectionRule
 from prbench.entryfiles import validate
 from prbench.errors import InputError
 from prbench.files import canonical_json, digest, write_json
+from prbench.sourcecode import code_of
 
 if TYPE_CHECKING:
     from prbench.planning import Setting
@@ -30,6 +31,7 @@ Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 WORDS = {
     "target": "class",
+    "code": "code of its own",
     "rule": "rule",
     "params": "published parameters",
     "search": "search space",
@@ -47,10 +49,12 @@ class Basis(Record):
     """What the trials of one method on one data set rest on; another basis makes other trials.
 
     `rule` and `params` are the published setting, `params` with every hyper-parameter of the method. `splits` are the
-    indices of the tuning splits and `seed` is the base seed that they are drawn from.
+    indices of the tuning splits and `seed` is the base seed that they are drawn from. `code` stands for the source
+    of a method that is not prbench's.
     """
 
     target: str
+    code: str = ""
     rule: SelectionRule
     params: dict[str, Any]
     search: dict[str, SearchRange]
@@ -227,6 +231,7 @@ def basis(setting: Setting, entry: MethodEntry, seed: int, protocol_version: int
     """What the tuning of a method on a setting's splits, drawn from the base seed `seed`, rests on."""
     return Basis(
         target=entry.target,
+        code=code_of(entry.target),
         rule=entry.selection,
         params=registry.make_method(entry, setting.entry, {}).hyper_parameters,
         search=entry.search,

@@ -271,8 +271,18 @@ def test_a_child_inherits_all_but_name_title_and_default(folder: Folder) -> None
     assert (child.target, child.family, child.search) == (parent.target, parent.family, parent.search)
     assert child.params == {"bases": 2, "rate": 0.2, "crowd": {"bases": 3}, "votes": {"bases": 4, "rate": 0.5}}
     assert (child.style.colour, child.style.marker) == ("#112233", "x")
-    folder.write("methods/untitled.toml", 'extends = "toy"\n')
-    assert "the key 'title' is missing" in refusal(registry.get, "methods", "untitled")
+
+
+def test_a_variant_without_a_title_is_called_by_its_name(folder: Folder) -> None:
+    folder.write("methods/toy-b4.toml", 'extends = "toy"\n[params]\nbases = 4\n')
+    folder.write("datasets/votes-2.toml", 'extends = "votes"\n')
+    assert registry.get("methods", "toy-b4").title == "toy-b4"
+    assert registry.get("datasets", "votes-2").title == "votes-2"
+    folder.write("methods/untitled.toml", METHOD.replace('title = "Toy"\n', ""))
+    message = refusal(registry.get, "methods", "untitled")
+    assert message.endswith(
+        "the key 'title' is missing (add it; a variant has all but its differences from extends = \"NAME\")"
+    )
 
 
 def test_inheritance_goes_on_over_generations_and_folders(folder: Folder, tmp_path: Path) -> None:

