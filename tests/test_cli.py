@@ -195,6 +195,18 @@ def test_version_and_help(run: Run) -> None:
         (["data", "import-embeddings", "--pt", "/no/such.pt", "--meta", "/no.json", "--name", "x"], "/no/such.pt"),
         (["--registry", "/no/such/folder", "list", "methods"], "--registry /no/such/folder: no folder"),
         (["list", "methods", "--registry"], "--registry needs a folder"),
+        (["list", "methods", "--registry="], "--registry names no folder"),
+        (["list", "methods", "--registry", ""], "--registry names no folder"),
+        (["run", "--report", "paper", "--dataset", "simulated", "--tuned", "x"], "leave out --tuned"),
+        (["run", "--methods", "bt", "--dataset", "simulated", "--tuned", "x"], "--tuned x: nothing is to run tuned"),
+        (
+            ["run", "--methods", "bt", "--dataset", "simulated", "--selection", "last", "--tuned", "x"],
+            "add --selection tuned, or leave --tuned out",
+        ),
+        (
+            ["run", "--methods", "lore", "--dataset", "simulated", "--set", "lore.bases=2", "--set", "lore.bases=3"],
+            "--set lore.bases=3: lore.bases is set twice",
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_a_hint(run: Run, words: list[str], expected: str) -> None:
@@ -310,7 +322,7 @@ def runner(plant: Callable[..., None]) -> SimpleNamespace:
 
 def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
     words = "run --methods bt,mrm-no-* --dataset simulated --encoder own --splits 3 --seed 7 --shots 0,5,all,5"
-    more = "--selection published,test-oracle --device cpu --set mrm.bases=4 --set bt.rate=1 --out elsewhere"
+    more = "--selection published,tuned --device cpu --set mrm.bases=4 --set bt.rate=1 --out elsewhere"
     more += " --tuned mine"
     done = run(*words.split(), *more.split())
     assert (done.code, done.out) == (0, "the outcome\n")
@@ -322,7 +334,7 @@ def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
         "splits": 3,
         "seed": 7,
         "shots": [0, 5, -1],
-        "selection": "published,test-oracle",
+        "selection": "published,tuned",
         "device": "cpu",
         "overrides": ["mrm.bases=4", "bt.rate=1"],
         "out": Path("elsewhere"),
@@ -336,6 +348,7 @@ def test_run_has_the_designs_defaults(run: Run, runner: SimpleNamespace) -> None
     expected = {"encoder": None, "splits": None, "seed": 42, "shots": [-1], "selection": None, "device": "auto"}
     assert expected.items() <= runner.plans[0].arguments.items()
     assert runner.plans[0].arguments["out"] == Path("runs")
+    assert runner.plans[0].arguments["tuned"] == Path("tuned")
     assert runner.plans[0].arguments["methods"] == [m.name for m in registry.all("methods") if m.default]
 
 
@@ -422,6 +435,44 @@ def test_report_prints_what_was_written(
     runs = tmp_path / "runs"
     done = run("report", "mine-report", "--runs", runs, "--out", "o", "--registry", mine)
     assert (done.code, done.out) == (0, "o/runs-0.1.csv\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("alhpa = 0.1", "options.alhpa: there is no such option; did you mean alpha?"),
+        ('alpha = "0.1"', "options.alpha: input should be a valid number, not '0.1'"),
+        ("alpha = nan", "options.alpha: nan is no finite number"),
+        ("alpha = 0.1\nnames = [1]", "options.names: input should be a valid string, not [1]"),
+        ("names = []", "options: a value is needed for alpha"),
+    ],
+)
+def test_a_reports_options_are_checked_before_anything_is_read(
+    run: Run, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: str
+) -> None:
+    (tmp_path / "checked_report.py").write_text(
+        "from __future__ import annotations\nfrom collections.abc import Sequence\n"
+        "def make(results: Results, out: Path, *, alpha: float, names: Sequence[str] = ()): ...\n"
+        "def one(results): ...\nnumber = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = mine / "reports" / "mine-report.toml"
+    text = REPORT.replace("my_report", "checked_report").replace("alpha = 0.1", line)
+    entry.write_text(text)
+    words = ("report", "mine-report", "--runs", tmp_path / "none", "--out", tmp_path / "out", "--registry", mine)
+    assert f"error: {entry}: {expected}" in refused(run(*words))
+    for target in ("one", "number"):
+        entry.write_text(text.replace(":make", f":{target}"))
+        assert "cannot be called with 2 arguments" in refused(run(*words))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "paper"])
+def test_the_options_of_prbenchs_reports_are_checked(run: Run, mine: Path, name: str) -> None:
+    for option, value in (("baseline", "1"), ("alpha", '"x"'), ("resamples", "1.5")):
+        (mine / "reports" / "other.toml").write_text(f'extends = "{name}"\n[options]\n{option} = {value}\n')
+        said = refused(run("report", "other", "--runs", mine / "none", "--registry", mine))
+        assert f"other.toml: options.{option}: input should be a valid" in said
 
 
 def test_data_info_and_get_describe_the_data(run: Run) -> None:
@@ -525,6 +576,27 @@ def test_doctor_finds_what_is_wrong(run: Run, mine: Path, monkeypatch: pytest.Mo
     problems = json.loads(done.out)["problems"]
     for expected in (str(tmp_path / "absent"), "has no Gone", str(shadow / "datasets")):
         assert any(expected in problem for problem in problems), (expected, problems)
+
+
+def test_doctor_says_why_the_caches_have_no_place(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def problems() -> list[str]:
+        found: list[str] = json.loads(run("doctor", "--json").out)["problems"]
+        return [problem for problem in found if "PRBENCH_HOME" in problem]
+
+    file = tmp_path / "file"
+    file.touch()
+    for home in (file, file / "below"):
+        monkeypatch.setenv("PRBENCH_HOME", str(home))
+        said = f"PRBENCH_HOME {home}: cannot write to {home}: {file} is no folder: set PRBENCH_HOME to another folder"
+        assert problems() == [said]
+    monkeypatch.setenv("PRBENCH_HOME", str(tmp_path))
+    with monkeypatch.context() as proc:
+        proc.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(total=0, free=0))
+        said = f"PRBENCH_HOME {tmp_path} is where no files can be kept: set PRBENCH_HOME to another folder"
+        assert problems() == [said]
+    monkeypatch.setattr(doctor, "LITTLE_SPACE_GB", 1e9)
+    [said] = problems()
+    assert said.endswith(f"GB are free in PRBENCH_HOME {tmp_path}")
 
 
 def test_shadowing_folders(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prbench import entryfiles, registry
-from prbench.entries import DatasetEntry, MethodEntry
+from prbench.entries import DatasetEntry, Marker, MethodEntry
 from prbench.errors import InputError
+from prbench.reporting import looks
 
 METHOD = """
 title = "Toy"
@@ -225,6 +226,7 @@ def test_bytes_that_are_no_utf8_name_the_file(folder: Folder) -> None:
         ('summary = "one line"', "", "the key 'summary' is missing"),
         ('marker = "s"', 'markers = "s"', "unknown key 'style.markers'; did you mean marker?"),
         ("low = 0.1", "lo = 0.1", "unknown key 'search.rate.lo'"),
+        ('marker = "s"', 'marker = "square"', "style.marker: input should be 'o', 's', 'D'"),
         ('"#112233"', '"red"', "style.colour: expected \"#rrggbb\", not 'red'"),
         ('"toy_methods:Toy"', '"toy_methods.Toy"', "target: expected \"module:Name\", not 'toy_methods.Toy'"),
         ("default = false", 'default = "no"', "default: input should be a valid boolean, not 'no'"),
@@ -241,6 +243,10 @@ def test_what_is_wrong_with_a_key_is_said_in_one_line(folder: Folder, old: str, 
     message = refusal(registry.get, "methods", "bad")
     assert message.startswith(f"{file.resolve()}: ")
     assert expected in message
+
+
+def test_a_marker_is_one_that_the_page_can_draw() -> None:
+    assert set(get_args(Marker)) == set(looks.SYMBOLS)
 
 
 def test_many_mistakes_are_counted(folder: Folder) -> None:
@@ -463,7 +469,9 @@ def test_what_is_no_setting_is_refused(text: str) -> None:
 
 
 def test_settings_are_gathered_by_method(folder: Folder) -> None:
-    assert registry.parse_sets(["toy.bases=1", "toy.rate=2", "toy.bases=3"]) == {"toy": {"bases": 3, "rate": 2}}
+    assert registry.parse_sets(["toy.bases=1", "toy.rate=2"]) == {"toy": {"bases": 1, "rate": 2}}
+    twice = refusal(registry.parse_sets, ["toy.bases=1", "toy.rate=2", "toy.bases=3"])
+    assert twice == "--set toy.bases=3: toy.bases is set twice (leave one out)"
     assert "unknown method 'tyo'" in refusal(registry.parse_sets, ["tyo.bases=1"])
 
 

@@ -30,7 +30,9 @@ def run(
             "tuned, validation, last, test-oracle; comma-separated."
         ),
     ] = None,
-    tuned: Annotated[Path, typer.Option(help="Folder of tuned parameters, see `prbench tune`.")] = Path("tuned"),
+    tuned: Annotated[
+        Path | None, typer.Option(help="Folder of tuned parameters, see `prbench tune`.", show_default="tuned")
+    ] = None,
     device: OnDevice = Device.auto,
     precision: AtPrecision = Precision.highest,
     setting: Annotated[
@@ -49,13 +51,17 @@ def run(
         raise InputError(f"give {both}", hint="for example --methods bt,mrm, or --report paper")
     if report is not None:
         given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
-        given["--precision"] = precision is not Precision.highest
+        given |= {"--tuned": tuned is not None, "--precision": precision is not Precision.highest}
         if named := [option for option, used in given.items() if used]:
             raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
         names = registry.select("datasets", dataset)
         _run_report(report, names, dry_run, as_json, encoder, splits, seed, device.value, out)
         return
     assert methods is not None
+    if tuned is not None and "tuned" not in [part.strip() for part in (selection or "").split(",")]:
+        raise InputError(
+            f"--tuned {tuned}: nothing is to run tuned", hint="add --selection tuned, or leave --tuned out"
+        )
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
     counts = numbers(shots, "--shots")
     from prbench import runner
@@ -71,7 +77,7 @@ def run(
             device=device.value,
             overrides=setting or [],
             out=out,
-            tuned=tuned,
+            tuned=tuned or Path("tuned"),
             precision=precision.value,
         )
 
@@ -117,13 +123,15 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
 ) -> None:
     """Make a report from results, and print which files were written."""
-    from prbench import registry, results
+    from prbench import arguments, registry, results
     from prbench.files import require_writable
 
     entry = registry.get("reports", name)
     require_writable(out)
     make = registry.load_target("reports", entry)
-    _print_paths(make(results.load(runs), out, **entry.options))
+    file = str(registry.source("reports", name))
+    options = arguments.options(make, entry.options, positional=2, where=file)
+    _print_paths(make(results.load(runs), out, **options))
 
 
 def _print_paths(paths: Iterable[Path]) -> None:
