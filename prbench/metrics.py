@@ -13,6 +13,7 @@ Conventions, the same everywhere:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,6 @@ FloatArray = npt.NDArray[np.float64]
 
 ROW = ["dataset", "encoder", "method", "selection"]
 CELL = [*ROW, "split", "shots"]
-POPULATIONS = ("seen", "unseen", "overall")
 ALL_SHOTS = -1
 WORST = (10, 20, 50)
 METRICS = ["accuracy", "cold_start", "tie_rate", "flip_rate", "bt_loss", *(f"worst{k}" for k in WORST)]
@@ -63,13 +63,6 @@ def worst_k_curve(accuracy: npt.ArrayLike) -> FloatArray:
         raise ValueError("worst-k% accuracy needs at least one user")
     users = -(-np.arange(1, 101) * len(ordered) // 100)
     return np.asarray(np.cumsum(ordered)[users - 1] / users)
-
-
-def worst_k(accuracy: npt.ArrayLike, k: int) -> float:
-    """Mean accuracy of the worst k% of users, [users] -> scalar, for a whole k from 1 to 100."""
-    if not 1 <= k <= 100:
-        raise ValueError(f"k is a percentage from 1 to 100, not {k}")
-    return float(worst_k_curve(accuracy)[k - 1])
 
 
 def user_metrics(scores: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +130,7 @@ def split_metrics(users: pd.DataFrame) -> pd.DataFrame:
     table["comparisons"] = groups["comparisons"].sum()
     for share in ("tie_rate", "flip_rate"):
         table[share] = groups[share].sum() / table["comparisons"]
-    curves = np.stack([worst_k_curve(accuracy) for _, accuracy in groups["accuracy"]])
+    curves = _curves(accuracy for _, accuracy in groups["accuracy"])
     for k in WORST:
         table[f"worst{k}"] = curves[:, k - 1]
     return table.reset_index()
@@ -150,9 +143,14 @@ def worst_k_curves(users: pd.DataFrame) -> pd.DataFrame:
     keys = [*CELL, "population"]
     groups = with_overall(users).groupby(keys, observed=True, sort=True)["accuracy"]
     names = pd.DataFrame([name for name, _ in groups], columns=keys)
-    curves = np.stack([worst_k_curve(accuracy) for _, accuracy in groups])
+    curves = _curves(accuracy for _, accuracy in groups)
     table = names.loc[np.repeat(np.arange(len(names)), 100)].reset_index(drop=True)
     return table.assign(k=np.tile(np.arange(1, 101), len(names)), accuracy=curves.ravel())
+
+
+def _curves(accuracies: Iterable[npt.ArrayLike]) -> FloatArray:
+    """`worst_k_curve` of each group of users, [groups, 100]; [0, 100] without any."""
+    return np.array([worst_k_curve(accuracy) for accuracy in accuracies], dtype=np.float64).reshape(-1, 100)
 
 
 def over_splits(per_split: pd.DataFrame, *, by: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -242,7 +242,7 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
         record = results.read_record(folder)
         for path in files:
             kind, rest = _condition(path)
-            frame = results.read_scores_file(path)
+            frame = results.read_scores_file(path, f"delete this file and run `{_command(kind, rest)}` again")
             constants = {name: record[name] for name in results.COLUMNS}
             parts.append(
                 frame.assign(
@@ -269,6 +269,12 @@ def _condition(path: Path) -> tuple[str, str]:
     if not known:
         raise InputError(f"{path} is no probe of this prbench", hint="delete it")
     return kind, rest
+
+
+def _command(kind: str, rest: str) -> str:
+    """What makes such a probe."""
+    options = {"noise": f"--noise {rest}", "on": f"--transfer {rest}"}
+    return f"prbench probe {options.get(kind, '--support')}"
 
 
 def nothing() -> pd.DataFrame:

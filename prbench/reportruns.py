@@ -141,7 +141,13 @@ def needs_of(entry: ReportEntry) -> Needs:
             f"the report {entry.name} is made from whatever results there are: it plans no runs",
             hint="prbench run --methods all --dataset ...",
         )
-    return needs(read_pieces(tables, str(registry.source("reports", entry.name))), entry.options.get("baseline", ""))
+    where = str(registry.source("reports", entry.name))
+    baseline = entry.options.get("baseline", "")
+    if not isinstance(baseline, str):
+        raise InputError(
+            f"{where}: baseline is {baseline!r}, not the name of a method", hint="see `prbench list methods`"
+        )
+    return needs(read_pieces(tables, where), baseline)
 
 
 def _groups(wanted: Needs, setting: Setting) -> dict[tuple[str, tuple[int, ...]], list[str]]:

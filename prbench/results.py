@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prbench import cellrecord
 from prbench.errors import InputError
 from prbench.files import write_json, writing, writing_folder
 
@@ -32,7 +33,6 @@ ALL = -1
 """The number of shots that stands for all the support there is."""
 DONE = "DONE"
 COLUMNS = ("dataset", "encoder", "method", "selection")
-STATES = ("done", "failed", "skipped")
 LONGEST_NAME = 100
 SCORES = {
     "population": "category",
@@ -42,6 +42,8 @@ SCORES = {
     "cold_margin": "float32",
 }
 """The columns of a scores file; `load` adds `COLUMNS`, split and shots."""
+POPULATIONS = ("seen", "unseen")
+SHOTS_FILE = re.compile(r"scores-(0|[1-9][0-9]*)\.parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,7 @@ def write_scores(path: Path, columns: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """A cell's record. Raises InputError when it is unreadable or of another version of prbench."""
+    """A cell's record; see `cellrecord`. Raises InputError when it is unreadable, damaged or of another version."""
     path = folder / "cell.json"
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -142,12 +144,8 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{path} has results format {found}, this prbench reads format {FORMAT}",
             hint="use another folder (--out of `prbench run`, --runs of a report), or the prbench that wrote it",
         )
-    lacking = [key for key in (*COLUMNS, "split", "status") if key not in record]
-    if lacking or record["status"] not in STATES:
-        raise InputError(
-            f"{path} is no record of a cell: " + (f"it lacks {', '.join(lacking)}" if lacking else "unknown status"),
-            hint=f"delete {folder} and run again",
-        )
+    if problem := cellrecord.problem(record):
+        raise InputError(f"{path} is no record of a cell: {problem}", hint=f"delete {folder} and run again")
     return record
 
 
@@ -178,7 +176,7 @@ def load(runs: Path) -> Results:
                 hint="they differ in parameters, seed or data: delete one, or keep them in folders of their own",
             )
         if record["status"] == "done" and (lost := _lost(folder)):
-            raise InputError(f"{folder} lacks {lost}", hint=f"delete {folder} and run again")
+            raise InputError(f"{folder} lacks {lost}", hint="repeat the run: it makes this cell again")
         if not other or other[1]["status"] != "done":
             found[identity] = (folder, record)
     cells = [record for _, record in found.values()]
@@ -186,33 +184,66 @@ def load(runs: Path) -> Results:
         _read_scores(path, record)
         for folder, record in found.values()
         if record["status"] == "done"
-        for path in [scores_file(folder, ALL), *sorted(folder.glob("scores-[0-9]*.parquet"))]
+        for path in _scores_files(folder)
     ]
     if not cells:
         raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
     return Results(_joined(parts), cells, runs)
 
 
-def read_scores_file(path: Path) -> pd.DataFrame:
-    """The columns `SCORES` of one file. Raises InputError when it is unreadable or lacks one."""
+def _scores_files(folder: Path) -> list[Path]:
+    """The scores of a finished cell at every number of shots."""
+    few = sorted(path for path in folder.glob("scores-*.parquet") if SHOTS_FILE.fullmatch(path.name))
+    return [scores_file(folder, ALL), *few]
+
+
+def read_scores_file(path: Path, again: str) -> pd.DataFrame:
+    """The columns of one file as `SCORES` has them, `population` as a categorical of `POPULATIONS`.
+
+    Raises InputError with the hint `again` when it is unreadable or empty, or when a column is missing or holds
+    something else.
+    """
     import pandas as pd
     import pyarrow as pa
 
-    again = f"delete {path.parent} and run again"
     try:
         frame = pd.read_parquet(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} is unreadable: {error}", hint=again) from error
     if lacking := [name for name in SCORES if name not in frame]:
         raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
-    return frame
+    if not len(frame):
+        raise InputError(f"{path} has no rows", hint=again)
+    codes = pd.Index(POPULATIONS).get_indexer(pd.Index(frame["population"]))
+    if codes.min() < 0:
+        raise InputError(f"{path}: the column population holds more than {' and '.join(POPULATIONS)}", hint=again)
+    columns: dict[str, Any] = {"population": pd.Categorical.from_codes(codes, dtype=_population_kind())}
+    for name in list(SCORES)[1:]:
+        whole = SCORES[name].startswith("int")
+        known = pd.api.types.is_integer_dtype if whole else pd.api.types.is_float_dtype
+        if not known(frame[name]):
+            kind = "whole numbers" if whole else "numbers"
+            raise InputError(f"{path}: the column {name} holds {frame[name].dtype}, not {kind}", hint=again)
+        columns[name] = frame[name].to_numpy(SCORES[name])
+    return pd.DataFrame(columns)
+
+
+def _population_kind() -> pd.CategoricalDtype:
+    import pandas as pd
+
+    return pd.CategoricalDtype(list(POPULATIONS))
 
 
 def _read_scores(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
     """What is the same in all lines of a scores file, and its columns `SCORES`."""
-    shots = path.stem.removeprefix("scores-")
+    few = SHOTS_FILE.fullmatch(path.name)
     same = {name: record[name] for name in (*COLUMNS, "split")}
-    return same | {"shots": ALL if shots == "all" else int(shots)}, read_scores_file(path)
+    again = (
+        f"delete this file and repeat the run with --shots all,{few[1]}: it makes this file only"
+        if few
+        else "delete this file and repeat the run: it makes this cell again"
+    )
+    return same | {"shots": int(few[1]) if few else ALL}, read_scores_file(path, again)
 
 
 def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
@@ -227,12 +258,11 @@ def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
         codes = {value: code for code, value in enumerate(known)}
         each = np.array([codes.get(same[name], -1) for same, _ in parts], dtype=np.int32)
         columns[name] = pd.Categorical.from_codes(np.repeat(each, lengths), dtype=pd.CategoricalDtype(known))
-    populations = pd.CategoricalDtype(["seen", "unseen"])
     for name, kind in SCORES.items():
         if name == "population":
-            found = [frame[name].astype(populations).cat.codes for _, frame in parts]
+            found = [frame[name].cat.codes for _, frame in parts]
             codes_of = np.concatenate([np.zeros(0, dtype=np.int8), *found])
-            columns[name] = pd.Categorical.from_codes(codes_of, dtype=populations)
+            columns[name] = pd.Categorical.from_codes(codes_of, dtype=_population_kind())
         else:
             columns[name] = np.concatenate(
                 [np.zeros(0, dtype=kind), *(frame[name].to_numpy(kind) for _, frame in parts)]

@@ -45,12 +45,6 @@ UNDEFINED = Significance(NAN, NAN)
 NO_INTERVAL = Interval(NAN, NAN)
 
 
-def paired_differences(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
-    """a − b over the splits that both have: [J], [J] -> [J'], J' ≤ J. A missing split is NaN in its array."""
-    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    return difference[~np.isnan(difference)]
-
-
 def resampling_ratio(test_share: float) -> float:
     """ρ / (1 − ρ) with ρ = `test_share`, the share of a user's groups that a split puts into test.
 

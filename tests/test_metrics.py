@@ -101,15 +101,19 @@ def test_mean_and_spread_over_splits() -> None:
 )
 def test_worst_k_takes_the_ceiling_and_at_least_one_user(users: int, k: int, expected: int) -> None:
     accuracy = np.random.default_rng(0).permutation(users) / users
-    assert metrics.worst_k(accuracy, k) == pytest.approx(np.arange(expected).mean() / users)
+    assert metrics.worst_k_curve(accuracy)[k - 1] == pytest.approx(np.arange(expected).mean() / users)
 
 
-def test_worst_k_refuses_nonsense() -> None:
+def test_no_scores_give_empty_tables_of_the_same_columns() -> None:
+    users, none = (metrics.user_metrics(table) for table in (scores(HAND), scores(HAND).iloc[:0]))
+    for table in (metrics.split_metrics, metrics.worst_k_curves):
+        assert len(table(none)) == 0
+        assert table(none).columns.tolist() == table(users).columns.tolist()
+
+
+def test_worst_k_needs_a_user() -> None:
     with pytest.raises(ValueError, match="at least one user"):
         metrics.worst_k_curve([])
-    for k in (0, 101):
-        with pytest.raises(ValueError, match="from 1 to 100"):
-            metrics.worst_k([0.5], k)
 
 
 @given(ACCURACIES)

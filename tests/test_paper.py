@@ -14,6 +14,7 @@ from small_runs import registry_folder, short
 
 from prbench import cli, probes, registry, runner
 from prbench.errors import InputError
+from prbench.reporting import paper_tables
 from prbench.reporting.evidence import Evidence, needs, read_pieces
 from prbench.reporting.paper import paper
 
@@ -253,10 +254,59 @@ def test_pieces_have_names_of_their_own() -> None:
         read_pieces([TABLE, 3], "here")
 
 
-@pytest.mark.parametrize("options", [{"alpha": 0.0}, {"alpha": 1.5}, {"resamples": 10}])
-def test_options_out_of_range_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"reports/paper.toml: (alpha|resamples) is"):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alpha": 0.0},
+        {"alpha": 1.5},
+        {"alpha": "5%"},
+        {"alpha": True},
+        {"resamples": 10},
+        {"resamples": 1e4},
+        {"baseline": "nope"},
+        {"baseline": ""},
+        {"baseline": 3},
+        {"baseline": ["bt"]},
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    [(name, value)] = options.items()
+    with pytest.raises(InputError, match=re.escape(f"{name} is {value!r}, ")) as refused:
         paper(two_methods().results(), tmp_path, pieces=[TABLE], **options)
+    assert "correct [options] of the report's entry" in str(refused.value.hint)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_baseline_is_told_which_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'lor', which no row has; did you mean lore\?") as refused:
+        paper(two_methods().results(), tmp_path, pieces=[TABLE], baseline="lor")
+    assert refused.value.hint == "correct [options] of the report's entry: there are bt, lore"
+
+
+def test_a_piece_that_fails_leaves_no_files_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: Any) -> None:
+        raise InputError("it broke")
+
+    monkeypatch.setattr(paper_tables, "ablation", breaks)
+    broken = TABLE | {"name": "broken", "target": "prbench.reporting.paper_tables:ablation"}
+    with pytest.raises(InputError, match="it broke"):
+        written(two_methods(), tmp_path, TABLE, broken)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped"])
+def test_without_any_finished_cell_every_piece_says_why(tmp_path: Path, state: str) -> None:
+    store = Store()
+    for method in ("bt", "lore"):
+        store.cell(method, status=state, reason="it cannot be")
+    store.frames.append(two_methods().results().scores.iloc[:0])
+    options = registry.get("reports", "paper").options
+    found = written(store, tmp_path, *options["pieces"], published=options["published"])
+    # One figure counts the parameters of methods, which needs no results.
+    assert sorted(found) == sorted(["index.md", *(f"figure-7.{kind}" for kind in ("csv", "md", "tex", "png", "pdf"))])
+    index = (tmp_path / "index.md").read_text()
+    assert f"convarg (minilm), {state}: it cannot be: bt, lore" in index
+    assert index.count("Not made: its results are not there.") == len(options["pieces"]) - 1
 
 
 def test_results_of_two_fingerprints_share_no_report(tmp_path: Path) -> None:
@@ -289,7 +339,7 @@ def test_broken_and_foreign_folders_are_one_line(
     whole = record.read_text()
     keys = ("format", "dataset", "encoder", "method", "selection", "split", "status")
     record.write_text(json.dumps({key: json.loads(whole)[key] for key in keys}))
-    assert "has a record that lacks title, entry" in refused()
+    assert f"{record} is no record of a cell: it lacks key, encoder_entry" in refused()
     record.write_text("{")
     assert f"{record} is unreadable" in refused()
     record.write_text(whole)

@@ -423,6 +423,9 @@ def test_scores_and_records_must_match() -> None:
     fake.cell("mrm", 2)
     with pytest.raises(InputError, match="convarg/minilm/mrm split 2 has no scores at shots = -1"):
         one_board(fake)
+    with pytest.raises(InputError, match="bt split 0 has no scores at shots = 7") as refused:
+        one_board(fake, shots=7)
+    assert refused.value.hint == "repeat the run with --shots all,7"
     fake = population({"bt": 0.0, "mrm": 0.1}, splits=2)
     del fake.cells[-1]
     with pytest.raises(InputError, match="convarg/minilm/mrm split 1 has no record"):
@@ -451,6 +454,19 @@ def test_bad_options_and_empty_results_are_refused(tmp_path: Path) -> None:
         report(population({"bt": 0.0}), tmp_path, alpha=5)
     with pytest.raises(InputError, match="resamples is 3"):
         report(population({"bt": 0.0}), tmp_path, resamples=3)
+    for shots in (-2, "all", 1.5, True):
+        with pytest.raises(InputError, match=f"shots is {shots!r}"):
+            report(population({"bt": 0.0}), tmp_path, shots=shots)
+    for baseline in ("nope", 3):
+        with pytest.raises(InputError, match=f"baseline is {baseline!r}, which no row has") as refused:
+            report(population({"bt": 0.0, "mrm": 0.1}, splits=2), tmp_path, baseline=baseline)
+        assert "there are bt, mrm" in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_variant_made_by_hand_may_be_the_baseline(tmp_path: Path) -> None:
+    text, _ = report(population({"bt[l2=1]": 0.0, "mrm": 0.1}, splits=2), tmp_path, baseline="bt[l2=1]")
+    assert "No row has a baseline" not in " ".join(text.split())
 
 
 def test_ceiling_and_floor_of_simulated_data() -> None:
@@ -462,6 +478,19 @@ def test_ceiling_and_floor_of_simulated_data() -> None:
     assert set(table.index) == {"bt", "mrm"}
     assert table["ceiling"].tolist() == pytest.approx([0.85, 0.85])
     assert table["floor"].tolist() == pytest.approx([0.65, 0.65])
+
+
+def test_ceiling_and_floor_are_over_the_splits_of_the_board() -> None:
+    """Rows chosen on test data have no say in which these are, nor in the bounds."""
+    fake = Fake()
+    for method, selection, splits in (("bt", "validation", 1), ("lore", "test-oracle", 6)):
+        for split in range(splits):
+            truth = {p: {"ceiling": 0.9 - 0.1 * split, "floor": 0.5} for p in ("seen", "unseen", "overall")}
+            fake.add(method, split, {0: 0.5, 1: 0.6}, selection=selection, truth=truth)
+    board = one_board(fake)
+    assert (board.splits, board.bounds["ceiling"].splits) == (1, (0,))
+    assert board.bounds["ceiling"].value("overall") == 0.9
+    assert np.isnan(board.bounds["ceiling"].spread("overall"))
 
 
 def nasty() -> Fake:

@@ -25,7 +25,28 @@ def fitted() -> Method:
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    plain = {"dataset": "d", "encoder": "e", "method": "m", "selection": "last", "split": 0, "key": "abc"}
+    """What planning and a finished fit say of a cell."""
+    entry = {"name": "m", "title": "M", "target": "planted_methods:Good", "selection": "last"}
+    about = dict.fromkeys(("family", "paper", "summary", "published"), "")
+    sizes = ("seen_users", "unseen_users", "seen_train", "seen_test", "unseen_support", "unseen_test")
+    plain = {
+        **{"dataset": "d", "encoder": "e", "method": "m", "selection": "last", "split": 0, "key": "abc"},
+        **{"title": "M", "seed": 42, "entry": {**entry, **about, "style": {"colour": "#000000"}}, "params": {}},
+        "encoder_entry": {"name": "e", "title": "E", "target": "planted_encoder:Planted"},
+        "encoder_fingerprint": None,
+        "data_fingerprint": "data1",
+        "embedding_fingerprint": "embedding1",
+        "protocol": {"splits": 2},
+        "protocol_version": 1,
+        "truth": {p: {"ceiling": 0.9, "floor": 0.7} for p in ("seen", "unseen", "overall")},
+        "counts": dict.fromkeys(sizes, 3),
+        "device": "cpu",
+        "versions": {"prbench": "0"},
+        "seconds": {"fit": 1.0, "adapt": 0.5, "score": 0},
+        "peak_memory_mb": 10.5,
+        "parameters": {"shared": 6, "per_user": 2},
+        "fit": {},
+    }
     return {**plain, **changes}
 
 
@@ -143,6 +164,21 @@ def without(name: str) -> Callable[[Path], None]:
     return change
 
 
+def scores(**values: Any) -> Callable[[Path], None]:
+    """Columns of scores-2 replaced."""
+
+    def change(folder: Path) -> None:
+        frame = pd.read_parquet(folder / "scores-2.parquet")
+        frame.assign(**values).to_parquet(folder / "scores-2.parquet")
+
+    return change
+
+
+def no_rows(folder: Path) -> None:
+    path = folder / "scores-all.parquet"
+    pd.read_parquet(path).iloc[:0].to_parquet(path)
+
+
 def lost_column(folder: Path) -> None:
     frame = pd.read_parquet(folder / "scores-2.parquet")
     frame.drop(columns="cold_margin").to_parquet(folder / "scores-2.parquet")
@@ -154,7 +190,28 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "another format": (changed(format=2), "has results format 2, this prbench reads format 1"),
     "no format": (without("format"), "has results format None"),
     "no method": (without("method"), "is no record of a cell: it lacks method"),
-    "an unknown status": (changed(status="finished"), "is no record of a cell: unknown status"),
+    "an unknown status": (changed(status="finished"), "is no record of a cell: status: input should be 'done', "),
+    "a split in words": (changed(split="zero"), 'split: input should be a valid integer, found "zero"'),
+    "a split that is a truth value": (changed(split=True), "split: input should be a valid integer, found true"),
+    "a split below 0": (changed(split=-1), "split: input should be greater than or equal to 0, found -1"),
+    "an entry in a word": (changed(entry="x"), "is no record of a cell: entry: input should be a valid dictionary"),
+    "an empty entry": (changed(entry={}), "is no record of a cell: it lacks entry.name, entry.title, entry.target"),
+    "a protocol in a word": (changed(protocol="x"), "is no record of a cell: protocol: input should be a valid dict"),
+    "no seconds": (without("seconds"), "is no record of a cell: it lacks seconds"),
+    "null seconds": (changed(seconds=None), "seconds: input should be a valid dictionary"),
+    "half the seconds": (changed(seconds={"fit": 1.0}), "it lacks seconds.adapt, seconds.score"),
+    "infinite seconds": (
+        replaced("cell.json", json.dumps({**record(), "format": 1, "status": "done", "peak_memory_mb": np.inf})),
+        "peak_memory_mb: input should be a finite number",
+    ),
+    "half a truth": (changed(truth={"seen": {"ceiling": 1.0}}), "it lacks truth.seen.floor, truth.unseen"),
+    "precision": (changed(precision="low"), "precision: input should be 'highest', 'high' or 'medium'"),
+    "no rows": (no_rows, "scores-all.parquet has no rows"),
+    "another population": (scores(population="zzz"), "scores-2.parquet: the column population holds more than seen"),
+    "no population": (scores(population=None), "scores-2.parquet: the column population holds more than seen and"),
+    "users in words": (scores(user="worker-a"), "scores-2.parquet: the column user holds str, not whole numbers"),
+    "users without a number": (scores(user=np.nan), "the column user holds float64, not whole numbers"),
+    "margins in words": (scores(margin="1"), "scores-2.parquet: the column margin holds str, not numbers"),
     "truncated scores": (truncated, "scores-all.parquet is unreadable: "),
     "empty scores": (replaced("scores-all.parquet", ""), "scores-all.parquet is unreadable: "),
     "no scores": (lambda f: (f / "scores-all.parquet").unlink(), "split-0-abc lacks scores-all.parquet"),
@@ -175,6 +232,35 @@ def test_a_broken_cell_is_refused_by_name(runs: Path, name: str) -> None:
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped"])
+def test_what_was_never_fitted_has_no_costs(tmp_path: Path, state: str) -> None:
+    costs = ("seconds", "parameters", "peak_memory_mb", "fit", "encoder_fingerprint")
+    plain = {key: value for key, value in record(method="n").items() if key not in costs}
+    folder = results.write_undone(tmp_path, plain, state, "why")
+    assert results.read_record(folder)["reason"] == "why"
+
+
+def test_the_hint_for_lost_or_damaged_scores_destroys_no_more_than_needed(runs: Path) -> None:
+    few, every = (results.scores_file(cell(runs), shots) for shots in (2, ALL))
+    whole = {path: path.read_bytes() for path in (few, every)}
+    for path, hint in (
+        (few, "delete this file and repeat the run with --shots all,2: it makes this file only"),
+        (every, "delete this file and repeat the run: it makes this cell again"),
+    ):
+        path.write_bytes(whole[path][:-20])
+        with pytest.raises(InputError) as caught:
+            results.load(runs)
+        assert caught.value.hint == hint
+        path.write_bytes(whole[path])
+
+
+def test_other_files_beside_the_scores_are_passed_by(runs: Path) -> None:
+    before = results.load(runs).scores
+    for name in ("scores-5x.parquet", "scores-02.parquet", "scores-.parquet", "scores-2.parquet.bak"):
+        (cell(runs) / name).write_text("mine")
+    pd.testing.assert_frame_equal(results.load(runs).scores, before)
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

@@ -346,8 +346,9 @@ def _compare(
 
 def _bounds(cells: list[dict[str, Any]]) -> dict[str, Row]:
     """Ceiling and floor of a simulated data set, over the board's splits; nothing where a split has none."""
-    truth = {cell["split"]: cell["truth"] for cell in cells if cell.get("truth")}
-    if not truth or not planned_splits(cells) <= set(truth):
+    planned = planned_splits(cells)
+    truth = {cell["split"]: cell["truth"] for cell in cells if cell.get("truth") and cell["split"] in planned}
+    if planned != set(truth):
         return {}
     bounds = {}
     for name, title in BOUNDS.items():

@@ -39,7 +39,6 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
     again = "run the older one again, or report from a folder of runs that belong together"
     keep_one = "give each variant an entry of its own (extends = ...), or remove one of the two"
     for cell in cells:
-        _require_whole(cell)
         if cell["status"] != "done":
             continue
         row = (cell["method"], cell["selection"])
@@ -60,16 +59,6 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
             if canonical_json(a) != canonical_json(b):
                 message = f"{_name(cell)} and {_name(other)} differ in {WORDS[key]}: {_difference(a, b)}"
                 raise InputError(message, hint=hint)
-
-
-def _require_whole(cell: Mapping[str, Any]) -> None:
-    """Raise InputError for a record that something else wrote."""
-    needed = ("title", "entry", *(key for key in WORDS if key != "budget"))
-    if lacking := [key for key in needed if key not in cell]:
-        raise InputError(
-            f"{_name(cell)} has a record that lacks {', '.join(lacking)}: prbench did not write it",
-            hint="delete that cell's folder and run it again",
-        )
 
 
 def _budget(cell: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,16 +87,14 @@ def check_scored(users: pd.DataFrame, cells: Iterable[Mapping[str, Any]], shots:
     keys = [*metrics.ROW, "split"]
     scored = set(users[keys].drop_duplicates().itertuples(index=False, name=None))
     done = {tuple(cell[key] for key in keys) for cell in cells if cell["status"] == "done"}
-    for keys_missing, what in (
-        (done - scored, f"has no scores at shots = {shots}"),
-        (scored - done, "has no record"),
+    wanted = "all" if shots == metrics.ALL_SHOTS else f"all,{shots}"
+    for keys_missing, what, hint in (
+        (done - scored, f"has no scores at shots = {shots}", f"repeat the run with --shots {wanted}"),
+        (scored - done, "has no record", "delete that cell's folder and run it again"),
     ):
         if keys_missing:
             dataset, encoder, method, _, split = min(keys_missing)
-            raise InputError(
-                f"{dataset}/{encoder}/{method} split {split} {what}",
-                hint="delete that cell's folder and run it again",
-            )
+            raise InputError(f"{dataset}/{encoder}/{method} split {split} {what}", hint=hint)
 
 
 def refuse_unlike_tests(users: pd.DataFrame) -> None:

@@ -73,12 +73,14 @@ class Made:
     boards: list[Board] = field(default_factory=list)
 
 
-def read_pieces(tables: Sequence[Any], where: str) -> list[Piece]:
+def read_pieces(tables: Any, where: str) -> list[Piece]:
     """The pieces of a report's entry.
 
     Raises InputError that names the piece and the key at fault, also for methods and targets that there are not.
     """
     pieces: list[Piece] = []
+    if not isinstance(tables, list):
+        raise InputError(f"{where}: pieces is no list of tables", hint="give each piece as [[options.pieces]]")
     for number, table in enumerate(tables, start=1):
         name = table.get("name", f"number {number}") if isinstance(table, dict) else f"number {number}"
         try:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from prbench import metrics, stats
 from prbench.console import progress, stdout
-from prbench.errors import InputError
 from prbench.files import write_text, writing
 from prbench.reporting import tables
 from prbench.reporting.board import RANKED, Board, Pair, Row, build
+from prbench.reporting.options import require_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,12 +40,9 @@ def leaderboard(
     leaderboard.tex, worst-k.png, worst-k.pdf, and index.html, the page to open first. Each row is compared with
     `baseline` and, in each population, the best row with the best other one. `shots`: support comparisons per user,
     −1 for all there are.
-    Raises InputError where results that do not belong together would share a table.
+    Raises InputError for options that cannot be, and where results that do not belong together would share a table.
     """
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha is {alpha}, not between 0 and 1", hint="correct [options] of the report's entry")
-    if resamples < 100:
-        raise InputError(f"resamples is {resamples}, below 100", hint="correct [options] of the report's entry")
+    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
     from prbench.reporting.figures import worst_k_figure
     from prbench.reporting.page import write_page
 

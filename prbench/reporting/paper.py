@@ -21,6 +21,7 @@ from prbench.reporting.checks import refuse_mixtures
 from prbench.reporting.drawing import DPI, styled
 from prbench.reporting.evidence import Evidence, Made, Piece, read_pieces
 from prbench.reporting.figures import METADATA
+from prbench.reporting.options import require_options
 from prbench.reporting.paper_page import write_paper_page
 
 if TYPE_CHECKING:
@@ -43,29 +44,28 @@ def paper(
 
     index.md says what each file shows and what it lacks, and index.html is a page with all of it. A piece without any
     results is named there and not drawn; files that an earlier report left of it are removed.
-    Raises InputError for malformed pieces and where results that do not belong together would share a table.
+    Raises InputError for options that cannot be, for malformed pieces and where results that do not belong together
+    would share a table; nothing is written then.
     """
-    if not 0 < alpha < 1:
-        raise InputError(f"{WHERE}: alpha is {alpha}, not between 0 and 1")
-    if resamples < 100:
-        raise InputError(f"{WHERE}: resamples is {resamples}, below 100")
     read = read_pieces(pieces, WHERE)
     papers = [numbers.load(name) for name in published]
     evidence = Evidence(results, baseline, alpha, resamples, papers, read)
     if not evidence.settings:
         raise InputError("there are no results to report", hint="make some with `prbench run --report paper`")
+    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples)
     for cells in evidence.cells.values():
         refuse_mixtures(cells)
     # Whatever is unreadable is refused before anything is written.
     _ = evidence.probes
-    finished: list[tuple[Piece, Made, list[Path]]] = []
     with progress() as display:
         task = display.add_task("drawing", total=len(read) + 1)
+        drawn: list[Made] = []
         for piece in read:
             display.update(task, description=escape(piece.name))
-            made = piece.function(evidence, piece)
-            finished.append((piece, made, write_piece(made, piece, out)))
+            drawn.append(piece.function(evidence, piece))
             display.advance(task)
+        # Written when all are made: a piece that fails leaves no half of a report.
+        finished = [(piece, made, write_piece(made, piece, out)) for piece, made in zip(read, drawn, strict=True)]
         display.update(task, description="index.html")
         pages = write_paper_page(out / "index.html", evidence, finished)
     names = ", ".join(f"{dataset} ({encoder})" for dataset, encoder in evidence.settings)

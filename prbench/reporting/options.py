@@ -1,0 +1,38 @@
+"""The options that reports share, `[options]` of a report's entry: what they may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prbench import registry
+from prbench.entryfiles import near
+from prbench.errors import InputError
+
+if TYPE_CHECKING:
+    from prbench.results import Results
+
+LEAST_RESAMPLES = 100
+
+
+def require_options(results: Results, *, baseline: Any, alpha: Any, resamples: Any, shots: Any = -1) -> None:
+    """Raise InputError for an option of another type or outside its range, and for a baseline that is no method.
+
+    A registered method that was not run may be the baseline: the report then says that there is none.
+    """
+    correct = "correct [options] of the report's entry"
+    if not isinstance(alpha, float | int) or isinstance(alpha, bool) or not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha!r}, not a number between 0 and 1", hint=correct)
+    if not _whole(resamples) or resamples < LEAST_RESAMPLES:
+        raise InputError(f"resamples is {resamples!r}, not a whole number from {LEAST_RESAMPLES}", hint=correct)
+    if not _whole(shots) or shots < -1:
+        raise InputError(f"shots is {shots!r}, not a whole number from 0, or -1 for all there are", hint=correct)
+    rows = sorted({cell["method"] for cell in results.cells})
+    if not isinstance(baseline, str) or baseline not in {*rows, *registry.names("methods")}:
+        guess = near(baseline, rows) if isinstance(baseline, str) else ""
+        raise InputError(
+            f"baseline is {baseline!r}, which no row has{guess}", hint=f"{correct}: there are {', '.join(rows)}"
+        )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
