@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from prbench.entryfiles import near
 from prbench.errors import InputError
@@ -28,10 +30,18 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
 def _each(function: Any) -> dict[str, Any]:
     """Type hints one by one, without those of unknown names."""
     module = sys.modules.get(getattr(function, "__module__", ""))
+    # Often imported for type checkers alone, and what an entry can give.
+    names = {
+        **vars(collections.abc),
+        "Any": Any,
+        "Literal": Literal,
+        "Path": Path,
+        **(vars(module) if module else {}),
+    }
     found = {}
     for key, hint in getattr(function, "__annotations__", {}).items():
         try:
-            found[key] = eval(hint, dict(vars(module))) if module and isinstance(hint, str) else hint
+            found[key] = eval(hint, names) if isinstance(hint, str) else hint
         except Exception:
             continue
     return found
@@ -88,6 +98,10 @@ def options(make: Any, given: Mapping[str, Any], *, positional: int, where: str)
             raise InputError(f"{where}: options.{key}: there is no such option{near(key, list(known))}", hint=hint)
         if not finite(value):
             raise InputError(f"{where}: options.{key}: {value} is no finite number")
+        if key in known and known[key].annotation is not inspect.Parameter.empty and key not in types:
+            raise InputError(
+                f"{where}: options.{key}: an entry cannot give a {known[key].annotation}", hint="leave it out"
+            )
         found[key] = checked(value, types[key], f"{where}: options.{key}") if key in types and key in known else value
     if missing := [name for name, p in known.items() if p.default is p.empty and name not in given]:
         raise InputError(f"{where}: options: a value is needed for {', '.join(missing)}")

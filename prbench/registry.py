@@ -197,7 +197,9 @@ def _broken(where: str, doing: str, module: str, error: BaseException) -> InputE
     """What went wrong in code that is not prbench's, with the file and the line."""
     place = modules.place_of(error, module)
     said = f"{type(error).__name__}: {modules.message_of(error)}".removesuffix(": ")
-    return InputError(f"{where}: {doing} failed: {place}{said}", hint=f"correct {module}, then run again")
+    return InputError(
+        f"{where}: {doing} failed: {place}{said}", hint="correct it; `prbench check METHOD` tries a method out"
+    )
 
 
 def load_target(kind: Kind, entry: Entry) -> Any:

@@ -444,6 +444,7 @@ def test_report_prints_what_was_written(
         ('alpha = "0.1"', "options.alpha: input should be a valid number, not '0.1'"),
         ("alpha = nan", "options.alpha: nan is no finite number"),
         ("alpha = 0.1\nnames = [1]", "options.names: input should be a valid string, not [1]"),
+        ("alpha = 0.1\nconsole = 'x'", "options.console: an entry cannot give a Console | None"),
         ("names = []", "options: a value is needed for alpha"),
     ],
 )
@@ -451,8 +452,8 @@ def test_a_reports_options_are_checked_before_anything_is_read(
     run: Run, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: str
 ) -> None:
     (tmp_path / "checked_report.py").write_text(
-        "from __future__ import annotations\nfrom collections.abc import Sequence\n"
-        "def make(results: Results, out: Path, *, alpha: float, names: Sequence[str] = ()): ...\n"
+        "from __future__ import annotations\n"
+        "def make(results: Results, out: Path, *, alpha: float, names: Sequence[str] = (), console: Console | None = None): ...\n"
         "def one(results): ...\nnumber = 1\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
