@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from prbench.entries import ProtocolEntry, Style
+from prbench.entries import EncoderEntry, ProtocolEntry, Style
 from prbench.files import canonical_json
 
 Name = Annotated[str, Field(min_length=1)]
@@ -36,14 +36,6 @@ class MethodPart(Part):
     paper: str
     summary: str
     published: str
-
-
-class EncoderPart(Part):
-    """The encoder's entry as it was then."""
-
-    name: Name
-    title: str
-    target: str
 
 
 class Bounds(Part):
@@ -104,7 +96,7 @@ class CellRecord(Part):
     key: Name
     dataset: Name
     encoder: Name
-    encoder_entry: EncoderPart
+    encoder_entry: EncoderEntry
     method: Name
     title: str
     split: Count

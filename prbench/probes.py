@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rich.markup import escape
@@ -33,6 +33,7 @@ from prbench.method import Method
 from prbench.planning import Setting, adapt_rng
 from prbench.seeds import Rng
 from prbench.splits import Split
+from prbench.training import precision_of_products
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,26 +87,64 @@ def tasks(
 
     `transfer` names the data sets to test on; a cell whose encoder reads texts is tested on those of another family
     that are texts. Rows chosen on test data are not probed. Raises InputError for a share of noise outside (0, 1],
-    for an unknown data set and for unreadable results.
+    for an unknown data set, for unreadable results, and where there is nothing to do.
     """
     for share in noise:
         if not 0 < share <= 1:
             raise InputError(f"--noise {share:g} is not a share", hint="for example --noise 0.1,0.2,0.4")
     targets = [registry.get("datasets", name) for name in transfer]
-    found = []
-    for folder in results.folders(runs):
-        record = results.read_record(folder)
-        if record["status"] != "done" or record["selection"] == "test-oracle":
-            continue
-        if methods is not None and record["entry"]["name"] not in methods:
-            continue
-        if datasets_ is not None and record["dataset"] not in datasets_:
-            continue
-        probes = [Probe("noise", noise=share) for share in noise]
-        probes += [Probe(SUPPORT)] if support else []
-        probes += [Probe("on", on=target.name) for target in targets if another(record, target)]
-        found += [Task(folder, record, probe) for probe in probes]
+    cells = [
+        (folder, record)
+        for folder, record in finished(runs)
+        if (methods is None or record["entry"]["name"] in methods)
+        and (datasets_ is None or record["dataset"] in datasets_)
+    ]
+    if not cells:
+        raise InputError(
+            f"{runs} has no finished fit of these methods on these data sets", hint="make some with `prbench run`"
+        )
+    everywhere = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
+    found = [
+        Task(folder, record, probe)
+        for folder, record in cells
+        for probe in (*everywhere, *(Probe("on", on=target.name) for target in targets if another(record, target)))
+    ]
+    if targets and not any(task.probe.on for task in found):
+        raise InputError(
+            f"--transfer: no fit in {runs} can be tested on {', '.join(transfer)}",
+            hint="name data sets of other people and texts, and fits whose encoder reads texts",
+        )
     return found
+
+
+def finished(runs: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The folder and the record of every finished cell that was not chosen on test data.
+
+    Raises InputError where there is none, and for unreadable results.
+    """
+    if not runs.is_dir():
+        raise InputError(f"there is no results folder {runs}", hint="make one with `prbench run`")
+    records = [(folder, results.read_record(folder)) for folder in results.folders(runs)]
+    if not records:
+        raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
+    found = [(f, r) for f, r in records if r["status"] == "done" and r["selection"] != "test-oracle"]
+    if not found:
+        raise InputError(
+            f"{runs} holds no finished fit, but those chosen on test data, which are not probed",
+            hint="make some with `prbench run`",
+        )
+    return found
+
+
+def require_finished(runs: Path, kind: Literal["methods", "datasets"], wanted: str, option: str) -> None:
+    """Raise InputError for a name or pattern in a comma-separated list that fits no finished cell."""
+    there = {r["dataset"] if kind == "datasets" else r["entry"]["name"] for _, r in finished(runs)}
+    for part in wanted.split(","):
+        if part.strip() and not there & set(registry.select(kind, part)):
+            raise InputError(
+                f"{option} {part.strip()}: {runs} has no finished fit of it",
+                hint=f"it has {', '.join(sorted(there))}",
+            )
 
 
 def another(record: Mapping[str, Any], target: DatasetEntry) -> bool:
@@ -170,6 +209,7 @@ class _Settings:
 
 def _probed(task: Task, settings: _Settings) -> dict[str, Any]:
     record, probe = task.record, task.probe
+    method = results.load_method(task.folder, record)
     setting = settings.open(probe.on or record["dataset"], record["encoder"])
     if not probe.on:
         _require_same(task, setting)
@@ -178,9 +218,10 @@ def _probed(task: Task, settings: _Settings) -> dict[str, Any]:
         protocol = type(protocol).model_validate(record["protocol"])
     seed = record["seed"] - record["split"]
     split = splits.make_split(setting.data, protocol, index=record["split"], seed=seed)
-    method: Method = registry.resolve(record["entry"]["target"])(**record["params"])
-    method.load(task.folder / "model.safetensors")
-    return unseen_margins(method, setting, split, probe)
+    # What has to be embedded first is embedded as a run does it.
+    setting.comparisons()
+    with precision_of_products(record.get("precision", "highest")):
+        return unseen_margins(method, setting, split, probe)
 
 
 def _require_same(task: Task, setting: Setting) -> None:

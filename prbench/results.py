@@ -32,6 +32,9 @@ FORMAT = 1
 ALL = -1
 """The number of shots that stands for all the support there is."""
 DONE = "DONE"
+MODEL = "model.safetensors"
+REPEAT = "repeat the run: it makes this cell again"
+AGAIN = f"delete this file and {REPEAT}"
 COLUMNS = ("dataset", "encoder", "method", "selection")
 LONGEST_NAME = 100
 SCORES = {
@@ -90,7 +93,7 @@ def status(folder: Path) -> tuple[str, str]:
 
 def _lost(folder: Path) -> str | None:
     """The first file that a finished cell lacks."""
-    needed = (DONE, "model.safetensors", scores_file(folder, ALL).name)
+    needed = (DONE, MODEL, scores_file(folder, ALL).name)
     return next((name for name in needed if not (folder / name).is_file()), None)
 
 
@@ -107,7 +110,7 @@ def write_done(
     folder = cell_folder(runs, record)
     with writing_folder(folder) as temporary:
         write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": "done"})
-        method.save(temporary / "model.safetensors")
+        method.save(temporary / MODEL)
         for shots, columns in scores.items():
             write_scores(scores_file(temporary, shots), columns)
         write_json(temporary / DONE, {"shots": sorted(scores)})
@@ -120,6 +123,22 @@ def write_undone(runs: Path, record: Mapping[str, Any], state: str, reason: str)
     with writing_folder(folder) as temporary:
         write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": state, "reason": reason})
     return folder
+
+
+def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
+    """The method that a finished cell fitted, without users' states. Raises InputError when it cannot be read."""
+    from prbench import registry
+
+    path = folder / MODEL
+    if not path.is_file():
+        raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
+    try:
+        made: Method = registry.resolve(record["entry"]["target"])(**record["params"])
+        return made.load(path)
+    except InputError as error:
+        raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is no model of {record['method']}: {error!r}", hint=AGAIN) from error
 
 
 def write_scores(path: Path, columns: Mapping[str, Any]) -> None:
@@ -176,7 +195,7 @@ def load(runs: Path) -> Results:
                 hint="they differ in parameters, seed or data: delete one, or keep them in folders of their own",
             )
         if record["status"] == "done" and (lost := _lost(folder)):
-            raise InputError(f"{folder} lacks {lost}", hint="repeat the run: it makes this cell again")
+            raise InputError(f"{folder} lacks {lost}", hint=REPEAT)
         if not other or other[1]["status"] != "done":
             found[identity] = (folder, record)
     cells = [record for _, record in found.values()]
@@ -239,9 +258,7 @@ def _read_scores(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any],
     few = SHOTS_FILE.fullmatch(path.name)
     same = {name: record[name] for name in (*COLUMNS, "split")}
     again = (
-        f"delete this file and repeat the run with --shots all,{few[1]}: it makes this file only"
-        if few
-        else "delete this file and repeat the run: it makes this cell again"
+        f"delete this file and repeat the run with --shots all,{few[1]}: it makes this file only" if few else AGAIN
     )
     return same | {"shots": int(few[1]) if few else ALL}, read_scores_file(path, again)
 

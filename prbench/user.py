@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from prbench import registry, results
 from prbench.comparisons import Comparisons, Context, IntArray, Items, as_context
-from prbench.encoders import OWN, build_encoder, encoder_entry_for
+from prbench.encoders import OWN, build_encoder
 from prbench.encoders.base import Encoder, TextError, require_device, resolved_device
-from prbench.entries import EncoderEntry
-from prbench.entryfiles import near
 from prbench.errors import InputError
 from prbench.files import canonical_json, file_sha256
-from prbench.loaders.mrm_files import read_pt
 from prbench.loaders.table import read_rows
 from prbench.loaders.tablefiles import records
 from prbench.method import Method, UserStates
-from prbench.methods.mrm import MRM
 from prbench.seeds import Rng
+from prbench.training import Precision, precision_of_products
+from prbench.userfits import from_checkpoint, from_results, require_same_encoder, require_same_width
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,13 +42,15 @@ class Pair(NamedTuple):
 class UserModel:
     """A fitted method with its encoder, for single users and their texts.
 
-    `origin` says where it came from: what a saved user state needs to find it again.
+    `origin` says where it came from: what a saved user state needs to find it again. `precision` is that of the
+    products when the method was fitted; adaptation and scores keep to it.
     """
 
     method: Method
     encoder: Encoder
     origin: dict[str, str]
     device: str
+    precision: Precision = "highest"
 
     @classmethod
     def open(
@@ -62,17 +61,19 @@ class UserModel:
         dataset: str | None = None,
         encoder: str | None = None,
         split: int = 0,
+        selection: str | None = None,
         device: str = "auto",
     ) -> UserModel:
         """The method that a run fitted, or that a released checkpoint holds.
 
-        `run` is a folder of results, where `dataset` and `encoder` choose among several and `split` is the
-        split it was fitted on; or a file: MRM's released `.pt` state dict, which needs `encoder`.
+        `run` is a folder of results, where `dataset`, `encoder` and `selection` choose among several and `split` is
+        the split it was fitted on; or a file: MRM's released `.pt` state dict, which needs `encoder`. Without
+        `selection` it is the method under its own rule where there is one, never one chosen on test data.
 
         Raises InputError when there is no such fitted method, when several match, and when its embeddings
         did not come from an encoder that can embed new texts.
         """
-        return cls._open(Path(run), method, dataset, encoder, split, None, device)
+        return cls._open(Path(run), method, dataset, encoder, split, selection, None, device)
 
     @classmethod
     def _open(
@@ -82,6 +83,7 @@ class UserModel:
         dataset: str | None,
         encoder: str | None,
         split: int,
+        selection: str | None,
         model_sha256: str | None,
         device: str,
     ) -> UserModel:
@@ -89,9 +91,17 @@ class UserModel:
         device = resolved_device(device)
         require_device(device)
         if run.is_dir():
-            found = _from_results(run, method, dataset, encoder, split, model_sha256)
+            found = from_results(
+                run,
+                method,
+                dataset=dataset,
+                encoder=encoder,
+                split=split,
+                selection=selection,
+                model_sha256=model_sha256,
+            )
         else:
-            found = _from_checkpoint(run, method, encoder)
+            found = from_checkpoint(run, method, encoder)
         if found.encoder.name == OWN:
             raise InputError(
                 f"{found.file.parent} was fitted on embeddings that came with its data: new texts cannot be embedded",
@@ -100,8 +110,8 @@ class UserModel:
         made = build_encoder(found.encoder, device=device)
         if found.fingerprint is not None:
             made.adopt(found.fingerprint)
-            _require_same_encoder(made, found)
-        _require_same_width(made, found)
+            require_same_encoder(made, found)
+        require_same_width(made, found)
         origin = {
             "run": str(run.resolve()),
             "method": method,
@@ -113,7 +123,7 @@ class UserModel:
         if not run.is_dir():
             # A name made for a folder does not lead back to the folder.
             origin["encoder"] = str(Path(encoder or "").resolve()) if Path(encoder or "").is_dir() else str(encoder)
-        return cls(found.method, made, origin, device)
+        return cls(found.method, made, origin, device, found.precision)
 
     def embed(self, texts: Sequence[tuple[Context, str]]) -> Items:
         """Items of (context, response) texts. Raises InputError for a text that cannot be encoded."""
@@ -133,7 +143,7 @@ class UserModel:
     def adapt(self, pairs: Sequence[Pair]) -> UserStates:
         """The user's state from the user's own choices; without any, the method's cold start."""
         if not pairs:
-            return self.method.adapt_unseen(_no_comparisons(self.encoder.dim), users=USER, rng=RNG)
+            return self._adapt(_no_comparisons(self.encoder.dim))
         texts: dict[tuple[Context, str], int] = {}
         chosen, rejected = (
             [texts.setdefault((as_context(pair.prompt), getattr(pair, side)), len(texts)) for pair in pairs]
@@ -148,7 +158,11 @@ class UserModel:
             group=n,
             row=n,
         )
-        return self.method.adapt_unseen(support, users=USER, rng=RNG)
+        return self._adapt(support)
+
+    def _adapt(self, support: Comparisons) -> UserStates:
+        with precision_of_products(self.precision):
+            return self.method.adapt_unseen(support, users=USER, rng=RNG)
 
     def score(self, state: UserStates, prompt: str | Sequence[dict[str, str]], responses: Sequence[str]) -> Tensor:
         """Scores [n] of responses to one prompt, for the user of `state`. Higher is preferred."""
@@ -157,7 +171,8 @@ class UserModel:
     def score_texts(self, state: UserStates, texts: Sequence[tuple[Context, str]]) -> Tensor:
         """Scores [n] of (context, response) texts, for the user of `state`."""
         items = self.embed(texts)
-        return self.method.score(state, np.zeros(len(texts), dtype=np.int64), items)
+        with precision_of_products(self.precision):
+            return self.method.score(state, np.zeros(len(texts), dtype=np.int64), items)
 
 
 def adapt(
@@ -169,10 +184,13 @@ def adapt(
     dataset: str | None = None,
     encoder: str | None = None,
     split: int = 0,
+    selection: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Adapt to one user's choices in a file and save the state; says what was done."""
-    model = UserModel.open(run, method, dataset=dataset, encoder=encoder, split=split, device=device)
+    model = UserModel.open(
+        run, method, dataset=dataset, encoder=encoder, split=split, selection=selection, device=device
+    )
     choices = _read_pairs(pairs)
     state = model.adapt(choices)
     state.save(out, model.origin)
@@ -192,7 +210,7 @@ def score(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, A
     model, user = open_state(state, device=device)
     rows = [
         (where, _context(record, where), _text(record.get("response"), "response", where))
-        for where, record in records(texts, ("prompt", "response"), ())
+        for where, record in _rows(texts, "response", other=("responses", "rank"))
     ]
     if not rows:
         raise InputError(f"{texts} has no rows")
@@ -207,7 +225,7 @@ def rank(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, An
     """The responses to each line's prompt for the user of a saved state, best first (best of n)."""
     model, user = open_state(state, device=device)
     prompts = []
-    for where, record in records(texts, ("prompt", "responses"), ()):
+    for where, record in _rows(texts, "responses", other=("response", "score")):
         responses = record.get("responses")
         if isinstance(responses, str):
             responses = _parsed(responses, where)
@@ -247,6 +265,7 @@ def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStat
         origin["dataset"] or None,
         origin["encoder"],
         int(origin["split"]),
+        None,
         origin["model_sha256"],
         device,
     )
@@ -257,135 +276,6 @@ def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStat
     return model, state
 
 
-class _Found(NamedTuple):
-    """A fitted method, the file it is in, and what its embeddings were made with and of."""
-
-    method: Method
-    file: Path
-    encoder: EncoderEntry
-    fingerprint: dict[str, Any] | None
-    dataset: str
-
-
-def _from_results(
-    run: Path, method: str, dataset: str | None, encoder: str | None, split: int, model_sha256: str | None
-) -> _Found:
-    fitted = [(folder, results.read_record(folder)) for folder in results.folders(run)]
-    fitted = [(folder, record) for folder, record in fitted if record["status"] == "done"]
-    if not fitted:
-        raise InputError(f"{run} holds no fitted method", hint="make one with `prbench run`")
-    methods = sorted({record["method"] for _, record in fitted})
-    if method not in methods:
-        raise InputError(
-            f"unknown method in {run}: {method!r}{near(method, methods)}", hint=f"it has {', '.join(methods)}"
-        )
-    # A run names an encoder by its entry; a folder given here has the name that the run gave it.
-    names = (None, encoder, encoder_entry_for(encoder).name if encoder and Path(encoder).is_dir() else encoder)
-    chosen = [
-        (folder, record)
-        for folder, record in fitted
-        if record["method"] == method
-        and record["split"] == split
-        and dataset in (None, record["dataset"])
-        and (encoder is None or record["encoder"] in names)
-    ]
-    if not chosen:
-        raise InputError(
-            f"{run} has no split {split} of {method}"
-            + (f" on {dataset}" if dataset else "")
-            + (f" with {encoder}" if encoder else ""),
-            hint=f"it has {_places([record for _, record in fitted if record['method'] == method])}",
-        )
-    if model_sha256:
-        same = [(f, r) for f, r in chosen if file_sha256(f / "model.safetensors") == model_sha256]
-        chosen = same or chosen[:1]
-    if len(chosen) > 1:
-        found = ", ".join(f"{r['dataset']} with {r['encoder']} ({r['selection']}, {f.name})" for f, r in chosen)
-        differ = {(r["dataset"], r["encoder"]) for _, r in chosen}
-        hint = (
-            "choose with --dataset and --encoder" if len(differ) == len(chosen) else "use runs folders of their own"
-        )
-        raise InputError(f"{run} has several fits of {method}: {found}", hint=hint)
-    folder, record = chosen[0]
-    try:
-        target = registry.resolve(record["entry"]["target"])
-        fitted_method: Method = target(**record["params"]).load(folder / "model.safetensors")
-        entry = EncoderEntry.model_validate(record["encoder_entry"])
-        return _Found(
-            fitted_method, folder / "model.safetensors", entry, record["encoder_fingerprint"], record["dataset"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder} cannot be read: {type(error).__name__}: {error}", hint=f"delete {folder} and run again"
-        ) from error
-
-
-def _places(records: Sequence[Mapping[str, Any]]) -> str:
-    """On which data sets, with which encoders and on how many splits a method was fitted."""
-    splits: dict[str, list[int]] = {}
-    for record in records:
-        splits.setdefault(f"{record['dataset']} with {record['encoder']}", []).append(record["split"])
-    return "; ".join(f"{place}, splits {min(found)} to {max(found)}" for place, found in splits.items())
-
-
-def _from_checkpoint(file: Path, method: str, encoder: str | None) -> _Found:
-    """The state dict that the MRM authors' training script saves: V and w0."""
-    if not file.is_file():
-        raise InputError(f"there is no run folder or checkpoint {file}")
-    if encoder is None:
-        raise InputError(f"{file} does not say which embeddings it was trained on", hint="add --encoder skywork-v1")
-    made = registry.make_method(registry.get("methods", method), None, {})
-    if not isinstance(made, MRM):
-        raise InputError(f"{file}: released checkpoints are MRM's, {method} is none", hint="add --method mrm")
-    content = read_pt(file, "name the state dict that MRM's training script saved, or a folder of results")
-    tensors = content if isinstance(content, dict) else {}
-    missing = [
-        name for name in ("layers.0.weight", "shared_weight") if not isinstance(tensors.get(name), torch.Tensor)
-    ]
-    if missing:
-        raise InputError(f"{file} lacks {' and '.join(missing)}, which MRM's released checkpoints have")
-    if tensors["layers.0.weight"].dim() != 2:
-        raise InputError(f"{file}: layers.0.weight has {tensors['layers.0.weight'].dim()} dimensions, not 2")
-    bases = int(tensors["layers.0.weight"].shape[0])
-    if tensors["shared_weight"].numel() != bases:
-        raise InputError(f"{file}: shared_weight has {tensors['shared_weight'].numel()} values for {bases} bases")
-    if more := sorted(name for name in tensors if str(name).startswith("layers.") and name != "layers.0.weight"):
-        raise InputError(f"{file} also has {', '.join(more)}: only one linear layer without a bias can be read")
-    fitted = type(made)(**{**made.hyper_parameters, "bases": bases})
-    return _Found(fitted.restore(tensors), file, encoder_entry_for(encoder), None, "")
-
-
-def _require_same_encoder(encoder: Encoder, found: _Found) -> None:
-    """Today's encoder must be the one that made the embeddings the method was fitted on."""
-    assert found.fingerprint is not None
-    today = json.loads(canonical_json(encoder.fingerprint()))
-    if different := [
-        key for key in sorted({*today, *found.fingerprint}) if today.get(key) != found.fingerprint.get(key)
-    ]:
-        key = different[0]
-        raise InputError(
-            f"{found.file.parent} was fitted on embeddings of {found.encoder.name} with {key} "
-            f"{found.fingerprint.get(key)}, the encoder here has {today.get(key)}",
-            hint="run again with this encoder, or bring the other one back",
-        )
-
-
-def _require_same_width(encoder: Encoder, found: _Found) -> None:
-    """The fitted method must take the encoder's embeddings."""
-    context = None if encoder.context_dim is None else torch.zeros(1, encoder.context_dim)
-    reward, length = torch.zeros(1) if encoder.has_reward else None, torch.zeros(1, dtype=torch.int64)
-    probe = Items(torch.zeros(1, encoder.dim), reward, length=length, context=context)
-    try:
-        found.method.item_features(probe)
-    except InputError as error:
-        raise InputError(f"{found.file}: {error.args[0]}", hint=error.hint) from error
-    except RuntimeError as error:
-        raise InputError(
-            f"{found.file} does not take the {encoder.dim} dimensions of {found.encoder.name}",
-            hint="use the encoder the method was fitted with",
-        ) from error
-
-
 def _read_pairs(path: Path) -> list[Pair]:
     pairs = [
         Pair([message._asdict() for message in row.context], row.chosen, row.rejected)
@@ -394,6 +284,14 @@ def _read_pairs(path: Path) -> list[Pair]:
     if not pairs:
         raise InputError(f"{path} has no rows", hint='each line needs "prompt", "chosen" and "rejected"')
     return pairs
+
+
+def _rows(path: Path, column: str, *, other: tuple[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows with `prompt` and `column`; `other` is the column that another command, the second, reads instead."""
+    for where, record in records(path, ("prompt",), (column, other[0])):
+        if record.get(column) is None and record.get(other[0]) is not None:
+            raise InputError(f"{where} has {other[0]!r}, not {column!r}", hint=f"use `prbench user {other[1]}`")
+        yield where, record
 
 
 def _context(record: dict[str, Any], where: str) -> Context:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from small_runs import registry_folder, short
 
 from prbench import cli, contract, probes, registry, results, runner
+from prbench.errors import InputError
 from prbench.loaders import table
+from prbench.method import Method
 from prbench.seeds import Rng
 
 ENCODER = """
@@ -165,15 +168,87 @@ def test_other_data_than_the_cells_are_refused(runs: Path) -> None:
         ([], "nothing to probe"),
         (["--noise", "2"], "a share lies above 0"),
         (["--noise", "x"], "expected shares"),
+        (["--noise", ","], "--noise names no share"),
+        (["--noise", "", "--support"], "--noise names no share"),
         (["--support", "--methods", "lorre"], "lorre"),
+        (["--support", "--methods", ""], "no method named"),
+        (["--support", "--methods", "mrm"], "--methods mrm: "),
+        (["--support", "--methods", "bt,mrm*"], "--methods mrm*: "),
+        (["--support", "--dataset", "tiny2"], "--dataset tiny2: "),
+        (["--transfer", "tiny2"], "can be tested on tiny2"),
+        (["--transfer", ""], "no data set named"),
         (["--transfer", "nowhere"], "nowhere"),
     ],
 )
 def test_bad_input_is_one_line(runs: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["probe", "--runs", str(runs), *words]) == 2
-    error = capsys.readouterr().err.splitlines()
+    out, err = capsys.readouterr()
+    error = err.splitlines()
     assert told in error[0]
     assert len(error) <= 2
+    assert not out
+
+
+@pytest.mark.parametrize("words", [["--support"], ["--noise", "0.2", "--methods", "bt"], ["--transfer", "tiny2"]])
+def test_a_folder_without_fits_is_refused(
+    runs: Path, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(folder: Path) -> str:
+        assert cli.main(["probe", "--runs", str(folder), *words]) == 2
+        return capsys.readouterr().err
+
+    empty = tmp_path / "empty"
+    assert f"there is no results folder {empty}" in refused(empty)
+    empty.mkdir()
+    assert f"{empty} holds no results\nhint: " in refused(empty)
+    for folder in results.folders(runs):
+        record = json.loads((folder / "cell.json").read_text())
+        (folder / "cell.json").write_text(json.dumps({**record, "selection": "test-oracle"}))
+    assert "but those chosen on test data, which are not probed" in refused(runs)
+
+
+def test_margins_are_made_as_exactly_as_the_cells(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in results.folders(runs):
+        record = json.loads((folder / "cell.json").read_text())
+        if record["entry"]["name"] == "bt":
+            (folder / "cell.json").write_text(json.dumps({**record, "precision": "medium"}))
+        else:
+            # As records were before they said so.
+            del record["precision"]
+            (folder / "cell.json").write_text(json.dumps(record))
+    found: dict[str, set[str]] = {}
+    inner = probes.unseen_margins
+
+    def noted(method: Method, *rest: Any) -> Any:
+        found.setdefault(type(method).__name__, set()).add(torch.get_float32_matmul_precision())
+        return inner(method, *rest)
+
+    monkeypatch.setattr(probes, "unseen_margins", noted)
+    assert probes.execute(probes.tasks(runs, support=True)) == (4, 0)
+    assert sorted(found.values(), key=str) == [{"highest"}, {"medium"}]
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_lost_model_and_a_broken_probe_say_what_makes_them_again(runs: Path) -> None:
+    probes.execute(probes.tasks(runs, support=True, noise=[0.2]))
+    folder = next(results.folders(runs))
+    for probe, command in ((probes.Probe("noise", noise=0.2), "--noise 0.2"), (probes.Probe("support"), "--support")):
+        file = probe.file(folder)
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-10])
+        with pytest.raises(InputError, match=f"probe-{probe.name}.parquet is unreadable") as caught:
+            probes.load(runs)
+        assert caught.value.hint == f"delete this file and run `prbench probe {command}` again"
+        file.unlink()
+        assert probes.execute(probes.tasks(runs, support=True, noise=[0.2])) == (1, 0)
+        assert file.read_bytes() == whole
+        probes.load(runs)
+    file.unlink()
+    model = folder / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:50])
+    with pytest.raises(InputError, match="is no readable safetensors file") as caught:
+        probes.execute(probes.tasks(runs, support=True))
+    assert caught.value.hint == "delete this file and repeat the run: it makes this cell again"
 
 
 def test_the_command_probes_and_counts(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

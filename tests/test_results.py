@@ -32,7 +32,10 @@ def record(**changes: Any) -> dict[str, Any]:
     plain = {
         **{"dataset": "d", "encoder": "e", "method": "m", "selection": "last", "split": 0, "key": "abc"},
         **{"title": "M", "seed": 42, "entry": {**entry, **about, "style": {"colour": "#000000"}}, "params": {}},
-        "encoder_entry": {"name": "e", "title": "E", "target": "planted_encoder:Planted"},
+        "encoder_entry": {
+            **{"name": "e", "title": "E", "target": "planted_encoder:Planted"},
+            **dict.fromkeys(("licence", "homepage", "summary"), ""),
+        },
         "encoder_fingerprint": None,
         "data_fingerprint": "data1",
         "embedding_fingerprint": "embedding1",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_llama
 import torch
+from safetensors.torch import save_file
 from small_runs import registry_folder, short
 
 from prbench import cli, registry, results, runner, user
@@ -269,6 +270,16 @@ def test_bad_pairs_are_one_line_and_write_nothing(
         ("rank", {"prompt": "a", "responses": []}, "line 1: 'responses' must be a list of texts"),
         ("rank", {"prompt": "a", "responses": "[1"}, "line 1: 'responses' is no JSON list"),
         ("rank", {"prompt": "a", "responses": ["b", 3]}, "line 1: 'responses' must be a text, found 3"),
+        (
+            "rank",
+            {"prompt": "a", "response": "b"},
+            "line 1 has 'response', not 'responses'\nhint: use `prbench user score`",
+        ),
+        (
+            "score",
+            {"prompt": "a", "responses": ["b"]},
+            "line 1 has 'responses', not 'response'\nhint: use `prbench user rank`",
+        ),
         ("rank", None, "t.jsonl has no rows"),
         ("score", None, "t.jsonl has no rows"),
     ],
@@ -327,20 +338,131 @@ def test_a_state_finds_its_own_fit_among_several(runs: Path, pairs: Path, tmp_pa
     texts = jsonl(tmp_path / "t.jsonl", [{"prompt": "Which one?", "response": "blue"}])
     before = user.score(state, texts)
     do_run(runs, "lore", "tiny", None)
+    add_run(runs, "validation")
+    assert user.score(state, texts) == before
+
+
+def add_run(out: Path, selection: str) -> None:
     plan = runner.plan(
-        ["lore"],
-        ["texts"],
-        encoder="planted",
-        splits=1,
-        overrides=settings(["lore"]),
-        selection="validation",
-        out=runs,
+        ["lore"], ["texts"], encoder="planted", splits=1, overrides=settings(["lore"]), selection=selection, out=out
     )
     assert runner.execute(plan).failed == 0
+
+
+def test_the_published_fit_serves_a_user_unless_another_is_named(
+    runs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [(CONTEXT, "blue"), (CONTEXT, "green")]
+
+    def scored(selection: str | None) -> list[float]:
+        model = UserModel.open(runs, LORE, selection=selection)
+        return model.score_texts(model.adapt([]), texts).tolist()
+
+    published = scored(None)
+    add_run(runs, "test-oracle,validation")
+    assert scored(None) == scored("published") == scored("last") == published
+    assert scored("validation") != published
+    words = [
+        "user",
+        "adapt",
+        "--run",
+        runs,
+        "--method",
+        LORE,
+        "--pairs",
+        pairs,
+        "--out",
+        tmp_path / "x",
+        "--selection",
+    ]
+    assert "what was chosen on test data serves no user" in refusal(capsys, *words, "test-oracle")
+    message = refusal(capsys, *words, "tuned")
+    assert f"has no fit of split 0 of {LORE} with --selection tuned" in message
+    assert "hint: it has last, validation" in message
+    assert "unknown selection 'lats'; did you mean last?" in refusal(capsys, *words, "lats")
+    assert "a user has one fitted method" in refusal(capsys, *words, "last,validation")
+    assert prbench(capsys, *words, "validation")[0] == 0
+
+
+def test_a_fit_chosen_on_test_data_serves_no_user(home: Path, tmp_path: Path) -> None:
+    add_run(tmp_path / "runs", "test-oracle")
+    with pytest.raises(InputError, match="but one chosen on test data") as caught:
+        UserModel.open(tmp_path / "runs", LORE)
+    assert caught.value.hint == "run it again without --selection test-oracle"
+
+
+def test_several_fits_say_what_chooses_among_them(home: Path, tmp_path: Path) -> None:
+    import_table(jsonl(tmp_path / "more.jsonl", choices(users=5)), "more")
+    out = tmp_path / "runs"
+    for dataset in ("texts", "more"):
+        do_run(out, "lore", dataset)
     with pytest.raises(InputError, match="has several fits of") as caught:
-        UserModel.open(runs, LORE, dataset="texts")
+        UserModel.open(out, LORE)
+    assert caught.value.hint == "choose with --dataset"
+    shutil.rmtree(out)
+    add_run(out, "validation,test-oracle")
+    (fit,) = (f for f in results.folders(out) if results.read_record(f)["selection"] == "validation")
+    record = results.read_record(fit)
+    other = fit.with_name("split-0-other")
+    shutil.copytree(fit, other)
+    (other / "cell.json").write_text(json.dumps({**record, "selection": "tuned", "key": "other"}))
+    with pytest.raises(InputError, match="has several fits of") as caught:
+        UserModel.open(out, LORE)
+    assert caught.value.hint == "choose with --selection"
+    (other / "cell.json").write_text(json.dumps({**record, "key": "other"}))
+    with pytest.raises(InputError, match="has several fits of") as caught:
+        UserModel.open(out, LORE)
     assert caught.value.hint == "use runs folders of their own"
-    assert user.score(state, texts) == before
+
+
+def test_a_users_products_are_as_exact_as_the_fits(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in results.folders(runs):
+        record = results.read_record(folder)
+        if record["method"] == LORE:
+            (folder / "cell.json").write_text(json.dumps({**record, "precision": "medium"}))
+    found: dict[str, list[str]] = {LORE: [], MRM: []}
+    for method, seen in found.items():
+        model = UserModel.open(runs, method)
+        adapt, score = model.method.adapt_unseen, model.method.score
+        encode = model.encoder.encode
+
+        def noted(inner: Any, seen: list[str] = seen) -> Any:
+            def call(*args: Any, **options: Any) -> Any:
+                seen.append(torch.get_float32_matmul_precision())
+                return inner(*args, **options)
+
+            return call
+
+        monkeypatch.setattr(model.encoder, "encode", noted(encode))
+        monkeypatch.setattr(model.method, "adapt_unseen", noted(adapt))
+        monkeypatch.setattr(model.method, "score", noted(score))
+        model.score(model.adapt([Pair("Tea?", "yes", "no")]), "Tea?", ["yes"])
+        model.adapt([])
+    # Embedding, adapting, embedding, scoring, and adapting without choices.
+    assert found[LORE] == ["highest", "medium", "highest", "medium", "medium"]
+    assert set(found[MRM]) == {"highest"}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "another method's"])
+def test_a_lost_model_is_one_line_with_the_next_command(
+    runs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    (model,) = (runs / "texts" / "planted" / LORE).glob("split-0-*/model.safetensors")
+    if damage == "truncated":
+        model.write_bytes(model.read_bytes()[:50])
+    elif damage == "missing":
+        model.unlink()
+    else:
+        save_file({"something": torch.ones(2)}, model)
+    words = ["user", "adapt", "--run", runs, "--method", LORE, "--pairs", pairs, "--out", tmp_path / "x"]
+    message = refusal(capsys, *words)
+    assert str(model.parent) in message
+    assert "model.safetensors" in message
+    assert f"hint: {'' if damage == 'missing' else 'delete this file and '}repeat the run" in message
+    model.unlink(missing_ok=True)
+    do_run(runs)
+    assert prbench(capsys, *words)[0] == 0
 
 
 def test_a_state_whose_run_is_gone_or_changed_is_refused(

@@ -12,13 +12,14 @@ from prbench.commands.options import AsJson, Device, OnDevice, shares
 
 def probe(
     runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
-    noise: Annotated[str, typer.Option(help="Shares of support labels to flip, as in 0.1,0.2,0.4.")] = "",
+    noise: Annotated[str | None, typer.Option(help="Shares of support labels to flip, as in 0.1,0.2,0.4.")] = None,
     transfer: Annotated[
-        str, typer.Option(help="Data sets to test on: names, patterns or all; those that a cell's encoder has.")
-    ] = "",
+        str | None,
+        typer.Option(help="Data sets to test on: names, patterns or all; those that a cell's encoder has."),
+    ] = None,
     support: Annotated[bool, typer.Option("--support", help="Score the support choices themselves.")] = False,
-    methods: Annotated[str, typer.Option(help="Only these methods: names, patterns or all.")] = "",
-    dataset: Annotated[str, typer.Option(help="Only fits on these data sets: names, patterns or all.")] = "",
+    methods: Annotated[str | None, typer.Option(help="Only these methods: names, patterns or all.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only fits on these data sets: names, patterns or all.")] = None,
     device: OnDevice = Device.auto,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")] = False,
     as_json: AsJson = False,
@@ -27,18 +28,21 @@ def probe(
     from prbench import listing, registry
     from prbench.errors import InputError
 
-    if not (noise or transfer or support):
+    if noise is None and transfer is None and not support:
         raise InputError("nothing to probe", hint="give --noise 0.1,0.2,0.4, --transfer all or --support")
-    chosen = {
-        "noise": shares(noise, "--noise"),
-        "support": support,
-        "transfer": registry.select("datasets", transfer) if transfer else [],
-        "methods": registry.select("methods", methods) if methods else None,
-        "datasets_": registry.select("datasets", dataset) if dataset else None,
-    }
+    flips = [] if noise is None else shares(noise, "--noise")
+    if noise is not None and not flips:
+        raise InputError("--noise names no share", hint="for example --noise 0.1,0.2,0.4")
+    targets = [] if transfer is None else registry.select("datasets", transfer)
+    names = None if methods is None else registry.select("methods", methods)
+    places = None if dataset is None else registry.select("datasets", dataset)
     from prbench import probes
 
-    todo = probes.tasks(runs, **chosen)  # type: ignore[arg-type]
+    if methods is not None:
+        probes.require_finished(runs, "methods", methods, "--methods")
+    if dataset is not None:
+        probes.require_finished(runs, "datasets", dataset, "--dataset")
+    todo = probes.tasks(runs, noise=flips, support=support, transfer=targets, methods=names, datasets_=places)
     if dry_run:
         counts = {"missing": sum(not task.done for task in todo)}
     else:

@@ -21,13 +21,29 @@ def adapt(
     dataset: Annotated[str | None, typer.Option(help="Which data set's run, where there are several.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Which encoder's run, where there are several.")] = None,
     split: Annotated[int, typer.Option(min=0, help="Which split's fitted method.")] = 0,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            help="Which fit, where there are several: published, tuned, validation or last; without it published."
+        ),
+    ] = None,
     device: OnDevice = Device.auto,
     as_json: AsJson = False,
 ) -> None:
     """Adapt a fitted method to one user, from that user's own comparisons; the state is a few bytes."""
     from prbench import listing, user
 
-    done = user.adapt(run, method, pairs, out, dataset=dataset, encoder=encoder, split=split, device=device.value)
+    done = user.adapt(
+        run,
+        method,
+        pairs,
+        out,
+        dataset=dataset,
+        encoder=encoder,
+        split=split,
+        selection=selection,
+        device=device.value,
+    )
     listing.show_record(done, as_json)
 
 
