@@ -540,7 +540,7 @@ def test_user_commands_pass_on(run: Run, plant: Callable[..., None], tmp_path: P
     adapted = run("user", "adapt", "--run", tmp_path, "--method", "mrm", "--pairs", file, "--out", "me", "--json")
     assert json.loads(adapted.out) == {"bytes": 40}
     assert seen[0][0] == (tmp_path, "mrm", file, Path("me"))
-    assert seen[0][1] == {"dataset": None, "encoder": None, "split": 0, "device": "auto"}
+    assert seen[0][1] == {"dataset": None, "encoder": None, "split": 0, "selection": None, "device": "auto"}
     for command in ("score", "rank"):
         done = run("user", command, "--state", file, "--texts", file, "--device", "cpu", "--json")
         assert json.loads(done.out) == [{"response": "a", "score": 0.5}]

@@ -12,6 +12,7 @@ from rich.console import Console
 from test_reporting import LOOKS, Fake, frame_of, one_board, population, report, written
 
 from prbench import stats
+from prbench import registry
 from prbench.errors import InputError
 from prbench.reporting import tables
 from prbench.reporting.board import RANKED, Board
@@ -209,9 +210,10 @@ def test_published_rows_keep_their_markers_above_or_below_tuned_ones() -> None:
 
     board = one_board(everything())
     markers = _markers([row for row in board.rows if row.rankable])
-    assert markers["mrm", "validation"] == LOOKS["mrm"][1]
-    assert markers["bt", "last"] == LOOKS["bt"][1]
-    assert markers["mrm", "tuned"] != LOOKS["mrm"][1]
+    own = {name: registry.get("methods", name).style.marker for name in ("mrm", "bt")}
+    assert markers["mrm", "validation"] == own["mrm"]
+    assert markers["bt", "last"] == own["bt"]
+    assert markers["mrm", "tuned"] != own["mrm"]
     assert len(set(markers.values())) == len(markers)
 
 
