@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 from test_reporting import LOOKS, Fake, frame_of, one_board, population, report, written
 
-from prbench import stats
-from prbench import registry
+from prbench import registry, stats
 from prbench.errors import InputError
 from prbench.reporting import tables
 from prbench.reporting.board import RANKED, Board
