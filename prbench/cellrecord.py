@@ -136,7 +136,7 @@ def problem(record: dict[str, Any]) -> str:
         if lacking := [_key(each["loc"]) for each in found if each["type"] == "missing"]:
             return f"it lacks {', '.join(lacking)}"
         first = found[0]
-        said = first["msg"][:1].lower() + first["msg"][1:]
+        said = first["msg"][:1].lower() + first["msg"][1:].partition(" or instance of ")[0]
         return f"{_key(first['loc'])}: {said}, found {canonical_json(first['input'])[:40]}"
     return ""
 

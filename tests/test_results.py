@@ -197,11 +197,14 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a split in words": (changed(split="zero"), 'split: input should be a valid integer, found "zero"'),
     "a split that is a truth value": (changed(split=True), "split: input should be a valid integer, found true"),
     "a split below 0": (changed(split=-1), "split: input should be greater than or equal to 0, found -1"),
-    "an entry in a word": (changed(entry="x"), "is no record of a cell: entry: input should be a valid dictionary"),
+    "an entry in a word": (
+        changed(entry="x"),
+        "is no record of a cell: entry: input should be a valid dictionary, found",
+    ),
     "an empty entry": (changed(entry={}), "is no record of a cell: it lacks entry.name, entry.title, entry.target"),
     "a protocol in a word": (changed(protocol="x"), "is no record of a cell: protocol: input should be a valid dict"),
     "no seconds": (without("seconds"), "is no record of a cell: it lacks seconds"),
-    "null seconds": (changed(seconds=None), "seconds: input should be a valid dictionary"),
+    "null seconds": (changed(seconds=None), "seconds: input should be a valid dictionary, found null"),
     "half the seconds": (changed(seconds={"fit": 1.0}), "it lacks seconds.adapt, seconds.score"),
     "infinite seconds": (
         replaced("cell.json", json.dumps({**record(), "format": 1, "status": "done", "peak_memory_mb": np.inf})),
