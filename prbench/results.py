@@ -171,8 +171,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 def folders(runs: Path) -> Iterator[Path]:
     """Every cell's folder below `runs`, in the order of their names."""
     for record in sorted(runs.glob("*/*/*/split-*/cell.json")):
-        if not record.parent.name.startswith("."):
-            yield record.parent
+        yield record.parent
 
 
 def load(runs: Path) -> Results:
