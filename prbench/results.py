@@ -126,14 +126,19 @@ def write_undone(runs: Path, record: Mapping[str, Any], state: str, reason: str)
 
 
 def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
-    """The method that a finished cell fitted, without users' states. Raises InputError when it cannot be read."""
-    from prbench import registry
+    """The method that a finished cell fitted, without users' states.
+
+    Raises InputError when it cannot be read, or when a method of the user's own was edited since.
+    """
+    from prbench import registry, sourcecode
 
     path = folder / MODEL
     if not path.is_file():
         raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
     try:
         made: Method = registry.resolve(record["entry"]["target"])(**record["params"])
+        if record.get("code", "") != sourcecode.code_of(record["entry"]["target"]):
+            raise InputError(f"{folder} was made by other code of {record['method']}", hint=REPEAT)
         return made.load(path)
     except InputError as error:
         raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error

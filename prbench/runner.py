@@ -192,7 +192,7 @@ def require_rule(name: str, fit: dict[str, Any], rule: str) -> None:
 def _add_shots(job: Job, i: int, plan: Plan) -> None:
     """Adapt a stored method on further numbers of shots."""
     cell, setting = job.cells[i], job.setting
-    method = job.make().load(cell.folder / "model.safetensors")
+    method = results.load_method(cell.folder, results.read_record(cell.folder))
     split = setting.splits[i]
     for shots in cell.shots:
         results.write_scores(results.scores_file(cell.folder, shots), _unseen(method, setting, split, shots)[0])

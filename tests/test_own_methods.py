@@ -110,6 +110,16 @@ def test_an_edited_method_runs_again_and_supersedes_its_earlier_results(
     assert len(list(place.iterdir())) == 4
 
 
+def test_a_fit_of_other_code_is_not_probed(own: Own) -> None:
+    own.run()
+    probe = ("probe", "--runs", own.runs, "--support")
+    assert own.call(*probe)[0] == 0
+    own.write("own_helper.py", "STEPS = 4\n")
+    said = own.refused(*probe, "--noise", "0.1")
+    assert "was made by other code of mine" in said
+    assert "repeat the run" in said
+
+
 def test_no_split_of_the_earlier_code_is_left_beside_fewer_new_ones(own: Own) -> None:
     own.run("--splits", "3")
     own.run("--set", "mine.bases=3")
