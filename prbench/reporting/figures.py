@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 # Text stays text in the PDF; the file says nothing of when it was made, so that equal results give equal files.
 SETTINGS: dict[str, Any] = {"pdf.fonttype": 42, "axes.titlesize": "medium", "legend.frameon": False}
-# Characters of a title that fit above the three panels.
+# Inches of the figure, and characters of a title that fit above its three panels.
+WIDTH = 10.5
 TITLE_WIDTH = 125
 SPARE_MARKERS = "oDs^v<>PXphd8*H"
 METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
@@ -42,23 +44,31 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
         return []
     style = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **SETTINGS}
     with rc_context(style):
-        figure = Figure(figsize=(10.5, 0.5 + 3.1 * len(shown)), layout="constrained")
+        columns = [_legend_columns(board) for board in shown]
+        heights = [2.5 + 0.17 * math.ceil(len(_drawn(b)) / n) for b, n in zip(shown, columns, strict=True)]
+        figure = Figure(figsize=(WIDTH, 0.5 + sum(heights)), layout="constrained")
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.set(w_pad=0.12)  # type: ignore[call-arg]
-        parts = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
-        for part, board in zip(parts, shown, strict=True):
+        parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for part, board, ncols in zip(parts, shown, columns, strict=True):
             axes = part.subplots(1, 3)
             _draw(board, curves, axes)
             left_out = [row.title for row in board.rows if row not in _drawn(board)]
             note = f"  Not shown: {', '.join(left_out)}." if left_out else ""
             title = f"{board.dataset} ({board.encoder}), mean over {board.splits} splits.{note}"
             part.suptitle(textwrap.fill(title, TITLE_WIDTH), x=0.01, ha="left")
-            part.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+            part.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=ncols)
         # Laid out once, so that both files show the same.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         return [_save(figure, path.with_suffix(f".{kind}"), kind) for kind in ("png", "pdf")]
+
+
+def _legend_columns(board: Board) -> int:
+    """How many columns of the board's names fit the width, at generous inches of a handle and of a letter."""
+    longest = max(len(row.title) for row in _drawn(board))
+    return min(6, max(1, int(WIDTH / (0.55 + 0.075 * longest))))
 
 
 def _drawn(board: Board) -> list[Row]:
