@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -23,6 +23,16 @@ def real_data_folder() -> Path | None:
     return folder.resolve() if folder.is_dir() else None
 
 
+def lacking(what: str, reason: str) -> NoReturn:
+    """Skip a test that this machine cannot make, with the reason; fail where PRBENCH_TEST_NEEDS names `what`.
+
+    .ci/run names what it has, so that no test is skipped there.
+    """
+    if what in os.environ.get("PRBENCH_TEST_NEEDS", "").split(","):
+        pytest.fail(f"PRBENCH_TEST_NEEDS names {what}, but it is not here: {reason}")
+    pytest.skip(reason)
+
+
 @pytest.fixture(autouse=True)
 def no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are laid out as into a pipe: pytest's parallel workers have a width in their environment."""
@@ -34,7 +44,11 @@ def shared_data() -> Path:
     """The folder of real raw data, laid out for PRBENCH_DATA; the test is skipped where there is none."""
     folder = real_data_folder()
     if folder is None:
-        pytest.skip("needs the real raw data: set PRBENCH_DATA to a folder laid out as <data set>/<upstream path>")
+        lacking(
+            "data",
+            "reads the publishers' own files, which are no part of this repository and which no test downloads: set "
+            "PRBENCH_DATA to a folder that has them as <data set>/<upstream path>",
+        )
     return folder
 
 
@@ -53,7 +67,10 @@ def browser() -> Iterator[Browser]:
 
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip("needs a Chromium on PATH: apt-get install chromium")
+        lacking(
+            "browser",
+            "opens the page in a real browser, a system program that pip cannot install: apt-get install chromium",
+        )
     with sync_playwright() as playwright:
         # As root, as in containers, Chromium has no sandbox.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
