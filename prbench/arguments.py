@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from prbench.entryfiles import near
@@ -29,6 +30,8 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _each(function: Any) -> dict[str, Any]:
     """Type hints one by one, without those of unknown names."""
+    from typing import get_type_hints
+
     module = sys.modules.get(getattr(function, "__module__", ""))
     # Often imported for type checkers alone, and what an entry can give.
     names = {
@@ -38,10 +41,10 @@ def _each(function: Any) -> dict[str, Any]:
         "Path": Path,
         **(vars(module) if module else {}),
     }
-    found = {}
+    found: dict[str, Any] = {}
     for key, hint in getattr(function, "__annotations__", {}).items():
         try:
-            found[key] = eval(hint, names) if isinstance(hint, str) else hint
+            found |= get_type_hints(SimpleNamespace(__annotations__={key: hint}), names, include_extras=True)
         except Exception:
             continue
     return found
@@ -91,7 +94,7 @@ def options(make: Any, given: Mapping[str, Any], *, positional: int, where: str)
     known = {p.name: p for p in named}
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
     types = argument_types(make)
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known and not anything:
             hint = f"it has {', '.join(known) or 'none'}"
