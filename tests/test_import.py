@@ -627,3 +627,23 @@ def test_a_pickle_is_refused_without_a_warning(
     with pytest.raises(InputError, match=r"V2\.pt holds more than tensors"):
         import_embeddings(pt, meta, "v2")
     assert not list(recwarn)
+
+
+@pytest.mark.parametrize("saved_by_torch", [True, False])
+def test_code_in_a_file_of_tensors_is_never_run(tmp_path: Path, prbench_home: Path, saved_by_torch: bool) -> None:
+    import pickle
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    pt, meta = pair(tmp_path)
+    if saved_by_torch:
+        torch.save({"embedding": torch.zeros(2), "trap": Trap()}, pt)
+    else:
+        pt.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(InputError, match=r"V2\.pt holds more than tensors"):
+        import_embeddings(pt, meta, "v2")
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Trap()))
+    assert (tmp_path / "ran").exists(), "the trap would have worked"

@@ -158,6 +158,7 @@ def read_pt(path: Path, hint: str) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except pickle.UnpicklingError as error:
+        # Nothing was unpickled: with weights_only, torch reads by its own code, which raises this where it refuses.
         raise InputError(
             f"{path} holds more than tensors, or is no file of torch.save; it was not read", hint=hint
         ) from error
