@@ -92,5 +92,23 @@ class ConvexMethod(Method):
         return getattr(self, "_record", {})
 
 
+class OnePenalty(ConvexMethod):
+    """A convex method with one penalty: `strengths` to choose from, and `strength` where nothing is chosen.
+
+    Subclasses take both in their constructor, under these names.
+    """
+
+    strengths: Sequence[float]
+    strength: float
+
+    def grid(self) -> list[Strengths]:
+        """Strong ones first."""
+        return [(strength,) for strength in sorted(self.strengths, reverse=True)]
+
+    def default(self) -> Strengths:
+        """`strength`."""
+        return (self.strength,)
+
+
 def _by(validation: Comparisons) -> Callable[[Method], float]:
     return lambda candidate: validation_accuracy(candidate, validation)

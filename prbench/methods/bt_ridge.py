@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch.nn.functional import softplus
 
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
-from prbench.convex import ConvexMethod, Strengths
+from prbench.convex import OnePenalty, Strengths
 from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.parameters import Positive
 from prbench.seeds import Rng
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class BTRidge(ConvexMethod):
+class BTRidge(OnePenalty):
     """Bradley–Terry with an L2 penalty whose strength is chosen on validation choices.
 
     Score = e·v. Minimises (1/U) Σ_u (1/n_u) Σ_i softplus(−Δe_i·v) + ½ λ σ² ‖v‖², where σ² is the mean squared length
@@ -49,14 +49,6 @@ class BTRidge(ConvexMethod):
 
     _direction: Tensor | None = None
     _users: IntArray
-
-    def grid(self) -> list[Strengths]:
-        """Strong ones first."""
-        return [(strength,) for strength in sorted(self.strengths, reverse=True)]
-
-    def default(self) -> Strengths:
-        """`strength`."""
-        return (self.strength,)
 
     def solutions(self, train: Comparisons, grid: Sequence[Strengths], device: str) -> Iterator[dict[str, Tensor]]:
         """`direction`: v [d]."""

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
-from prbench.convex import ConvexMethod, Strengths
+from prbench.convex import OnePenalty, Strengths
 from prbench.errors import InputError
 from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.parameters import Positive
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RECURRING = 0.1
 
 
-class ItemBT(ConvexMethod):
+class ItemBT(OnePenalty):
     """Bradley–Terry over items (Bradley and Terry 1952; Zermelo 1929), with a ridge penalty.
 
     Score = s_j, the strength of item j whoever asks and whatever it says. Minimises
@@ -62,14 +62,6 @@ class ItemBT(ConvexMethod):
         if share >= RECURRING:
             return None
         return f"items do not recur: {share:.0%} of the comparisons have an item of another user or group"
-
-    def grid(self) -> list[Strengths]:
-        """Strong ones first."""
-        return [(strength,) for strength in sorted(self.strengths, reverse=True)]
-
-    def default(self) -> Strengths:
-        """`strength`."""
-        return (self.strength,)
 
     def solutions(self, train: Comparisons, grid: Sequence[Strengths], device: str) -> Iterator[dict[str, Tensor]]:
         """`strength`: s of the items up to the last one that was compared, [m]."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from prbench.comparisons import Comparisons, IntArray
-from prbench.convex import ConvexMethod, Strengths
+from prbench.convex import OnePenalty, Strengths
 from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.methods.linear import dot_with_users
 from prbench.parameters import Positive
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class UserBT(ConvexMethod):
+class UserBT(OnePenalty):
     """Ridge Bradley–Terry of every user by itself (Bradley and Terry 1952; Hoerl and Kennard 1970).
 
     Score = e·w_u. Each user's w minimises Σ_i softplus(−Δe_i·w) + ½ λ σ² ‖w‖² over the user's own choices, where σ²
@@ -46,14 +46,6 @@ class UserBT(ConvexMethod):
 
     _penalty: Tensor | None = None
     _seen: UserStates
-
-    def grid(self) -> list[Strengths]:
-        """Strong ones first."""
-        return [(strength,) for strength in sorted(self.strengths, reverse=True)]
-
-    def default(self) -> Strengths:
-        """`strength`."""
-        return (self.strength,)
 
     def solutions(self, train: Comparisons, grid: Sequence[Strengths], device: str) -> Iterator[dict[str, Tensor]]:
         """`penalty`: λσ² [1], and `weight`: w of every user [u, d]."""
