@@ -21,7 +21,7 @@ from prbench.loaders.tablefiles import records
 from prbench.method import Method, UserStates
 from prbench.seeds import Rng
 from prbench.training import Precision, precision_of_products
-from prbench.userfits import from_checkpoint, from_results, require_same_encoder, require_same_width
+from prbench.userfits import Wanted, from_checkpoint, from_results, require_same_encoder, require_same_width
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,35 +73,14 @@ class UserModel:
         Raises InputError when there is no such fitted method, when several match, and when its embeddings
         did not come from an encoder that can embed new texts.
         """
-        return cls._open(Path(run), method, dataset, encoder, split, selection, None, device)
+        return cls._open(Path(run), method, Wanted(dataset, encoder, split, selection), device)
 
     @classmethod
-    def _open(
-        cls,
-        run: Path,
-        method: str,
-        dataset: str | None,
-        encoder: str | None,
-        split: int,
-        selection: str | None,
-        model_sha256: str | None,
-        device: str,
-    ) -> UserModel:
-        """As `open`; `model_sha256`, where given, chooses among several fits."""
+    def _open(cls, run: Path, method: str, wanted: Wanted, device: str) -> UserModel:
+        """As `open`."""
         device = resolved_device(device)
         require_device(device)
-        if run.is_dir():
-            found = from_results(
-                run,
-                method,
-                dataset=dataset,
-                encoder=encoder,
-                split=split,
-                selection=selection,
-                model_sha256=model_sha256,
-            )
-        else:
-            found = from_checkpoint(run, method, encoder)
+        found = from_results(run, method, wanted) if run.is_dir() else from_checkpoint(run, method, wanted.encoder)
         if found.encoder.name == OWN:
             raise InputError(
                 f"{found.file.parent} was fitted on embeddings that came with its data: new texts cannot be embedded",
@@ -117,12 +96,13 @@ class UserModel:
             "method": method,
             "dataset": found.dataset,
             "encoder": found.encoder.name,
-            "split": str(split),
+            "split": str(wanted.split),
             "model_sha256": file_sha256(found.file),
         }
         if not run.is_dir():
             # A name made for a folder does not lead back to the folder.
-            origin["encoder"] = str(Path(encoder or "").resolve()) if Path(encoder or "").is_dir() else str(encoder)
+            folder = Path(wanted.encoder or "")
+            origin["encoder"] = str(folder.resolve()) if folder.is_dir() else str(wanted.encoder)
         return cls(found.method, made, origin, device, found.precision)
 
     def embed(self, texts: Sequence[tuple[Context, str]]) -> Items:
@@ -259,16 +239,8 @@ def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStat
         raise InputError(
             f"{path} belongs to a method fitted in {run}, which is gone", hint="run it again, then adapt"
         )
-    model = UserModel._open(
-        run,
-        origin["method"],
-        origin["dataset"] or None,
-        origin["encoder"],
-        int(origin["split"]),
-        None,
-        origin["model_sha256"],
-        device,
-    )
+    fit = Wanted(origin["dataset"] or None, origin["encoder"], int(origin["split"]), None, origin["model_sha256"])
+    model = UserModel._open(run, origin["method"], fit, device)
     if model.origin["model_sha256"] != origin["model_sha256"]:
         raise InputError(
             f"{path} was made with another fit of {origin['method']} than {run} now holds", hint="adapt again"

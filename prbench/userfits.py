@@ -35,22 +35,24 @@ class Found(NamedTuple):
     precision: Precision
 
 
-def from_results(
-    run: Path,
-    method: str,
-    *,
-    dataset: str | None,
-    encoder: str | None,
-    split: int,
-    selection: str | None,
-    model_sha256: str | None,
-) -> Found:
-    """The fit in a folder of results that all of these name; `model_sha256`, where given, decides among several.
+class Wanted(NamedTuple):
+    """Which fit of a method, where a folder has several: None for any; `model_sha256` decides among all."""
+
+    dataset: str | None
+    encoder: str | None
+    split: int
+    selection: str | None
+    model_sha256: str | None = None
+
+
+def from_results(run: Path, method: str, wanted: Wanted) -> Found:
+    """The fit in a folder of results.
 
     Without `selection` a data set's fit under the method's own rule goes before its others. A fit chosen on test
     data is none. Raises InputError when no fit is named, or several are.
     """
-    rule = _asked(selection)
+    dataset, encoder, split = wanted.dataset, wanted.encoder, wanted.split
+    rule = _asked(wanted.selection)
     fitted = [(folder, results.read_record(folder)) for folder in results.folders(run)]
     fitted = [(folder, record) for folder, record in fitted if record["status"] == "done"]
     if not fitted:
@@ -76,11 +78,11 @@ def from_results(
             f"{run} has no split {split} of {what}",
             hint=f"it has {_places([record for _, record in fitted if record['method'] == method])}",
         )
-    if model_sha256:
+    if wanted.model_sha256:
         same = [
             (f, r)
             for f, r in chosen
-            if (f / results.MODEL).is_file() and file_sha256(f / results.MODEL) == model_sha256
+            if (f / results.MODEL).is_file() and file_sha256(f / results.MODEL) == wanted.model_sha256
         ]
         chosen = same or chosen[:1]
     else:
