@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from prbench import data as datasets
 from prbench import registry, splits
@@ -21,7 +22,7 @@ from prbench.encoders import OWN, OWN_ENTRY
 from prbench.encoders.base import require_device, resolved_device
 from prbench.episodes import EpisodicMethod
 from prbench.errors import InputError
-from prbench.method import Method
+from prbench.method import Method, Watch
 from prbench.methods.factorisation import Factorisation
 from prbench.methods.lore import LoRe
 from prbench.methods.maml import MAML
@@ -31,6 +32,7 @@ from prbench.seeds import Rng
 from prbench.training import GradientMethod, Precision, Work, precision_of_products
 
 COPIED = 2**29
+MULTIPLIED = 4096
 ROUNDS = 3
 # Seconds that one round of the engine and of the loop may take; at least a few updates are always made.
 ROUND_SECONDS = 6.0
@@ -47,7 +49,9 @@ def fit(
     take turns for `ROUNDS` rounds; medians are given. With `full` the whole recipe is trained by the engine once
     more and its time is `fit_seconds`, else that is projected. `bandwidth_share` is `bytes_per_update` per second as
     a share of what copying a large buffer moves (read and written) on the same machine in the same run; it can
-    exceed 1 where the engine reads a row once for several splits.
+    exceed 1 where the engine reads a row once for several splits. `product_share` is `products_per_update`
+    (floating-point operations inside matrix products) per second as a share of what one large product of the same
+    precision reaches there. Whichever is near 1 is the bound that is met; where neither is, small operations are.
 
     Raises InputError for unknown names, for a shape that has no embeddings of its own and for a method that is
     not trained by gradient steps.
@@ -66,12 +70,13 @@ def fit(
     trains = [comparisons.take(split.seen_train) for split in drawn]
     rngs = [Rng(split.seed, data.name, "fit", split.index) for split in drawn]
 
-    engine_times, loop_times, bandwidths = [], [], []
+    engine_times, loop_times, bandwidths, rates = [], [], [], []
     with progress() as display:
         bar = display.add_task(f"{method} on {shape}", total=2 * ROUNDS)
         for _ in range(ROUNDS):
             bandwidths.append(copy_bandwidth(device))
             with precision_of_products(precision):
+                rates.append(product_rate(device))
                 engine_times.append(_engine(made, trains, rngs, device))
             display.advance(bar)
             loop_times.append(_loop(made, trains[0], rngs[0], device))
@@ -82,6 +87,8 @@ def fit(
     updates = engine_times[0].updates
     moved = bytes_per_update(made, trains, rngs)
     bandwidth = float(np.median(bandwidths))
+    products = products_per_update(made, trains, rngs, device)
+    rate = float(np.median(rates))
     whole = setup + update * updates
     if full:
         with precision_of_products(precision):
@@ -103,6 +110,9 @@ def fit(
         "bytes_per_update": moved,
         "bandwidth_gb_per_second": bandwidth / 1e9,
         "bandwidth_share": None if moved is None else moved / update / bandwidth,
+        "products_per_update": products,
+        "product_gflops_per_second": rate / 1e9,
+        "product_share": products / update / rate,
         "peak_memory_mb": peak_memory(device) / 2**20,
         **adapting,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu",
@@ -123,6 +133,58 @@ def copy_bandwidth(device: str) -> float:
         target.copy_(source)
         best = min(best, _now(device) - start)
     return 2 * COPIED / best
+
+
+def product_rate(device: str) -> float:
+    """Floating-point operations per second in one large product of float32 matrices, best of three."""
+    factor = torch.randn(MULTIPLIED, MULTIPLIED, device=device)
+    target = torch.empty_like(factor)
+    best = np.inf
+    for _ in range(4):
+        start = _now(device)
+        torch.mm(factor, factor, out=target)
+        best = min(best, _now(device) - start)
+    return 2 * MULTIPLIED**3 / best
+
+
+def products_per_update(
+    method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str = "cpu"
+) -> float:
+    """Floating-point operations inside the matrix products and attentions of one update of all splits, counted.
+
+    The average of the updates that `ROUND_SECONDS` have room for.
+    """
+    counted: list[int] = []
+
+    def watch(_: float) -> None:
+        counted.append(counter.get_total_flops())
+
+    with counting() as counter:
+        _engine(method, trains, rngs, device, watch)
+    return (counted[-1] - counted[0]) / (len(counted) - 1)
+
+
+def counting() -> FlopCounterMode:
+    """torch's counter of operations, which by itself leaves out attentions of CPUs and batched products in place."""
+
+    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    def attention_backward(
+        out: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+    ) -> int:
+        return int(sdpa_backward_flop_count(out, query, key, value))  # type: ignore[no-untyped-call]
+
+    def products(_: torch.Size, left: torch.Size, right: torch.Size, **__: Any) -> int:
+        return 2 * left.numel() * right[-1]
+
+    aten = torch.ops.aten
+    formulas = {
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+        aten.baddbmm_: products,
+    }
+    return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
 def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng]) -> float | None:
@@ -163,7 +225,10 @@ class _Timed(NamedTuple):
     updates: int
 
 
-def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> _Timed:
+def _engine(
+    method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str, told: Watch | None = None
+) -> _Timed:
+    """Time some updates; `told`, where given, hears of each."""
     start = _now(device)
     marks: list[float] = []
     shares: list[float] = []
@@ -172,6 +237,8 @@ def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], 
         # Waiting for a GPU at every update would slow it down; the first updates and the last matter.
         marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
         shares.append(share)
+        if told:
+            told(share)
         if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
             raise _EnoughError
 

@@ -26,6 +26,7 @@ from prbench.training import GradientMethod, Work
 RNG = Rng("bench")
 FIELDS = {
     "method", "shape", "splits", "updates_per_second", "seconds", "ratio_to_loop", "peak_memory_mb", "bandwidth_share",
+    "product_share",
 }  # fmt: skip
 
 
@@ -64,6 +65,37 @@ def test_bytes_of_an_update_by_hand() -> None:
     )
 
 
+def test_products_of_an_update_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.0)
+    data = population(users=5, dim=6, groups=(2, 2), pairs=(2, 2), seed=1, dtype=torch.float32)
+    rngs = [Rng("one"), Rng("other")]
+
+    def counted(method: GradientMethod) -> float:
+        return bench.products_per_update(method, [data, data], rngs)
+
+    # 20 rows x 6 numbers x K directions, forth and back, a product and a sum each, in two splits.
+    assert counted(BT(steps=20)) == 2 * 20 * 6 * 2 * 2
+    assert counted(LoRe(steps=20, bases=5)) == 5 * counted(BT(steps=20))
+    # PAL's f (6 -> 4 -> 4 -> 4) meets chosen, rejected and ideal point of 20 choices, forth, and back to weights and
+    # inputs; the ideal points are 20 mixtures of 2 prototypes.
+    vectors, mixtures = 60 * (24 + 16 + 16) * 3, 20 * 2 * 6 * 3
+    pal = PAL(prototypes=2, width=4, pairs_per_update=20, epochs=30)
+    assert counted(pal) == 2 * 2 * (vectors + mixtures)
+
+
+def test_attentions_and_products_in_place_are_counted() -> None:
+    query, key = torch.randn(1, 2, 3, 4, requires_grad=True), torch.randn(1, 2, 5, 4)
+    with bench.counting() as counter:
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, key)
+        # 2 heads x 3 questions x 5 keys x 4 numbers, once for the weights and once for the values.
+        assert counter.get_total_flops() == 2 * 2 * (2 * 3 * 5 * 4)
+        mixed.sum().backward()
+        # The weights again, and the gradients of values, weights, query and key.
+        assert counter.get_total_flops() == 2 * 7 * (2 * 3 * 5 * 4)
+        torch.zeros(2, 3, 7).baddbmm_(torch.ones(2, 3, 5), torch.ones(2, 5, 7))
+        assert counter.get_total_flops() == 2 * 7 * (2 * 3 * 5 * 4) + 2 * 2 * 3 * 5 * 7
+
+
 @pytest.mark.parametrize(
     "method", [GPO(epochs=3, width=8, depth=1), NP(epochs=3, width=8), MRM(epochs=3), BT(steps=7)]
 )
@@ -84,6 +116,7 @@ def test_the_command_prints_one_json_object(
 ) -> None:
     monkeypatch.setattr(bench, "ROUND_SECONDS", 0.05)
     monkeypatch.setattr(bench, "COPIED", 2**20)
+    monkeypatch.setattr(bench, "MULTIPLIED", 64)
     args = ["bench", "fit", "--method", "mrm", "--shape", "simulated", "--splits", "2", "--device", "cpu", "--json"]
     assert cli.main(args) == 0
     found = json.loads(capsys.readouterr().out)
@@ -108,6 +141,7 @@ def test_what_an_update_moves_is_known_for_every_gradient_method(
             assert moved >= 2 * 2 * 6 * 4, entry.name
     monkeypatch.setattr(bench, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr(bench, "COPIED", 2**20)
+    monkeypatch.setattr(bench, "MULTIPLIED", 64)
     monkeypatch.setattr(bench, "bytes_per_update", lambda *_: None)
     assert cli.main(["bench", "fit", "--method", "rfm", "--shape", "simulated", "--splits", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bandwidth_share"] is None
