@@ -359,7 +359,7 @@ def test_the_baseline_under_the_same_selection_rule() -> None:
         ("bt", "validation"): None,
         ("bt", "last"): None,
     }
-    assert "vs bt" in tables.accuracy_grid(board).header
+    assert "vs BT" in tables.accuracy_grid(board).header
     assert {row.title for row in board.rows} == {"BT (validation)", "BT (last)", "MRM", "LORE"}
 
 

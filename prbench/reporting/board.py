@@ -40,7 +40,7 @@ class Row:
     """One method under one selection rule: means and standard deviations [population][metric], as fractions.
 
     `splits` are those with results. `note` says why the others are missing. `published` is true of an entry's own
-    parameters under its own rule.
+    parameters under its own rule. `method_title` is the title without the rule.
     """
 
     method: str
@@ -53,6 +53,7 @@ class Row:
     std: Mapping[str, Mapping[str, float]]
     note: str = ""
     published: bool = False
+    method_title: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -235,6 +236,7 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 mean=mean,
                 std=std,
                 note=_why_missing(group, planned - set(splits)),
+                method_title=group[0]["title"],
                 published=(method, selection) == (entry.get("name"), entry.get("selection")),
             )
         )

@@ -87,9 +87,9 @@ def marks(pair: Pair | None, alpha: float) -> str:
 
 
 def baseline_name(baselines: Sequence[Row]) -> str:
-    """The baseline's title; its method's name where rows are compared with it under several selection rules."""
+    """The baseline's title; without the rule where rows are compared with it under several of them."""
     titles = {row.title for row in baselines}
-    return titles.pop() if len(titles) == 1 else next((row.method for row in baselines), "")
+    return titles.pop() if len(titles) == 1 else next((row.method_title or row.method for row in baselines), "")
 
 
 def accuracy_grid(board: Board) -> Grid:
