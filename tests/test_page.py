@@ -287,7 +287,7 @@ def test_colours_can_be_seen_on_both_pages() -> None:
     assert looks.readable("#000000", looks.DARK) == "#ffffff"
     for name in registry.names("methods"):
         style = registry.get("methods", name).style.model_dump()
-        shown = looks.look(style)
+        shown = looks.look(style, looks.Marker(style["marker"]))
         assert looks.contrast(shown.dark, looks.DARK) >= looks.CONTRAST, name
         assert style["marker"] in looks.SYMBOLS, name
         assert shown.path.startswith("M")

@@ -594,7 +594,7 @@ def test_figures_are_pictures_with_a_row_per_board(tmp_path: Path) -> None:
 
 
 def test_methods_keep_their_markers_and_only_variants_get_others() -> None:
-    from prbench.reporting.figures import _markers
+    from prbench.reporting.figures import markers
 
     fake = Fake()
     styles = {"bt": ("#000000", "o"), "lore": ("#0072B2", "o"), "mrm": ("#D55E00", "D")}
@@ -602,11 +602,11 @@ def test_methods_keep_their_markers_and_only_variants_get_others() -> None:
         cell = fake.add(method, 0, {1: 0.5, 2: 0.5})
         colour, marker = styles[method.partition("[")[0]]
         cell["entry"] = {"style": {"colour": colour, "marker": marker, "line": "solid"}}
-    markers = {key[0]: marker for key, marker in _markers(one_board(fake).rows).items()}
-    assert markers["bt"] == markers["lore"] == "o"
-    assert markers["mrm"] == "D"
-    assert len({markers[name] for name in markers if name.startswith("mrm")}) == 3
-    assert not {markers["mrm[bases=4]"], markers["mrm[bases=8]"]} & {"o", "D"}
+    found = {key[0]: marker.shape for key, marker in markers(one_board(fake).rows).items()}
+    assert found["bt"] == found["lore"] == "o"
+    assert found["mrm"] == "D"
+    assert len({found[name] for name in found if name.startswith("mrm")}) == 3
+    assert not {found["mrm[bases=4]"], found["mrm[bases=8]"]} & {"o", "D"}
 
 
 def test_markers_without_a_face_are_drawn_too(tmp_path: Path) -> None:

@@ -205,15 +205,28 @@ def test_the_files_and_the_terminal_have_it(tmp_path: Path) -> None:
 
 
 def test_published_rows_keep_their_markers_above_or_below_tuned_ones() -> None:
-    from prbench.reporting.figures import _markers
+    from prbench.reporting.figures import markers
 
     board = one_board(everything())
-    markers = _markers([row for row in board.rows if row.rankable])
+    found = markers([row for row in board.rows if row.rankable])
     own = {name: registry.get("methods", name).style.marker for name in ("mrm", "bt")}
-    assert markers["mrm", "validation"] == own["mrm"]
-    assert markers["bt", "last"] == own["bt"]
-    assert markers["mrm", "tuned"] != own["mrm"]
-    assert len(set(markers.values())) == len(markers)
+    assert found["mrm", "validation"] == (own["mrm"], False)
+    assert found["bt", "last"] == (own["bt"], False)
+    assert found["mrm", "tuned"] == (own["mrm"], True)
+    assert len(set(found.values())) == len(found)
+
+
+def test_the_tuned_row_of_a_marker_without_a_face_gets_one_that_can_be_hollow() -> None:
+    from prbench.reporting.figures import markers
+
+    fake = Fake()
+    for selection in ("validation", "tuned"):
+        cell = fake.add("mrm-no-basis", 0, {1: 0.5, 2: 0.5}, selection=selection)
+        cell["entry"] = {"style": {"colour": "#8c564b", "marker": "x", "line": "dotted"}}
+    found = markers(one_board(fake).rows)
+    assert found["mrm-no-basis", "validation"] == ("x", False)
+    assert found["mrm-no-basis", "tuned"].hollow
+    assert found["mrm-no-basis", "tuned"].face
 
 
 def test_the_written_table_has_the_numbers_of_the_grid() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from prbench import metrics
 from prbench.files import writing
 from prbench.reporting.board import TUNED, Board, Row
+from prbench.reporting.looks import Marker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,27 +76,26 @@ def _drawn(board: Board) -> list[Row]:
     return [row for row in board.rows if row.rankable]
 
 
-def _markers(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
-    """Each row's marker: its entry's, unless another row has the same look (tuned rows, variants made with `--set`).
+def markers(rows: Sequence[Row]) -> dict[tuple[str, str], Marker]:
+    """Each row's marker: its entry's, hollow for a tuned row, unless another row has the same look (variants made
+    with `--set`, tuned rows of a marker without a face).
 
     Published rows keep theirs, whoever stands above them.
     """
-    looks: set[tuple[str, str]] = set()
-    markers: dict[tuple[str, str], str] = {}
+    looks: set[tuple[str, Marker]] = set()
+    found: dict[tuple[str, str], Marker] = {}
     entries = {row.style["marker"] for row in rows}
     for row in sorted(rows, key=lambda row: not row.published):
-        colour, marker = row.style["colour"], row.style["marker"]
-        if (colour, marker) in looks:
-            taken = entries | set(markers.values())
-            marker = next((m for m in SPARE_MARKERS if m not in taken), marker)
+        colour, marker = row.style["colour"], Marker(row.style["marker"], row.selection == TUNED)
+        if (colour, marker) in looks or (marker.hollow and not marker.face):
+            taken = entries | {other.shape for other in found.values()}
+            marker = marker._replace(shape=next((m for m in SPARE_MARKERS if m not in taken), marker.shape))
         looks.add((colour, marker))
-        markers[row.key] = marker
-    return markers
+        found[row.key] = marker
+    return found
 
 
 def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
-    from matplotlib.markers import MarkerStyle
-
     points, curve, difference = axes
     rows = _drawn(board)
     by_split = {row.key: _curves_of(board, row, curves) for row in rows}
@@ -103,19 +103,20 @@ def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
     known = [base for base in baselines.values() if base and base.key in by_split]
     zero = next((base for base in known if base.published), next(iter(known), None))
     ks = np.arange(1, 101)
-    markers = _markers(rows)
+    marks = markers(rows)
     for i, row in enumerate(rows):
         values = 100 * by_split[row.key]
         mean = values.mean(axis=0)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(100)
-        filled, hollow = MarkerStyle(markers[row.key]).is_filled(), row.selection == TUNED
+        mark = marks[row.key]
+        filled = mark.face and not mark.hollow
         look: dict[str, Any] = {
             "color": row.style["colour"],
-            "marker": markers[row.key],
+            "marker": mark.shape,
             # A marker without a face, such as x, is its edge.
-            "markeredgecolor": "white" if filled and not hollow else row.style["colour"],
-            "markeredgewidth": 0.5 if filled and not hollow else 1.4,
-            **({"markerfacecolor": "white"} if hollow else {}),
+            "markeredgecolor": "white" if filled else row.style["colour"],
+            "markeredgewidth": 0.5 if filled else 1.4,
+            **({"markerfacecolor": "white"} if mark.hollow else {}),
         }
         line = {
             **look,

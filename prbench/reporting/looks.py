@@ -6,7 +6,7 @@ import colorsys
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from prbench import registry
 
@@ -25,6 +25,18 @@ _SVG_DASH = {"solid": "", "dash": "6 3", "dot": "1.5 3", "dashdot": "6 3 1.5 3"}
 _STROKED = {"x": "M12 3 L20 11 M20 3 L12 11", "+": "M16 2.5 V11.5 M11.5 7 H20.5"}
 
 
+class Marker(NamedTuple):
+    """A marker as matplotlib names it, and whether it is drawn without a filling: a tuned row's."""
+
+    shape: str
+    hollow: bool = False
+
+    @property
+    def face(self) -> bool:
+        """Whether there is anything to fill: x and + are strokes."""
+        return self.shape not in _STROKED
+
+
 @dataclass(frozen=True)
 class Look:
     """Colours for a light and a dark page, Plotly's names of symbol and dash, and the marker as an SVG path."""
@@ -35,6 +47,7 @@ class Look:
     dash: str
     path: str
     stroked: bool
+    hollow: bool
 
     @property
     def svg_dash(self) -> str:
@@ -52,16 +65,16 @@ def style_of(entry: Mapping[str, Any]) -> dict[str, str]:
     return dict(entry["style"])
 
 
-def look(style: Mapping[str, str], marker: str | None = None) -> Look:
-    """The look of an entry's style; `marker` instead of its own, as matplotlib names it."""
-    marker = marker or style["marker"]
+def look(style: Mapping[str, str], marker: Marker) -> Look:
+    """The look of an entry's style with this marker."""
     return Look(
         light=style["colour"],
         dark=readable(style["colour"], DARK),
-        symbol=SYMBOLS.get(marker, "circle"),
+        symbol=SYMBOLS.get(marker.shape, "circle"),
         dash=DASHES[style["line"]],
-        path=_STROKED.get(marker) or _outline(marker),
-        stroked=marker in _STROKED,
+        path=_STROKED.get(marker.shape) or _outline(marker.shape),
+        stroked=not marker.face,
+        hollow=marker.hollow,
     )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from prbench import metrics
 from prbench.reporting.board import RANKED, Board, Row
-from prbench.reporting.figures import _markers
+from prbench.reporting.figures import markers
 from prbench.reporting.looks import Look, look
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ DIGITS = 2
 
 def looks(board: Board) -> dict[Key, Look]:
     """The look of every row; rows with the same look get markers of their own, as in the figures."""
-    markers = _markers(board.rows)
-    return {row.key: look(row.style, markers[row.key]) for row in board.rows}
+    marks = markers(board.rows)
+    return {row.key: look(row.style, marks[row.key]) for row in board.rows}
 
 
 def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results: Results) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results:
                 "light": shown.light,
                 "dark": shown.dark,
                 "symbol": shown.symbol,
+                "hollow": shown.hollow,
                 "dash": shown.dash,
                 "ranked": row.rankable,
                 "base": position[base.key] if base else None,

@@ -22,15 +22,18 @@ PB.traces = (() => {
     return Math.sqrt(xs.reduce((a, x) => a + (x - m) ** 2, 0) / (xs.length - 1));
   };
 
-  const look = (row, extra = {}) => ({
-    name: plain(row.title),
-    line: { color: colour(row), dash: row.dash, width: 1.8 },
-    marker: {
-      color: colour(row), symbol: row.symbol, size: 8,
-      line: { color: row.symbol.endsWith("-open") ? colour(row) : ink().paper, width: row.symbol.endsWith("-open") ? 2 : 0.8 },
-    },
-    ...extra,
-  });
+  const look = (row, extra = {}) => {
+    const filled = !row.hollow && !row.symbol.endsWith("-open");
+    return {
+      name: plain(row.title),
+      line: { color: colour(row), dash: row.dash, width: 1.8 },
+      marker: {
+        color: row.hollow ? ink().paper : colour(row), symbol: row.symbol, size: 8,
+        line: { color: filled ? ink().paper : colour(row), width: filled ? 0.8 : 2 },
+      },
+      ...extra,
+    };
+  };
 
   const axis = (title, extra = {}) => ({
     title: { text: title, standoff: 8 }, gridcolor: ink().grid, linecolor: ink().line, zerolinecolor: ink().line,
