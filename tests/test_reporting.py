@@ -14,9 +14,15 @@ import pandas as pd
 import pytest
 
 from prbench.errors import InputError
-from prbench.reporting import tables
+from prbench.reporting import boardgrids, tables
 from prbench.reporting.board import build
-from prbench.reporting.leaderboard import comparisons_frame, leaderboard, leaderboard_frame, rich_tables
+from prbench.reporting.leaderboard import (
+    adapting_frame,
+    comparisons_frame,
+    leaderboard,
+    leaderboard_frame,
+    rich_tables,
+)
 from prbench.seeds import Rng
 
 LOOKS = {
@@ -149,7 +155,7 @@ def printed(fake: Fake, *, width: int = 100) -> str:
 
 def written(fake: Fake, writer: Any) -> str:
     """The tables as `tables.markdown` or `tables.latex` writes them."""
-    return "\n".join(writer(grid) for grid in tables.grids(one_board(fake)))
+    return "\n".join(writer(grid) for grid in boardgrids.grids(one_board(fake)))
 
 
 def one_board(fake: Fake, **options: Any) -> Any:
@@ -186,7 +192,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert mrm["p_corrected"] == pytest.approx(1 - 2 / np.pi * np.arctan(t))  # Student with 1 degree of freedom
     assert np.isnan(table.loc["bt", "difference"])
     assert {p.name for p in paths} == {
-        "leaderboard.csv", "comparisons.csv", "leaderboard.md", "leaderboard.tex", "worst-k.csv", "worst-k.png",
+        "leaderboard.csv", "comparisons.csv", "adapting.csv", "leaderboard.md", "leaderboard.tex", "worst-k.csv", "worst-k.png",
         "worst-k.pdf", "index.html",
     }  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
@@ -240,9 +246,49 @@ def test_holm_over_the_comparisons_of_the_table() -> None:
     assert len(table) == 3 * 10
     assert (table["p_holm"] >= table["p_corrected"]).all()
     assert table["p_holm_table"].notna().sum() == len(family)
-    grid = tables.tests_grid(board)
+    grid = boardgrids.tests_grid(board)
     assert len(grid.rows) == len(family)
     assert {row[0].text for row in grid.rows} >= {"REFERENCE − BT", "MRM − BT", "MRM − LORE, seen", "MRM − LORE"}
+
+
+def test_a_method_against_its_own_cold_start() -> None:
+    fake = Fake()
+    # Of 10 tests the first 2 are flipped: wrong before, right after, where a user has at least 2 of them right. User 4
+    # has none right: 2 of its tests are right before.
+    for split, last in enumerate((0.0, 0.0, 0.6)):
+        fake.add("lore", split, {1: 0.5, 2: 0.7, 3: 0.9, 4: last}, flipped=2)
+        fake.add("mrm", split, {1: 0.5, 2: 0.7, 3: 0.9, 4: 0.8}, flipped=2)
+        fake.add("bt", split, {1: 0.5, 2: 0.7, 3: 0.9, 4: 0.8})
+    board = one_board(fake)
+    found = {(pair.population, pair.a.method): pair for pair in board.adapting}
+    assert set(found) == {(p, method) for p in ("seen", "unseen", "overall") for method in ("lore", "mrm")}
+    # lore's gains: (.2 + .2 + .2 - .2) / 4 = .1 in two splits, .2 in the last; unseen users: 0, 0, .2.
+    overall, unseen = found["overall", "lore"].result, found["unseen", "lore"].result
+    assert (overall.n_splits, overall.n_users) == (3, 4)
+    assert overall.difference == pytest.approx(0.4 / 3)
+    assert unseen.difference == pytest.approx(0.2 / 3)
+    statistic = (0.4 / 3) / np.sqrt((1 / 3 + 1) * np.var([0.1, 0.1, 0.2], ddof=1))
+    assert overall.corrected.statistic == pytest.approx(statistic)
+    # mrm's gain never varies: there is no test, but it counts among what was asked for.
+    assert np.isnan(found["overall", "mrm"].result.corrected.p)
+    assert found["overall", "lore"].holm_table == pytest.approx(2 * overall.corrected.p)
+    assert found["overall", "lore"].b.value("overall") == pytest.approx(board.rows[-1].value("overall", "cold_start"))
+    table = adapting_frame([board]).set_index(["population", "method"])
+    assert table.loc[("overall", "lore"), "adapted"] - table.loc[("overall", "lore"), "cold_start"] == pytest.approx(
+        table.loc[("overall", "lore"), "difference"]
+    )
+    grid = boardgrids.adapting_grid(board)
+    assert [row[0].text for row in grid.rows] == ["MRM", "LORE"]
+    assert [cell.text for cell in grid.rows[1]][1:5] == ["44.2", "57.5", "20.0", "+13.33"]
+
+
+def test_a_cold_start_that_decides_nothing_is_not_compared_with() -> None:
+    fake = population({"bt": 0.0, "user-bt": 0.01, "lore": 0.01})
+    for frame in fake.frames:
+        frame.loc[frame["method"] == "user-bt", "cold_margin"] = 0.0
+    board = one_board(fake)
+    assert {pair.a.method for pair in board.adapting} == {"bt", "lore"}
+    assert "USER-BT decides nothing at cold start and is left out." in boardgrids.adapting_grid(board).notes
 
 
 def test_equal_rows_are_both_best() -> None:
@@ -507,7 +553,7 @@ def test_latex_is_balanced_and_escaped() -> None:
     text = written(nasty(), tables.latex)
     assert r"A\_b \& 50\% \{x\} \$y \#1 \textasciitilde{}\textasciicircum{}" in text
     fitted = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}"
-    assert text.count(fitted) == 2, "no wider than the page"
+    assert text.count(fitted) == 3, "no wider than the page"
     bare = re.sub(r"\\[\\{}$&%#_]", "", text.replace(fitted, ""))
     assert bare.count("{") == bare.count("}")
     assert bare.count("$") % 2 == 0
@@ -517,7 +563,7 @@ def test_latex_is_balanced_and_escaped() -> None:
     assert not set("^_<>") & set(outside), "only in mathematics"
     assert all(ord(c) < 128 for c in text), "plain ASCII compiles everywhere"
     for name in ("table", "tabular"):
-        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 2
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 3
     for block in re.findall(r"\\begin\{tabular\}\{(l?r+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         rows = [line for line in block[1].splitlines() if line.endswith(r"\\")]
         assert len(rows) >= 4

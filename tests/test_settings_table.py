@@ -13,7 +13,7 @@ from test_reporting import LOOKS, Fake, frame_of, one_board, population, report,
 
 from prbench import registry, stats
 from prbench.errors import InputError
-from prbench.reporting import tables
+from prbench.reporting import boardgrids, tables
 from prbench.reporting.board import RANKED, Board
 
 RULES = {"bt": "last", "mrm": "validation", "lore": "last", "reference": "last"}
@@ -153,16 +153,17 @@ def test_the_star_is_holm_over_the_differences_of_this_table() -> None:
 
 
 def grids(board: Board) -> list[str]:
-    return [grid.title.split(" on ")[0] for grid in tables.grids(board)]
+    return [grid.title.split(" on ")[0] for grid in boardgrids.grids(board)]
 
 
 def test_the_table_is_there_only_where_settings_differ() -> None:
     plain = one_board(add(Fake(), {("bt", "published"): 0.0, ("mrm", "published"): 0.01}))
-    assert grids(plain) == ["User accuracy in %", "Tests"]
+    assert grids(plain) == ["User accuracy in %", "Tests", "What adapting does"]
     assert grids(one_board(everything())) == [
         "User accuracy in %",
         "Published, tuned and test-oracle settings",
         "Tests",
+        "What adapting does",
     ]
 
 

@@ -70,6 +70,11 @@ class Row:
         """Whether the row may be best or second."""
         return self.complete and not self.oracle
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the cold start ties everywhere: an accuracy of one half to the last digit."""
+        return abs(self.value("overall", "cold_start") - 0.5) <= stats.ROUNDING
+
     def value(self, population: str, metric: str = "accuracy") -> float:
         """A mean over splits, NaN where missing."""
         return self.mean.get(population, {}).get(metric, math.nan)
@@ -109,6 +114,9 @@ class Board:
     splits: int
     alpha: float
     bounds: Mapping[str, Row] = field(default_factory=dict)
+    # A row against its own cold start in each population, where it decides something there and adaptation changes
+    # it; `holm_table` adjusts over these rows within a population.
+    adapting: list[Pair] = field(default_factory=list)
 
     def ranked(self, population: str) -> list[list[Row]]:
         """Rankable rows by falling accuracy in a population, rows of equal accuracy together."""
@@ -280,7 +288,10 @@ def _board(
         bounds=_bounds(cells),
     )
     board.pairs.extend(_compare(board, users, resamples, watch, compared))
+    if compared != "none":
+        board.adapting.extend(_against_cold_start(board, users, resamples))
     families = [("holm_pairs", [pair for pair in board.pairs if pair.population == q]) for q in RANKED]
+    families += [("holm_table", [pair for pair in board.adapting if pair.population == q]) for q in RANKED]
     for name, family in [*families, ("holm_table", board.in_table())]:
         for pair, p in zip(family, stats.holm([pair.result.corrected.p for pair in family]), strict=True):
             setattr(pair, name, float(p))
@@ -308,6 +319,38 @@ def _baseline_of(row: Row, rows: list[Row], baseline: str) -> Row | None:
     return next(iter(candidates), None)
 
 
+def _in_population(users: pd.DataFrame, population: str) -> pd.DataFrame:
+    return users if population == "overall" else users[users["population"] == population]
+
+
+def _of_row(users: pd.DataFrame, row: Row, metric: str) -> pd.DataFrame:
+    """A metric of every user in every split."""
+    own = users[(users["method"] == row.method) & (users["selection"] == row.selection)]
+    return own.pivot(index="user", columns="split", values=metric)
+
+
+def _against_cold_start(board: Board, users: pd.DataFrame, resamples: int) -> list[Pair]:
+    """See `Board.adapting`; the largest gains first."""
+    pairs = []
+    for population in RANKED:
+        here = _in_population(users, population)
+        for row in board.rows:
+            if not row.rankable or row.undecided or not row.value(population, "flip_rate") > 0:
+                continue
+            before = {p: {"accuracy": row.value(p, "cold_start")} for p in row.mean}
+            cold = replace(row, title=f"{row.title} at cold start", mean=before, std={}, published=False)
+            result = stats.compare(
+                _of_row(here, row, "accuracy").to_numpy(),
+                _of_row(here, row, "cold_start").to_numpy(),
+                ratio=board.ratio,
+                rng=Rng("bootstrap over users", board.dataset, board.encoder, population, *row.key, "cold start"),
+                level=1 - board.alpha,
+                resamples=resamples,
+            )
+            pairs.append(Pair(population, row, cold, result))
+    return sorted(pairs, key=lambda pair: (RANKED.index(pair.population), -pair.result.difference))
+
+
 def _compare(
     board: Board, users: pd.DataFrame, resamples: int, watch: Watch | None, compared: Compared
 ) -> list[Pair]:
@@ -316,13 +359,10 @@ def _compare(
     printed = board.printed()
     pairs = []
     for population in RANKED if compared != "none" else ():
-        here = users if population == "overall" else users[users["population"] == population]
+        here = _in_population(users, population)
         index, columns = np.unique(here["user"]), np.unique(here["split"])
         accuracy = {
-            row.key: here[(here["method"] == row.method) & (here["selection"] == row.selection)]
-            .pivot(index="user", columns="split", values="accuracy")
-            .reindex(index=index, columns=columns)
-            .to_numpy()
+            row.key: _of_row(here, row, "accuracy").reindex(index=index, columns=columns).to_numpy()
             for row in rows
             if population in row.mean
         }

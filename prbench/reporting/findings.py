@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from prbench import stats
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair, Row
 from prbench.reporting.tables import SELECTED_ON, baseline_name, percent
 
@@ -56,7 +55,17 @@ class Verdict(NamedTuple):
 def findings(board: Board, families: Families) -> list[Finding]:
     """Every sentence about one board, the tested ones first."""
     place = f"On {_setting(board)}"
-    rules = (_against_baseline, _unpersonalised, _personal_gain, _leader, _few_flips, _bounds, _oracle, _missing)
+    rules = (
+        _against_baseline,
+        _unpersonalised,
+        _personal_gain,
+        _adapting,
+        _leader,
+        _few_flips,
+        _bounds,
+        _oracle,
+        _missing,
+    )
     said = [Finding(kind, place, text) for rule in rules for kind, text in rule(board, families)]
     return sorted(said, key=lambda finding: ("tested", "measured", "missing").index(finding.kind))
 
@@ -92,7 +101,26 @@ def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Familie
                 where += f", but one whose adaptation flips {FEW_FLIPS:.0%} of decisions or more "
                 where += f"on {len(moved) or 'none'} of {whole}"
             said.append(Finding("tested", place, f"{who} beats {what} beyond noise on {count}{where} ({test})"))
-    return said
+    return said + _adapting_overview(boards, place, test)
+
+
+def _adapting_overview(boards: Sequence[Board], place: str, test: str) -> list[Finding]:
+    """On how many boards adapting raises a method's accuracy."""
+    verdicts = {(b.dataset, b.encoder): [v for v in _adapting_verdicts(b) if not math.isnan(v.p)] for b in boards}
+    tested = [b for b in boards if verdicts[b.dataset, b.encoder]]
+    if not tested:
+        return []
+    parts = []
+    for sign, verb in ((1, "raises"), (-1, "lowers")):
+        found = [
+            f"{b.dataset} ({b.encoder}: {count} of {len(own)} rows)"
+            for b in tested
+            if (own := verdicts[b.dataset, b.encoder]) and (count := sum(v.sign(b.alpha) == sign for v in own))
+        ]
+        whole = f"{len(tested)}" if len(tested) == len(boards) else f"the {len(tested)} that can be tested"
+        parts.append(f"{verb} it on {len(found) or 'none'} of {whole}" + (f": {listed(found)}" if found else ""))
+    text = "against the same method's cold start, adapting to a user's choices changes accuracy beyond noise: it "
+    return [Finding("tested", place, f"{text}{parts[0]}; it {parts[1]} ({test})")]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -257,6 +285,34 @@ def _personal_gain(board: Board, families: Families) -> Iterator[Said]:
             yield "tested", f"{a} does not differ from {b}, beyond noise: {difference} ({numbers})"
 
 
+def _adapting(board: Board, families: Families) -> Iterator[Said]:
+    """Whether adapting helps: a method after it against itself before it."""
+    verdicts = [v for v in _adapting_verdicts(board) if not math.isnan(v.p)]
+    better = [v for v in verdicts if v.sign(board.alpha) > 0]
+    worse = [v for v in reversed(verdicts) if v.sign(board.alpha) < 0]
+    for group, verb in ((better, "raises"), (worse, "lowers")):
+        if group:
+            count = f"adapting to a user's choices {verb} the accuracy of {len(group)} of the {len(verdicts)} rows "
+            count += "whose decisions it changes"
+            yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
+    if verdicts and not better:
+        most = verdicts[0]
+        text = "adapting to a user's choices raises no accuracy above cold start beyond noise: the most is "
+        text += f"{signed_points(most.pair.result.difference)}, {most.pair.a.title} "
+        yield "tested", text + f"({_numbers(most, board.alpha)}; {most.test})"
+
+
+def _adapting_verdicts(board: Board) -> list[Verdict]:
+    """Rows against their own cold start, all users, the largest gain first."""
+    pairs = [pair for pair in board.adapting if pair.population == "overall"]
+    test = (
+        f"corrected resampled t-test, Holm over these {len(pairs)}"
+        if len(pairs) > 1
+        else "corrected resampled t-test"
+    )
+    return [Verdict(pair, pair.holm_table, test) for pair in pairs]
+
+
 def _leader(board: Board, families: Families) -> Iterator[Said]:
     rivals = board.best_and_rival("overall")
     pair = board.pair(*rivals, "overall") if rivals else None
@@ -275,7 +331,7 @@ def _leader(board: Board, families: Families) -> Iterator[Said]:
 def _few_flips(board: Board, families: Families) -> Iterator[Said]:
     """Whose decisions adaptation changes."""
     rows = [row for row in _personalised(board, families) if not math.isnan(row.value("overall", "flip_rate"))]
-    blank = [row for row in rows if _undecided(row)]
+    blank = [row for row in rows if row.undecided]
     rows = [row for row in rows if row not in blank]
     few = [row for row in rows if row.value("overall", "flip_rate") < FEW_FLIPS]
     many = [row for row in rows if row not in few]
@@ -296,11 +352,6 @@ def _few_flips(board: Board, families: Families) -> Iterator[Said]:
         )
     if parts:
         yield "measured", "; ".join(parts) + " (means over splits, no test)"
-
-
-def _undecided(row: Row) -> bool:
-    """Whether the cold start ties everywhere: an accuracy of one half to the last digit."""
-    return abs(row.value("overall", "cold_start") - 0.5) <= stats.ROUNDING
 
 
 def _bounds(board: Board, families: Families) -> Iterator[Said]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prbench import metrics, stats
 from prbench.console import progress, stdout
 from prbench.files import write_text, writing
-from prbench.reporting import tables
+from prbench.reporting import boardgrids, tables
 from prbench.reporting.board import RANKED, Board, Pair, Row, build
 from prbench.reporting.options import require_options
 
@@ -36,10 +36,10 @@ def leaderboard(
     """Print the tables on stdout (or `console`) and write the report's files; returns their paths.
 
     leaderboard.csv (a row per data set, encoder, method and selection rule; accuracies as fractions),
-    comparisons.csv (every pair of rows, per population), worst-k.csv (the figure's numbers), leaderboard.md,
-    leaderboard.tex, worst-k.png, worst-k.pdf, and index.html, the page to open first. Each row is compared with
-    `baseline` and, in each population, the best row with the best other one. `shots`: support comparisons per user,
-    −1 for all there are.
+    comparisons.csv (every pair of rows, per population), adapting.csv (every row against its own cold start),
+    worst-k.csv (the figure's numbers), leaderboard.md, leaderboard.tex, worst-k.png, worst-k.pdf, and index.html, the
+    page to open first. Each row is compared with `baseline` and, in each population, the best row with the best other
+    one. `shots`: support comparisons per user, −1 for all there are.
     Raises InputError for options that cannot be, and where results that do not belong together would share a table.
     """
     require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
@@ -56,10 +56,11 @@ def leaderboard(
             resamples=resamples,
             watch=lambda: display.advance(task),
         )
-    grids = [grid for board in boards for grid in tables.grids(board)]
+    grids = [grid for board in boards for grid in boardgrids.grids(board)]
     paths = [
         _write_csv(leaderboard_frame(boards), out / "leaderboard.csv"),
         _write_csv(comparisons_frame(boards), out / "comparisons.csv"),
+        _write_csv(adapting_frame(boards), out / "adapting.csv"),
     ]
     for name, writer in (("leaderboard.md", tables.markdown), ("leaderboard.tex", tables.latex)):
         write_text(out / name, "\n".join(writer(grid) for grid in grids))
@@ -78,7 +79,7 @@ def leaderboard(
 
 def rich_tables(boards: Sequence[Board]) -> list[Table]:
     """What the terminal shows: per board the accuracies, then the tests."""
-    return [tables.rich_table(grid) for board in boards for grid in tables.grids(board)]
+    return [tables.rich_table(grid) for board in boards for grid in boardgrids.grids(board)]
 
 
 def leaderboard_frame(boards: Sequence[Board]) -> pd.DataFrame:
@@ -157,6 +158,34 @@ def comparisons_frame(boards: Sequence[Board]) -> pd.DataFrame:
     ]
     keys = ["dataset", "encoder", "population", "a", "a_selection", "b", "b_selection"]
     return pd.DataFrame(records, columns=[*keys, *_COMPARISON, "p_holm", "p_holm_table"])
+
+
+def adapting_frame(boards: Sequence[Board]) -> pd.DataFrame:
+    """adapting.csv: accuracy after adaptation minus that at cold start, as fractions, per row and population.
+
+    Rows whose decisions adaptation does not change, and those that decide nothing at cold start, are left out.
+    `p_holm` adjusts `p_corrected` over the rows of a data set, encoder and population.
+    """
+    import pandas as pd
+
+    records = [
+        {
+            "dataset": board.dataset,
+            "encoder": board.encoder,
+            "population": pair.population,
+            "method": pair.a.method,
+            "selection": pair.a.selection,
+            "cold_start": pair.b.value(pair.population),
+            "adapted": pair.a.value(pair.population),
+            "flip_rate": pair.a.value(pair.population, "flip_rate"),
+            **_comparison_record(pair),
+            "p_holm": pair.holm_table,
+        }
+        for board in boards
+        for pair in board.adapting
+    ]
+    keys = ["dataset", "encoder", "population", "method", "selection", "cold_start", "adapted", "flip_rate"]
+    return pd.DataFrame(records, columns=[*keys, *_COMPARISON, "p_holm"])
 
 
 def _comparisons_planned(results: Results) -> int:

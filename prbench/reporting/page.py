@@ -16,8 +16,9 @@ from prbench.files import write_text
 from prbench.reporting import findings as sentences
 from prbench.reporting import pagecards, pagedata, pagetable
 from prbench.reporting.board import RANKED, Board
+from prbench.reporting.boardgrids import grids
 from prbench.reporting.drawing import DPI
-from prbench.reporting.tables import Grid, grids
+from prbench.reporting.tables import Grid
 from prbench.reporting.tables import notes as table_notes
 
 if TYPE_CHECKING:

@@ -204,44 +204,6 @@ def corrected_test(board: Board) -> str:
     )
 
 
-def tests_grid(board: Board) -> Grid:
-    """Every comparison that the accuracy table prints a verdict on: the family of its Holm adjustment."""
-    family = board.in_table()
-    partial = any(pair.result.n_splits < board.splits for pair in family)
-    level = f"{100 * (1 - board.alpha):g}%"
-    header = ["Comparison", f"Difference, {level} interval", "p plain", "p corr.", "p Holm", "p Wilc."]
-    header += [f"Bootstrap {level}"] + ["Splits"] * partial
-
-    def oriented(pair: Pair) -> Pair:
-        """The row first, its baseline second; else the better one first."""
-        return pair.reversed() if board.baseline[pair.b.key] is pair.a else pair
-
-    rows = []
-    for pair in map(oriented, family):
-        result = pair.result
-        cells = [
-            f"{pair.a.title} − {pair.b.title}" + ("" if pair.population == "overall" else f", {pair.population}"),
-            f"{percent(result.difference, signed=True, digits=2)} {interval(*result.interval)}",
-            *map(p_value, (result.plain.p, result.corrected.p, pair.holm_table, result.wilcoxon.p)),
-            interval(*result.bootstrap),
-        ]
-        rows.append([Cell(text) for text in cells + [str(result.n_splits)] * partial])
-    return Grid(
-        title=f"Tests on {board.dataset} ({board.encoder}), differences in points of user accuracy",
-        header=tuple(header),
-        rows=rows,
-        rules=(),
-        notes=[
-            "Differences are means over the splits that both methods have; all users unless seen or unseen is said.",
-            "The interval belongs to the corrected resampled t-test (p corr.); p plain and p Wilc. (Wilcoxon "
-            "signed-rank) take splits for independent.",
-            f"p Holm adjusts p corr. over the {len(rows)} comparisons listed here.",
-            "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
-        ],
-        label=f"tests:{board.dataset}:{board.encoder}",
-    )
-
-
 def settings_grid(board: Board) -> Grid:
     """Every method under its published setting, its tuned one and the test-oracle, side by side.
 
@@ -310,13 +272,6 @@ def _plain_title(row: Row) -> str:
         if row.title.endswith(end):
             return row.title.removesuffix(end)
     return row.title
-
-
-def grids(board: Board) -> list[Grid]:
-    """All tables of a board: the settings side by side only where a method was run under more than its own."""
-    tests = tests_grid(board)
-    several = any(row.selection in (TUNED, ORACLE) for row in board.rows)
-    return [accuracy_grid(board), *([settings_grid(board)] if several else []), *([tests] if tests.rows else [])]
 
 
 def rich_table(grid: Grid) -> Table:
