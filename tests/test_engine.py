@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch.nn.functional import logsigmoid
 
 from prbench import fullbatch
@@ -20,7 +21,16 @@ from prbench.methods.lore import BT, LoRe
 from prbench.methods.maml import MAML
 from prbench.methods.mrm import MRM
 from prbench.seeds import Rng
-from prbench.training import DifferenceTable, PairTable, StackedAdam, Work, candidates, clip_per_split, warmup_cosine
+from prbench.training import (
+    DifferenceTable,
+    PairTable,
+    StackedAdam,
+    Work,
+    candidates,
+    clip_per_split,
+    one_blas_thread,
+    warmup_cosine,
+)
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -347,3 +357,14 @@ def test_dead_coordinates_are_zero_in_the_tables_and_nothing_else_changes() -> N
     assert (items[:, 1] == 0).all()
     assert torch.equal(items[:, [0, 2, 3, 4]], data.items.embedding[:, [0, 2, 3, 4]])
     assert items[0, 2] == torch.tensor(1e-29)
+
+
+def test_only_the_threads_of_numpy_and_scipy_are_held_back() -> None:
+    def threads(api: str) -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == api}
+
+    with threadpool_limits(limits=2):
+        assert (threads("blas"), threads("openmp")) == ({2}, {2})
+        with one_blas_thread():
+            assert (threads("blas"), threads("openmp")) == ({1}, {2})
+        assert threads("blas") == {2}
