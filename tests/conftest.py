@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,14 +23,13 @@ def real_data_folder() -> Path | None:
     return folder.resolve() if folder.is_dir() else None
 
 
-def lacking(what: str, reason: str) -> NoReturn:
-    """Skip a test that this machine cannot make, with the reason; fail where PRBENCH_TEST_NEEDS names `what`.
+def refuse_to_lack(what: str) -> None:
+    """Fail a test that would be skipped for want of `what`, where PRBENCH_TEST_NEEDS names it.
 
     .ci/run names what it has, so that no test is skipped there.
     """
     if what in os.environ.get("PRBENCH_TEST_NEEDS", "").split(","):
-        pytest.fail(f"PRBENCH_TEST_NEEDS names {what}, but it is not here: {reason}")
-    pytest.skip(reason)
+        pytest.fail(f"PRBENCH_TEST_NEEDS names {what}, but there is none here")
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +43,10 @@ def shared_data() -> Path:
     """The folder of real raw data, laid out for PRBENCH_DATA; the test is skipped where there is none."""
     folder = real_data_folder()
     if folder is None:
-        lacking(
-            "data",
+        refuse_to_lack("data")
+        pytest.skip(
             "reads the publishers' own files, which are no part of this repository and which no test downloads: set "
-            "PRBENCH_DATA to a folder that has them as <data set>/<upstream path>",
+            "PRBENCH_DATA to a folder that has them as <data set>/<upstream path>"
         )
     return folder
 
@@ -67,9 +66,9 @@ def browser() -> Iterator[Browser]:
 
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        lacking(
-            "browser",
-            "opens the page in a real browser, a system program that pip cannot install: apt-get install chromium",
+        refuse_to_lack("browser")
+        pytest.skip(
+            "opens the page in a real browser, a system program that pip cannot install: apt-get install chromium"
         )
     with sync_playwright() as playwright:
         # As root, as in containers, Chromium has no sandbox.
