@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from prbench.entryfiles import near
 from prbench.errors import InputError
@@ -17,8 +17,6 @@ from prbench.errors import InputError
 
 def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
     """The types of a callable's arguments; those that exist only for type checkers cannot be checked."""
-    from typing import get_type_hints
-
     function: Any = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     try:
         hints = get_type_hints(function, include_extras=True)
@@ -30,8 +28,6 @@ def argument_types(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _each(function: Any) -> dict[str, Any]:
     """Type hints one by one, without those of unknown names."""
-    from typing import get_type_hints
-
     module = sys.modules.get(getattr(function, "__module__", ""))
     # Often imported for type checkers alone, and what an entry can give.
     names = {

@@ -143,8 +143,8 @@ def read_pt(path: Path, hint: str) -> Any:
     Nothing but tensors and plain containers is ever built. Raises InputError, with `hint`, when there is no such
     file, when it is truncated and when it holds anything else.
     """
-    import pickle
     import warnings
+    from pickle import UnpicklingError
 
     import torch
 
@@ -157,8 +157,8 @@ def read_pt(path: Path, hint: str) -> Any:
             # torch warns of pickle protocols that it may not know; what it cannot read is refused below.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except pickle.UnpicklingError as error:
-        # Nothing was unpickled: with weights_only, torch reads by its own code, which raises this where it refuses.
+    except UnpicklingError as error:
+        # torch's refusal: with weights_only it reads by its own code, never pickle's, but raises pickle's error.
         raise InputError(
             f"{path} holds more than tensors, or is no file of torch.save; it was not read", hint=hint
         ) from error
