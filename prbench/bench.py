@@ -29,7 +29,7 @@ from prbench.methods.maml import MAML
 from prbench.networks import NetworkMethod
 from prbench.runner import peak_memory
 from prbench.seeds import Rng
-from prbench.training import GradientMethod, Precision, Work, one_blas_thread, precision_of_products
+from prbench.training import GradientMethod, Precision, Work, computing
 
 COPIED = 2**29
 MULTIPLIED = 4096
@@ -75,7 +75,7 @@ def fit(
         bar = display.add_task(f"{method} on {shape}", total=2 * ROUNDS)
         for _ in range(ROUNDS):
             bandwidths.append(copy_bandwidth(device))
-            with one_blas_thread(), precision_of_products(precision):
+            with computing(precision):
                 rates.append(product_rate(device))
                 engine_times.append(_engine(made, trains, rngs, device))
             display.advance(bar)
@@ -91,7 +91,7 @@ def fit(
     rate = float(np.median(rates))
     whole = setup + update * updates
     if full:
-        with one_blas_thread(), precision_of_products(precision):
+        with computing(precision):
             whole = _whole(made, trains, rngs, device)
     adapting = _adapting(made, comparisons.take(drawn[0].unseen_support), trains[0], rngs[0])
     return {

@@ -165,7 +165,7 @@ def plan(
     """Resolve names to cells and find out which are done.
 
     `selection` is a comma-separated list, see `prbench.selection.requested`; tuned parameters are read from the
-    folder `tuned`. A `precision` below the highest, see `prbench.training.precision_of_products`, makes methods of
+    folder `tuned`. A `precision` below the highest, see `prbench.training.computing`, makes methods of
     another name. `opened` are these data sets, where they are open already. Loads the data sets and draws the splits,
     embeds nothing and fits nothing. Raises InputError for unknown names, parameters, devices, for shots that users do
     not have, where nothing can be held out to choose by, and for methods that are to run tuned and are not.

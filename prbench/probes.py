@@ -33,7 +33,7 @@ from prbench.method import Method
 from prbench.planning import Setting, adapt_rng
 from prbench.seeds import Rng
 from prbench.splits import Split
-from prbench.training import one_blas_thread, precision_of_products
+from prbench.training import computing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,7 +220,7 @@ def _probed(task: Task, settings: _Settings) -> dict[str, Any]:
     split = splits.make_split(setting.data, protocol, index=record["split"], seed=seed)
     # What has to be embedded first is embedded as a run does it.
     setting.comparisons()
-    with one_blas_thread(), precision_of_products(record.get("precision", "highest")):
+    with computing(record.get("precision", "highest")):
         return unseen_margins(method, setting, split, probe)
 
 

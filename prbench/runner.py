@@ -27,7 +27,7 @@ from prbench.planning import plan as plan
 from prbench.results import ALL
 from prbench.selection import problem
 from prbench.splits import Split
-from prbench.training import one_blas_thread, precision_of_products
+from prbench.training import computing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,7 +84,7 @@ def execute(plan: Plan) -> Outcome:
             def watch(share: float, cells: int = len(open_cells)) -> None:
                 display.advance(bar, share * cells)
 
-            with one_blas_thread(), precision_of_products(plan.precision):
+            with computing(plan.precision):
                 _run(job, plan, watch)
     return Outcome(plan, time.perf_counter() - start)
 

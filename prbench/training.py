@@ -253,26 +253,21 @@ def threads_for(bytes_per_update: float) -> Iterator[None]:
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """numpy's and scipy's own products on one CPU thread: their threads and torch's hinder each other.
+def computing(precision: Precision = "highest") -> Iterator[None]:
+    """What holds while a method is fitted, adapted or scored; put back after.
 
-    On 2 cores a fit whose gradients are torch's and whose minimiser is scipy's took five times as long without this.
-    """
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
-
-
-@contextmanager
-def precision_of_products(precision: Precision) -> Iterator[None]:
-    """How exact products of float32 matrices are inside: torch's `set_float32_matmul_precision`, put back after.
-
+    `precision` says how exact products of float32 matrices are inside, as torch's `set_float32_matmul_precision`:
     "highest" multiplies in float32. "high" may use TF32 on a GPU. "medium" may round factors to bfloat16, which a
     CPU with matrix units (AMX) multiplies several times as fast; sums stay in float32.
+
+    numpy's and scipy's own products run on one CPU thread, for their threads and torch's hinder each other: on 2
+    cores a fit whose gradients are torch's and whose minimiser is scipy's took five times as long with both.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        yield
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -51,7 +51,7 @@ from prbench.runner import require_rule
 from prbench.seeds import Rng
 from prbench.selection import held_out, overall_accuracy, problem, test_margins
 from prbench.splits import TUNING_FROM, Split
-from prbench.training import one_blas_thread, user_accuracy
+from prbench.training import computing, user_accuracy
 from prbench.tunedentries import Trial, TunedEntry
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def _trial(study: Study, device: str, watch: Callable[[float], None]) -> Trial:
             return other.model_copy(update={"number": number, "repeats": first, "seconds": 0.0})
     start = time.perf_counter()
     try:
-        with one_blas_thread():
+        with computing():
             found = _evaluate(study, params, rule, device, watch)
     except InputError:
         raise

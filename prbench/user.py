@@ -20,7 +20,7 @@ from prbench.loaders.table import read_rows
 from prbench.loaders.tablefiles import records
 from prbench.method import Method, UserStates
 from prbench.seeds import Rng
-from prbench.training import Precision, one_blas_thread, precision_of_products
+from prbench.training import Precision, computing
 from prbench.userfits import Wanted, from_checkpoint, from_results, require_same_encoder, require_same_width
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class UserModel:
         return self._adapt(support)
 
     def _adapt(self, support: Comparisons) -> UserStates:
-        with one_blas_thread(), precision_of_products(self.precision):
+        with computing(self.precision):
             return self.method.adapt_unseen(support, users=USER, rng=RNG)
 
     def score(self, state: UserStates, prompt: str | Sequence[dict[str, str]], responses: Sequence[str]) -> Tensor:
@@ -151,7 +151,7 @@ class UserModel:
     def score_texts(self, state: UserStates, texts: Sequence[tuple[Context, str]]) -> Tensor:
         """Scores [n] of (context, response) texts, for the user of `state`."""
         items = self.embed(texts)
-        with one_blas_thread(), precision_of_products(self.precision):
+        with computing(self.precision):
             return self.method.score(state, np.zeros(len(texts), dtype=np.int64), items)
 
 

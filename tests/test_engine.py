@@ -28,7 +28,7 @@ from prbench.training import (
     Work,
     candidates,
     clip_per_split,
-    one_blas_thread,
+    computing,
     warmup_cosine,
 )
 
@@ -365,6 +365,6 @@ def test_only_the_threads_of_numpy_and_scipy_are_held_back() -> None:
 
     with threadpool_limits(limits=2):
         assert (threads("blas"), threads("openmp")) == ({2}, {2})
-        with one_blas_thread():
+        with computing():
             assert (threads("blas"), threads("openmp")) == ({1}, {2})
         assert threads("blas") == {2}
