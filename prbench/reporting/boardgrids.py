@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair
 from prbench.reporting.tables import (
+    DAGGER,
+    STAR,
     Cell,
     Grid,
     accuracy_grid,
@@ -97,6 +99,8 @@ def adapting_grid(board: Board) -> Grid:
             *(f"{title} decides nothing at cold start and is left out." for title in left_out),
             f"The interval and p corr. belong to {corrected_test(board)}; p Holm adjusts over the {len(rows)} rows "
             "listed here.",
+            f"{STAR}: p Holm < {board.alpha:g}; {DAGGER}: p < {board.alpha:g} in a plain paired t-test, which takes "
+            "splits for independent.",
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
         ],
         label=f"adapting:{board.dataset}:{board.encoder}",

@@ -113,7 +113,7 @@ def _adapting_overview(boards: Sequence[Board], place: str, test: str) -> list[F
     parts = []
     for sign, verb in ((1, "raises"), (-1, "lowers")):
         found = [
-            f"{b.dataset} ({b.encoder}: {count} of {len(own)} rows)"
+            f"{b.dataset} ({b.encoder}: {count} of {len(own)} {_noun(own)})"
             for b in tested
             if (own := verdicts[b.dataset, b.encoder]) and (count := sum(v.sign(b.alpha) == sign for v in own))
         ]
@@ -204,6 +204,11 @@ def _numbers(verdict: Verdict, alpha: float) -> str:
     return ("" if math.isnan(low) else ends) + p_text(verdict.p, alpha)
 
 
+def _noun(verdicts: Sequence[Verdict]) -> str:
+    """What the compared rows are: a method that was run under several settings has a row for each."""
+    return "methods" if len({verdict.pair.a.method for verdict in verdicts}) == len(verdicts) else "rows"
+
+
 def _by(verdicts: Sequence[Verdict], alpha: float) -> str:
     """Such as "A by 6.3 points (p < 0.001) and B by 1.2 points (p = 0.020)"."""
     return listed(
@@ -236,9 +241,7 @@ def _against_baseline(board: Board, families: Families) -> Iterator[Said]:
     for group, verb in ((better, "beat"), (worse, "fall")):
         if group:
             verb += "s" * (len(group) == 1) + " short of" * (verb == "fall")
-            # A method that was run under several settings has a row for each.
-            noun = "methods" if len({v.pair.a.method for v in known}) == len(known) else "rows"
-            count = f"{len(group)} of {len(known)} personalised {noun} {verb} {base}"
+            count = f"{len(group)} of {len(known)} personalised {_noun(known)} {verb} {base}"
             yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
     if empty := [v.pair.a for v in better if _before_adapting(v.pair)]:
         text = (
@@ -292,8 +295,8 @@ def _adapting(board: Board, families: Families) -> Iterator[Said]:
     worse = [v for v in reversed(verdicts) if v.sign(board.alpha) < 0]
     for group, verb in ((better, "raises"), (worse, "lowers")):
         if group:
-            count = f"adapting to a user's choices {verb} the accuracy of {len(group)} of the {len(verdicts)} rows "
-            count += "whose decisions it changes"
+            count = f"adapting to a user's choices {verb} the accuracy of {len(group)} of the {len(verdicts)} "
+            count += f"{_noun(verdicts)} whose decisions it changes"
             yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
     if verdicts and not better:
         most = verdicts[0]
@@ -340,12 +343,8 @@ def _few_flips(board: Board, families: Families) -> Iterator[Said]:
         parts.append(f"adaptation flips hardly any decision of {_flips(few)}")
     if many:
         most = max(many, key=lambda row: row.value("overall", "flip_rate"))
-        cold, warm = most.value("overall", "cold_start"), most.value("overall")
         share = percent(most.value("overall", "flip_rate"))
-        parts.append(
-            f"{'it' if few else 'adaptation'} flips the most for {most.title}, {share}%, and takes its accuracy from "
-            f"{percent(cold)}% at cold start to {percent(warm)}%"
-        )
+        parts.append(f"{'it' if few else 'adaptation'} flips the most for {most.title}, {share}%")
     if blank:
         parts.append(
             f"without a user's choices {listed([row.title for row in blank])} decide{'s' * (len(blank) == 1)} nothing"
