@@ -1,4 +1,4 @@
-# make demo   run four methods and MRM's ablations on simulated users, and print the leaderboard
+# make demo   run nine methods (three of them ablations of MRM) on simulated users, and print the leaderboard
 # make test   run the tests          (ARGS="-k store" passes arguments to pytest)
 # make lint   check style and types
 #

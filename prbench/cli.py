@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prbench import __version__
+from prbench.base.errors import InputError
 from prbench.commands import bench, data, embedding, probe, runs, tune, user
 from prbench.commands.options import GROUP, AsJson, Kinds
-from prbench.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,10 +124,11 @@ def global_options(
 @app.command("list", epilog="Example: prbench list methods --json")
 def list_entries(kind: Annotated[Kinds, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
     """List the methods, data sets, encoders or reports there are."""
-    from prbench import listing
+    from prbench.commands import entries as entries_module
+    from prbench.commands import output
 
-    rows = listing.rows(kind.value)
-    listing.show_rows(rows if as_json else [listing.brief(row) for row in rows], as_json)
+    rows = entries_module.rows(kind.value)
+    output.show_rows(rows if as_json else [entries_module.brief(row) for row in rows], as_json)
 
 
 @app.command(epilog="Example: prbench show mrm")
@@ -137,9 +138,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show an entry with all that it inherits, and its file; a method also with its defaults and parameter counts."""
-    from prbench import listing
+    from prbench.commands import entries as entries_module
+    from prbench.commands import output
 
-    listing.show_record(listing.full(name, kind.value if kind else None), as_json)
+    output.show_record(entries_module.full(name, kind.value if kind else None), as_json)
 
 
 @app.command(epilog="Example: prbench check mrm")
@@ -147,7 +149,8 @@ def check(
     methods: Annotated[str, typer.Argument(help="Methods: names, patterns such as 'mrm*', or all.")],
 ) -> None:
     """Check methods against the contract that every method keeps, on a toy population."""
-    from prbench import listing, registry
+    from prbench import registry
+    from prbench.commands import output
 
     chosen = registry.names("methods") if methods == "all" else registry.select("methods", methods)
     from prbench import contract
@@ -155,7 +158,7 @@ def check(
     failed = []
     for name in chosen:
         report = contract.check(registry.get("methods", name))
-        listing.show(report.table())
+        output.show(report.table())
         if not report.passed:
             failed.append(name)
     if failed:
@@ -166,10 +169,10 @@ def check(
 @app.command(epilog="Example: prbench doctor --json")
 def doctor(as_json: AsJson = False) -> None:
     """Say what this installation has: versions, GPU, folders, space, entries. Exits with 1 on a problem."""
-    from prbench import doctor as examination
-    from prbench import listing
+    from prbench.commands import doctor as examination
+    from prbench.commands import output
 
     found = examination.examine()
-    listing.show_record(found, as_json)
+    output.show_record(found, as_json)
     if found["problems"]:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prbench.errors import InputError
+from prbench.base.errors import InputError
 
 if TYPE_CHECKING:
     import torch

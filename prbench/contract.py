@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prbench import registry
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
-from prbench.entries import MethodEntry
-from prbench.errors import InputError
 from prbench.method import FitProblem, Method, ParameterCount, UserStates
-from prbench.seeds import Rng
+from prbench.registry import methods
+from prbench.registry.schema import MethodEntry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,7 +130,7 @@ def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> Che
     """
 
     def make() -> Method:
-        return registry.make_method(entry, None, overrides or {})
+        return methods.make_method(entry, None, overrides or {})
 
     report = CheckReport(entry.name)
     toy = Toy()

@@ -1,26 +1,5 @@
-"""The one exception that reaches a user as a single line."""
+"""`prbench.base.errors` under the name that methods and loaders of one's own import."""
 
+from prbench.base.errors import InputError, nearest
 
-class InputError(Exception):
-    """Something the user gave is wrong: a file, a line of it, an option or a name.
-
-    The message is one line that names what is wrong and where; `hint` is the next command or step to try.
-    The command line prints both and exits with code 2.
-    """
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(" ".join(message.split()))
-        self.hint = " ".join(hint.split()) if hint else None
-
-    def __str__(self) -> str:
-        message = str(self.args[0])
-        return f"{message} ({self.hint})" if self.hint else message
-
-
-def nearest(name: str, known: list[str], *, noun: str, listing: str) -> InputError:
-    """An error for an unknown `name`, with the nearest `known` ones and the command that lists them."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    guess = f"; did you mean {' or '.join(near)}?" if near else ""
-    return InputError(f"unknown {noun} {name!r}{guess}", hint=f"see `{listing}`")
+__all__ = ["InputError", "nearest"]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 import torch
 
+from prbench.base.errors import InputError
+from prbench.base.files import writing
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.errors import InputError
-from prbench.files import writing
-from prbench.seeds import Rng
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,20 +1,7 @@
-"""The ranges that hyper-parameters come from; entries and `--set` are checked against them."""
+"""`prbench.hyperparameters` under its earlier name."""
 
-from __future__ import annotations
+from prbench.hyperparameters import Count, NonNegative, OpenShare, Positive, Share, Steps
 
-from typing import Annotated
+Part = OpenShare
 
-from pydantic import Field
-
-Count = Annotated[int, Field(ge=1)]
-"""1, 2, ..."""
-Steps = Annotated[int, Field(ge=0)]
-"""0, 1, 2, ..."""
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-"""A finite number above 0."""
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""A finite number, 0 or above."""
-Part = Annotated[float, Field(gt=0, lt=1)]
-"""A share of something, neither none nor all of it."""
-Share = Annotated[float, Field(ge=0, le=1)]
-"""A share of something, up to all of it."""
+__all__ = ["Count", "NonNegative", "OpenShare", "Part", "Positive", "Share", "Steps"]

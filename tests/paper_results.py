@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 
 from prbench import registry
-from prbench.reporting.evidence import Evidence, Made, Piece
-from prbench.results import ALL, Results
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.registry import targets
+from prbench.registry.pieces import Piece
+from prbench.reporting.paper.evidence import Evidence, PieceResult
+from prbench.results import Results
 
 TEXT = ("dataset", "encoder", "method", "selection", "population")
 TESTS = 10
@@ -60,7 +63,7 @@ class Store:
         dataset: str = "convarg",
         encoder: str = "minilm",
         selection: str | None = None,
-        shots: int = ALL,
+        shots: int = ALL_SHOTS,
         seen: int | None = None,
         margin: float = 1.0,
         cold: float | None = None,
@@ -70,10 +73,10 @@ class Store:
         entry = registry.get("methods", method)
         where = {"dataset": dataset, "encoder": encoder, "selection": selection or entry.selection}
         scores = rows(right, seen=len(right) // 2 if seen is None else seen, margin=margin, cold=cold)
-        if shots != ALL:
+        if shots != ALL_SHOTS:
             scores = scores[scores["population"] == "unseen"]
         self.frames.append(scores.assign(**where, method=method, split=split, shots=shots))
-        if shots == ALL:
+        if shots == ALL_SHOTS:
             self.cell(method, split=split, **where | changes)
         return self
 
@@ -107,7 +110,7 @@ class Store:
         """A probe of unseen users: `probe`, `noise` and `on`, and the data set of the fit."""
         entry = registry.get("methods", method)
         where = {"dataset": "convarg", "encoder": "minilm", "method": method, "selection": entry.selection}
-        columns = where | {"split": split, "shots": ALL, "noise": 0.0, "on": ""} | what
+        columns = where | {"split": split, "shots": ALL_SHOTS, "noise": 0.0, "on": ""} | what
         self.probed.append(rows(right, seen=0, cold=columns.pop("cold", None)).assign(**columns))
         return self
 
@@ -124,18 +127,18 @@ class Store:
             found.__dict__["probes"] = pd.concat(self.probed, ignore_index=True)
         return found
 
-    def make(self, piece: Piece, **options: Any) -> Made:
+    def make(self, piece: Piece, **options: Any) -> PieceResult:
         """A piece made from these results."""
-        return piece.function(self.evidence(piece, **options), piece)
+        return targets.resolve(piece.target)(self.evidence(piece, **options), piece)
 
 
 def piece(function: str, methods: list[str], **options: Any) -> Piece:
-    """A piece made by "paper_curves:sweep" and the like."""
-    target = f"prbench.reporting.{function}"
+    """A piece made by "curves:sweep" and the like."""
+    target = f"prbench.reporting.paper.{function}"
     return Piece(name="planted", target=target, title="Planted", shows="Planted.", methods=methods, **options)
 
 
-def record(made: Made, **keys: Any) -> dict[str, Any]:
+def record(made: PieceResult, **keys: Any) -> dict[str, Any]:
     """The one line of a piece's numbers with these values."""
     frame = made.frame
     for key, value in keys.items():

@@ -12,7 +12,7 @@ import torch
 
 from prbench.comparisons import Context, Message, PreferenceData
 from prbench.encoders.base import Encoded, Encoder, Text
-from prbench.entries import EncoderEntry
+from prbench.registry.schema import EncoderEntry
 
 ENCODED: list[Text] = []
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
-from prbench.entries import MethodEntry
 from prbench.method import FitProblem, ParameterCount, UserStates, Watch
 from prbench.methods.lore import LoRe
-from prbench.seeds import Rng
+from prbench.registry.schema import MethodEntry
 
 FITS: list[str] = []
 """What was fitted in this process, one line per call."""

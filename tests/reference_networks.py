@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
 from prbench.contract import population
 from prbench.method import Method
 from prbench.methods.gpo import GPO
 from prbench.methods.neural_process import NP
-from prbench.networks import NetworkMethod
-from prbench.seeds import Rng
+from prbench.training.networks import NetworkMethod
 
 DIM = 3
 RNG = Rng("gpo-np")

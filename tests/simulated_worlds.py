@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
-from prbench.entries import ProtocolEntry
 from prbench.loaders.simulated import Simulated
 from prbench.method import FitProblem, Method
-from prbench.seeds import Rng
-from prbench.selection import problem
-from prbench.splits import make_split
+from prbench.protocol.selection import fit_problem
+from prbench.protocol.splits import make_split
+from prbench.registry.schema import ProtocolEntry
 
 RNG = Rng("worlds")
 PROTOCOL = ProtocolEntry(seen_train_limit=0, unseen_train_limit=0, splits=1)
@@ -75,8 +75,8 @@ def small_world(options: Mapping[str, Any], *, permuted: bool = False) -> SmallW
     comparisons = data.comparisons(replace(data.embedded, identity=torch.arange(data.n_items)))
     split = make_split(data, PROTOCOL, index=0)
     return SmallWorld(
-        problem("validation", data, comparisons, split, PROTOCOL),
-        problem("last", data, comparisons, split, PROTOCOL),
+        fit_problem("validation", data, comparisons, split, PROTOCOL),
+        fit_problem("last", data, comparisons, split, PROTOCOL),
         comparisons.take(split.unseen_support),
         comparisons.take(split.unseen_test),
         split.unseen,

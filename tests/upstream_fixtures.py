@@ -12,6 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+
+from prbench.base.errors import InputError
+from prbench.comparisons import PreferenceData
 
 Reply = tuple[str, int | None, bool]
 """Text, score, whether chosen."""
@@ -366,3 +370,25 @@ REWARDBENCH2 = (
     rewardbench2_row("Math", "One and one?", ["Two."], ["Three.", "Four.", "Two."]),
     rewardbench2_row("Ties", "A colour?", ["Red.", "Blue."], ["Monday."]),
 )
+
+
+def texts(found: PreferenceData) -> list[tuple[str, tuple[str, ...], str, str]]:
+    """Per comparison: user's source id, contents of the context, chosen and rejected text."""
+    return [
+        (
+            found.user_keys[found.user[i]],
+            tuple(message.content for message in found.contexts[found.item_context[found.chosen[i]]]),
+            found.responses[found.chosen[i]],
+            found.responses[found.rejected[i]],
+        )
+        for i in range(len(found))
+    ]
+
+
+def refusal(call: Any) -> str:
+    """The one line with which a call refuses its input."""
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message

@@ -1,1 +1,1 @@
-"""The commands of the command line, by subject. Each imports what is heavy when it is called."""
+"""Bodies of the commands: they parse options, call the other rooms and print. `prbench.cli` wires them together."""

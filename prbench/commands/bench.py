@@ -23,10 +23,11 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Time fitting and adapting against a plain loop of the same recipe, side by side."""
-    from prbench import bench, listing
+    from prbench.commands import output
+    from prbench.timing import fit
 
-    listing.show_record(
-        bench.fit(method, shape, splits, device=device.value, full=full, precision=precision.value), as_json
+    output.show_record(
+        fit.fit(method, shape, splits, device=device.value, full=full, precision=precision.value), as_json
     )
 
 
@@ -49,11 +50,12 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Count and time embedding in tries against reading both sides of every comparison alone."""
-    from prbench import benchembed, listing
+    from prbench.commands import output
+    from prbench.timing import embed
 
-    records = benchembed.embed(config.value, device=device.value, rounds=rounds, token_budget=token_budget)
+    records = embed.embed(config.value, device=device.value, rounds=rounds, token_budget=token_budget)
     if as_json:
-        listing.show_json(records)
+        output.show_json(records)
         return
     for record in records:
-        listing.show_record(record, as_json)
+        output.show_record(record, as_json)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from prbench.base.errors import InputError
 from prbench.commands.options import GROUP, AsJson, NewName
-from prbench.errors import InputError
 
 app = typer.Typer(help="Download, check and import data.", **GROUP)
 
@@ -16,20 +16,24 @@ app = typer.Typer(help="Download, check and import data.", **GROUP)
 @app.command(epilog="Example: prbench data get convarg")
 def get(dataset: Annotated[str, typer.Argument(help="Data sets: names, patterns or all.")]) -> None:
     """Download and read data sets, and compare them with the counts that their entries expect."""
-    from prbench import data, listing, registry
+    from prbench import data, registry
+    from prbench.commands import output
+    from prbench.data import describe
 
     for name in registry.select("datasets", dataset):
         entry = registry.get("datasets", name)
-        listing.show_record(data.describe(data.load(entry), entry), as_json=False)
+        output.show_record(describe.describe(data.load(entry), entry), as_json=False)
 
 
 @app.command(epilog="Example: prbench data info convarg --json")
 def info(dataset: Annotated[str, typer.Argument(help="One data set.")], as_json: AsJson = False) -> None:
     """Describe a data set: users, comparisons, items, per-user counts, what was dropped, licence."""
-    from prbench import data, listing, registry
+    from prbench import data, registry
+    from prbench.commands import output
+    from prbench.data import describe
 
     entry = registry.get("datasets", dataset)
-    listing.show_record(data.describe(data.load(entry), entry), as_json)
+    output.show_record(describe.describe(data.load(entry), entry), as_json)
 
 
 @app.command(epilog="Example: prbench data verify")
@@ -37,7 +41,7 @@ def verify(
     stores: Annotated[list[Path] | None, typer.Argument(help="Folders of embedding stores; default: all.")] = None,
 ) -> None:
     """Read every embedding store and compare it with its checksums; a flipped bit is found."""
-    from prbench import store
+    from prbench.embedding import store
 
     bad = 0
     folders = stores or store.stores()
@@ -60,9 +64,9 @@ def import_file(
     name: NewName,
 ) -> None:
     """Import comparisons with the columns user_id, prompt, chosen and rejected (conversation_id, timestamp)."""
-    from prbench.loaders import table
+    from prbench.loaders import user_file
 
-    _imported(table.import_table(file, name))
+    _imported(user_file.import_table(file, name))
 
 
 @app.command("import-embeddings", epilog="Example: prbench data import-embeddings --pt v.pt --meta v.json --name v")

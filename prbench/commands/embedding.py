@@ -76,7 +76,9 @@ def embed(
 
     Started by `accelerate launch -m prbench embed ...`, several GPUs share the texts.
     """
-    from prbench import accounting, data, embedding, encoders, listing, registry
+    from prbench import data, encoders, registry
+    from prbench.commands import output
+    from prbench.embedding import estimate, stage
     from prbench.encoders import team as teams
     from prbench.encoders.base import require_device, resolved_device
 
@@ -98,14 +100,14 @@ def embed(
                 team.wait()
             if dry_run:
                 if team.leads:
-                    counted = accounting.account(
+                    counted = estimate.account(
                         loaded, record, family=entry.family, device=team.device, token_budget=token_budget
                     )
-                    listing.show_record(counted, as_json)
+                    output.show_record(counted, as_json)
                 continue
-            embedding.embed(loaded, record, family=entry.family, token_budget=token_budget, team=team)
-            plan = embedding.plan_embedding(loaded, record, family=entry.family, device=team.device)
+            stage.embed(loaded, record, family=entry.family, token_budget=token_budget, team=team)
+            plan = stage.plan_embedding(loaded, record, family=entry.family, device=team.device)
             if team.leads:
-                listing.show_record(plan.as_dict(), as_json)
+                output.show_record(plan.as_dict(), as_json)
     finally:
         team.leave()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prbench.errors import InputError
+from prbench.base.errors import InputError
 
 GROUP: dict[str, Any] = {"rich_markup_mode": "rich", "no_args_is_help": True}
 

@@ -25,8 +25,9 @@ def probe(
     as_json: AsJson = False,
 ) -> None:
     """Adapt finished fits again with flipped labels, on their own support, or on another data set. Fits nothing."""
-    from prbench import listing, registry
-    from prbench.errors import InputError
+    from prbench import registry
+    from prbench.base.errors import InputError
+    from prbench.commands import output
 
     if noise is None and transfer is None and not support:
         raise InputError("nothing to probe", hint="give --noise 0.1,0.2,0.4, --transfer all or --support")
@@ -36,18 +37,19 @@ def probe(
     targets = [] if transfer is None else registry.select("datasets", transfer)
     names = None if methods is None else registry.select("methods", methods)
     places = None if dataset is None else registry.select("datasets", dataset)
-    from prbench import probes
+    from prbench.results import probes
+    from prbench.running import probe
 
     if methods is not None:
         probes.require_finished(runs, "methods", methods, "--methods")
     if dataset is not None:
         probes.require_finished(runs, "datasets", dataset, "--dataset")
-    todo = probes.tasks(runs, noise=flips, support=support, transfer=targets, methods=names, datasets_=places)
+    todo = probe.tasks(runs, noise=flips, support=support, transfer=targets, methods=names, datasets_=places)
     if dry_run:
         counts = {"missing": sum(not task.done for task in todo)}
     else:
-        made, failed = probes.execute(todo, device=device.value)
+        made, failed = probe.execute(todo, device=device.value)
         counts = {"made": made, "failed": failed}
-    listing.show_record({"runs": str(runs), "probes": len(todo), **counts}, as_json)
+    output.show_record({"runs": str(runs), "probes": len(todo), **counts}, as_json)
     if counts.get("failed"):
         raise typer.Exit(1)

@@ -43,8 +43,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fit on seen users, adapt to unseen ones, score held-out comparisons. Finished cells are not run again."""
-    from prbench import listing, registry
-    from prbench.errors import InputError
+    from prbench import registry
+    from prbench.base.errors import InputError
+    from prbench.commands import output
 
     if (methods is None) == (report is None):
         both = "one of --methods and --report, not both" if methods else "--methods or --report"
@@ -64,10 +65,12 @@ def run(
         )
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
     counts = numbers(shots, "--shots")
-    from prbench import runner
+    from prbench.running import run
+    from prbench.running.plan import Plan
+    from prbench.running.plan import plan as plan_cells
 
-    def make_plan() -> runner.Plan:
-        return runner.plan(
+    def make_plan() -> Plan:
+        return plan_cells(
             *chosen,
             encoder=encoder,
             splits=splits,
@@ -83,13 +86,13 @@ def run(
 
     plan = make_plan()
     if dry_run:
-        listing.show_json(plan.as_dict()) if as_json else listing.show(plan.table())
+        output.show_json(plan.as_dict()) if as_json else output.show(plan.table())
         return
-    outcome = runner.execute(plan)
+    outcome = run.execute(plan)
     if as_json:
-        listing.show_json({"failed": outcome.failed, **make_plan().as_dict()})
+        output.show_json({"failed": outcome.failed, **make_plan().as_dict()})
     else:
-        listing.show(outcome.table())
+        output.show(outcome.table())
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -105,14 +108,15 @@ def _run_report(
     device: str,
     out: Path,
 ) -> None:
-    from prbench import listing, reportruns
+    from prbench.commands import output
+    from prbench.running import report as report_runs
 
-    plan = reportruns.plan(report, datasets, encoder=encoder, splits=splits, seed=seed, device=device, out=out)
-    failed = None if dry_run else reportruns.execute(plan)
+    plan = report_runs.plan(report, datasets, encoder=encoder, splits=splits, seed=seed, device=device, out=out)
+    failed = None if dry_run else report_runs.execute(plan)
     if as_json:
-        listing.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict())
+        output.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict())
     else:
-        listing.show(plan.table(f"{'Plan' if dry_run else 'Results'} of the report {report}, in {out}"))
+        output.show(plan.table(f"{'Plan' if dry_run else 'Results'} of the report {report}, in {out}"))
     if failed:
         raise typer.Exit(1)
 
@@ -123,12 +127,13 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
 ) -> None:
     """Make a report from results, and print which files were written."""
-    from prbench import arguments, registry, results
-    from prbench.files import require_writable
+    from prbench import registry, results
+    from prbench.base.files import require_writable
+    from prbench.registry import arguments, targets
 
     entry = registry.get("reports", name)
     require_writable(out)
-    make = registry.load_target("reports", entry)
+    make = targets.load_target("reports", entry)
     file = str(registry.source("reports", name))
     options = arguments.options(make, entry.options, positional=2, where=file)
     _print_paths(make(results.load(runs), out, **options))

@@ -25,16 +25,15 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Tune methods on each data set, with equal budgets; `prbench run --selection tuned` uses what is found."""
-    from prbench import listing, registry
+    from prbench import registry
+    from prbench.commands import output
 
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
-    from prbench import tuning
+    from prbench.running import tune
 
-    plan = tuning.plan(
-        *chosen, trials=trials, splits_=splits, encoder=encoder, seed=seed, device=device.value, out=out
-    )
+    plan = tune.plan(*chosen, trials=trials, splits_=splits, encoder=encoder, seed=seed, device=device.value, out=out)
     if not dry_run:
-        tuning.execute(plan)
-    listing.show_json(plan.as_dict()) if as_json else listing.show(plan.table())
+        tune.execute(plan)
+    output.show_json(plan.as_dict()) if as_json else output.show(plan.table())
     if plan.failed and not dry_run:
         raise typer.Exit(1)

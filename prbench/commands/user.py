@@ -31,9 +31,10 @@ def adapt(
     as_json: AsJson = False,
 ) -> None:
     """Adapt a fitted method to one user, from that user's own comparisons; the state is a few bytes."""
-    from prbench import listing, user
+    from prbench.commands import output
+    from prbench.user import files
 
-    done = user.adapt(
+    done = files.adapt(
         run,
         method,
         pairs,
@@ -44,7 +45,7 @@ def adapt(
         selection=selection,
         device=device.value,
     )
-    listing.show_record(done, as_json)
+    output.show_record(done, as_json)
 
 
 @app.command(epilog="Example: prbench user score --state me.safetensors --texts new.jsonl --json")
@@ -55,9 +56,10 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score texts for one user. Scores of one user compare with each other only."""
-    from prbench import listing, user
+    from prbench.commands import output
+    from prbench.user import files
 
-    listing.show_rows(user.score(state, texts, device=device.value), as_json)
+    output.show_rows(files.score(state, texts, device=device.value), as_json)
 
 
 @app.command(epilog="Example: prbench user rank --state me.safetensors --texts candidates.jsonl")
@@ -68,6 +70,7 @@ def rank(
     as_json: AsJson = False,
 ) -> None:
     """Rank the responses to each prompt for one user, best first (best of n)."""
-    from prbench import listing, user
+    from prbench.commands import output
+    from prbench.user import files
 
-    listing.show_rows(user.rank(state, texts, device=device.value), as_json)
+    output.show_rows(files.rank(state, texts, device=device.value), as_json)

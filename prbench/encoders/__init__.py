@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prbench.entries import EncoderEntry
-from prbench.errors import InputError
+from prbench.base.errors import InputError
+from prbench.registry.schema import EncoderEntry
 
 if TYPE_CHECKING:
     import inspect
@@ -100,11 +100,11 @@ def _parameters(entry: EncoderEntry, wanted: Iterable[str]) -> Mapping[str, insp
     """The options that an entry's encoder takes. Raises InputError unless all `wanted` ones are among them."""
     import inspect
 
-    from prbench import registry
+    from prbench.registry import targets
 
     found: Mapping[str, inspect.Parameter] = {}
     if entry.name != OWN:
-        found = inspect.signature(registry.load_target("encoders", entry)).parameters
+        found = inspect.signature(targets.load_target("encoders", entry)).parameters
     for key in wanted:
         if key not in found:
             raise InputError(f"the encoder {entry.name} has no option {key}", hint=f"leave --{key} out")
@@ -130,11 +130,11 @@ def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:
     """
     import inspect
 
-    from prbench import registry
     from prbench.encoders.base import Encoder, resolved_device
-    from prbench.entryfiles import near
+    from prbench.registry import targets
+    from prbench.registry.toml_files import near
 
-    target = registry.load_target("encoders", entry)
+    target = targets.load_target("encoders", entry)
     if not (isinstance(target, type) and issubclass(target, Encoder)):
         raise InputError(f"encoder {entry.name}: target {entry.target!r} is no prbench.encoders.base.Encoder")
     known = list(inspect.signature(target).parameters)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from prbench.base.errors import InputError
+from prbench.base.files import canonical_json, digest
 from prbench.comparisons import Context, IntArray
-from prbench.errors import InputError
-from prbench.files import canonical_json, digest
 
 if TYPE_CHECKING:
     import torch
+
 
 Text = tuple[Context, str]
 """A context (chat messages) and a response to it."""
@@ -39,14 +40,14 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some texts, encoded: their `rows` [n] among the texts of a `Work`, and how much of its `total` they were."""
+    """Some texts, encoded: their `rows` [n] in an `EncodingWork`, and how much of its `total` they were."""
 
     rows: Sequence[int]
     encoded: Encoded
     done: int
 
 
-class Work(ABC):
+class EncodingWork(ABC):
     """Encoding some texts: how much it is, known before it starts, and doing it."""
 
     # What `total` counts: "tokens" that go through the model, padding included, or "texts".
@@ -64,11 +65,11 @@ class Work(ABC):
         """The tokens that go through the model, padding included, or None where they are not counted."""
 
     @abstractmethod
-    def share(self, index: int, count: int) -> Work:
+    def share(self, index: int, count: int) -> EncodingWork:
         """Share `index` of `count` about equal ones, with the same row numbers."""
 
     @abstractmethod
-    def sample(self) -> Work:
+    def sample(self) -> EncodingWork:
         """A small and typical part, of several steps, to measure the rate on."""
 
     @abstractmethod
@@ -120,7 +121,7 @@ class Encoder(ABC):
     def prepare(self, device: str) -> None:  # noqa: B027 - an encoder may have nothing to load
         """Load the weights, as `encode` would. Raises InputError when the model or the device cannot be had."""
 
-    def plan(self, texts: Sequence[Text], *, at_once: int | None = None) -> Work:
+    def plan(self, texts: Sequence[Text], *, at_once: int | None = None) -> EncodingWork:
         """What encoding `texts` takes; loads no weights. `at_once` is a number of texts, for encoders that take one.
 
         Raises TextError for a text that cannot be encoded, where that shows without the weights.
@@ -143,7 +144,7 @@ class Encoder(ABC):
         return keys_of(self.fingerprint(), texts)
 
 
-class TextWork(Work):
+class TextWork(EncodingWork):
     """Texts that are encoded in order, some at a time, by `Encoder.encode`."""
 
     unit = "texts"
@@ -161,25 +162,25 @@ class TextWork(Work):
 
     @property
     def lengths(self) -> IntArray | None:
-        """As in `Work`."""
+        """As in `EncodingWork`."""
         return self._counts and self._counts[0]
 
     @property
     def packed(self) -> int | None:
-        """As in `Work`."""
+        """As in `EncodingWork`."""
         return self._counts and self._counts[1]
 
-    def share(self, index: int, count: int) -> Work:
-        """As in `Work`."""
+    def share(self, index: int, count: int) -> EncodingWork:
+        """As in `EncodingWork`."""
         return TextWork(self.encoder, self.texts, self.rows[index::count], self.at_once)
 
-    def sample(self) -> Work:
-        """As in `Work`."""
+    def sample(self) -> EncodingWork:
+        """As in `EncodingWork`."""
         some = self.rows[:: max(1, len(self.rows) // SAMPLED)]
         return TextWork(self.encoder, self.texts, some, SAMPLED // 4)
 
     def run(self, device: str) -> Iterator[Part]:
-        """As in `Work`."""
+        """As in `EncodingWork`."""
         for start in range(0, len(self.rows), self.at_once):
             rows = self.rows[start : start + self.at_once]
             try:

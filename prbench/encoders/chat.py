@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from prbench.base.console import progress
+from prbench.base.errors import InputError
+from prbench.base.files import digest
 from prbench.comparisons import Context
-from prbench.console import progress
 from prbench.encoders.base import Text, TextError, quiet_transformers
 from prbench.encoders.trie import Tokens
-from prbench.errors import InputError
-from prbench.files import digest
 
 # Some templates write today's date into the conversation. This is the date that Llama 3.1's writes by default.
 DATE = datetime.date(2024, 7, 26)

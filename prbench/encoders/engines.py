@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prbench.console import stderr
+from prbench.base.console import stderr
+from prbench.base.errors import InputError
 from prbench.encoders.packing import Batch, Rows, lay_out, pack
 from prbench.encoders.trie import Tokens, Trie, ancestors, chains, grow
-from prbench.errors import InputError
 
 TOKEN_BUDGET = 4096
 """Tokens of one forward pass by default."""

@@ -18,16 +18,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prbench.base.console import stderr
+from prbench.base.errors import InputError
 from prbench.comparisons import Context, IntArray
-from prbench.console import stderr
 from prbench.encoders import engines
-from prbench.encoders.base import SAMPLED, Encoded, Encoder, Part, Text, Work, quiet_transformers, require_device
+from prbench.encoders.base import (
+    SAMPLED,
+    Encoded,
+    Encoder,
+    EncodingWork,
+    Part,
+    Text,
+    quiet_transformers,
+    require_device,
+)
 from prbench.encoders.chat import Chat, unreadable
 from prbench.encoders.engines import ENGINES, TOKEN_BUDGET, Engine, Model
-from prbench.encoders.hub import snapshot, weights_here, with_weights
+from prbench.encoders.hub_models import snapshot, weights_here, with_weights
 from prbench.encoders.packing import size_of
 from prbench.encoders.trie import Trie
-from prbench.errors import InputError
 
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
@@ -204,7 +213,7 @@ class HuggingFace(Encoder):
         return self._loaded
 
 
-class PackedWork(Work):
+class PackedWork(EncodingWork):
     """Texts as tries, whose sequences are numbered by the texts' rows; `cut` are the rows whose context was cut."""
 
     unit = "tokens"
@@ -239,16 +248,16 @@ class PackedWork(Work):
         return self.packed
 
     def share(self, index: int, count: int) -> PackedWork:
-        """As in `Work`; of the tries by size every `count`-th, so that shares are equally large."""
+        """As in `EncodingWork`; of the tries by size every `count`-th, so that shares are equally large."""
         tries = sorted(self.tries, key=len)[index::count]
         return PackedWork(self.encoder, self.engine, tries, self._lengths, self.cut)
 
     def sample(self) -> PackedWork:
-        """As in `Work`."""
+        """As in `EncodingWork`."""
         return self.share(0, max(1, len(self.tries) // SAMPLED))
 
     def run(self, device: str) -> Iterator[Part]:
-        """As in `Work`."""
+        """As in `EncodingWork`."""
         model = self.encoder._load(device)
         balance = engines.attention_balance(self.encoder._config)
         for states in engines.run(

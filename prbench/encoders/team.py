@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from prbench.base.errors import InputError
 from prbench.encoders.base import resolved_device
-from prbench.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prbench.base.errors import InputError
+
+if TYPE_CHECKING:
+    from prbench.comparisons import PreferenceData
+
 from collections import Counter
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from prbench.comparisons import Context, PreferenceData
-from prbench.errors import InputError
-from prbench.loaders import Numbering
 
 
 class Builder:
@@ -79,3 +84,37 @@ class Builder:
             counts=dict(self.counts),
             **optional,
         )
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Numbering(dict[K, int]):
+    """Numbers keys 0, 1, ... in the order in which they are first asked for."""
+
+    def __missing__(self, key: K) -> int:
+        number = self[key] = len(self)
+        return number
+
+
+def keep_frequent(data: PreferenceData, least: int) -> PreferenceData:
+    """Only the users with at least `least` comparisons; how many are dropped is added to the counts."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    if least <= 1:
+        return data
+    per_user = np.bincount(data.user, minlength=data.n_users)
+    keep = np.flatnonzero(per_user >= least)
+    if not len(keep):
+        raise InputError(
+            f"{data.name}: no user has {least} comparisons; the most that one user has is {per_user.max(initial=0)}",
+            hint="lower min_comparisons",
+        )
+    kept = data.select_users(keep)
+    dropped = {
+        f"users with fewer than {least} comparisons dropped": data.n_users - kept.n_users,
+        "comparisons of dropped users": len(data) - len(kept),
+    }
+    return replace(kept, counts={**data.counts, **dropped})

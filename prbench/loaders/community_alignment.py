@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
 from prbench.comparisons import Message, PreferenceData
-from prbench.errors import InputError
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder
-from prbench.loaders.tablefiles import records
+from prbench.loaders.rows import records
 
 FILE = "community_alignment.csv"
 TURNS = ("first", "second", "third", "fourth")

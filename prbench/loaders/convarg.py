@@ -16,10 +16,11 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from prbench.base.console import progress
+from prbench.base.errors import InputError
 from prbench.comparisons import PreferenceData, as_context
-from prbench.console import progress
-from prbench.errors import InputError
-from prbench.loaders import STRICT, Numbering, RawSource, keep_frequent
+from prbench.loaders import STRICT, RawSource
+from prbench.loaders.building import Numbering, keep_frequent
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -17,9 +17,11 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
 from prbench.comparisons import PreferenceData, as_context
-from prbench.errors import InputError
-from prbench.loaders import STRICT, Numbering, RawSource, json_lines, keep_frequent
+from prbench.loaders import STRICT, RawSource
+from prbench.loaders.building import Numbering, keep_frequent
+from prbench.loaders.json_lines import json_lines
 
 Criterion = Literal[
     "correctness_topical",

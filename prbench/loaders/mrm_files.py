@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
 from prbench.comparisons import Items, PreferenceData
-from prbench.errors import InputError
-from prbench.loaders import STRICT, Numbering, RawSource
-from prbench.loaders.importing import check_name, publish
+from prbench.loaders import STRICT, RawSource
+from prbench.loaders.building import Numbering
+from prbench.loaders.new_entry import check_name, publish
 
 if TYPE_CHECKING:
     import torch
@@ -193,7 +194,7 @@ def _finite_rows(
     """The rows `used`, float64 narrowed to float32; InputError naming the row and a record with NaN or infinity."""
     import torch
 
-    from prbench.console import progress
+    from prbench.base.console import progress
 
     dtype = torch.float32 if embedding.dtype == torch.float64 else embedding.dtype
     kept = torch.empty((len(used), embedding.shape[1]), dtype=dtype)

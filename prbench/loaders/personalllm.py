@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray, PreferenceData, as_context
-from prbench.errors import InputError
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder
-from prbench.loaders.tablefiles import records
-from prbench.seeds import Rng
+from prbench.loaders.rows import records
 
 FILES = ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet")
 RESPONSES = 8

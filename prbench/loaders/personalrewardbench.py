@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message, PreferenceData, as_context
-from prbench.errors import InputError
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder
-from prbench.loaders.tablefiles import records
+from prbench.loaders.rows import records
 
 COLUMNS = ("user_id", "context", "chosen", "rejected", "split")
 MARKS = {"train": 0, "val": 0, "test": 1}

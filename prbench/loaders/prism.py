@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message, PreferenceData
-from prbench.errors import InputError
-from prbench.loaders import STRICT, RawSource, json_lines
+from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder
+from prbench.loaders.json_lines import json_lines
 
 CONVERSATIONS = "conversations.jsonl"
 SURVEY = "survey.jsonl"

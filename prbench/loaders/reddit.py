@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from prbench.base.console import progress
+from prbench.base.errors import InputError
 from prbench.comparisons import PreferenceData, as_context
-from prbench.console import progress
-from prbench.errors import InputError
-from prbench.loaders import STRICT, Numbering, RawSource, keep_frequent
-from prbench.loaders.building import Builder
-from prbench.loaders.tablefiles import records
+from prbench.loaders import STRICT, RawSource
+from prbench.loaders.building import Builder, Numbering, keep_frequent
+from prbench.loaders.rows import records
 
 FILES = ("comparisons/train/0000.parquet", "comparisons/validation/0000.parquet")
 COLUMNS = ("info", "summaries", "choice", "worker", "batch")

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
 from prbench.comparisons import FloatArray, Items, PreferenceData, as_context
-from prbench.errors import InputError
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder
-from prbench.loaders.tablefiles import records
+from prbench.loaders.rows import records
 
 if TYPE_CHECKING:
     from prbench.method import Method, UserStates

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray, IntArray, Items, PreferenceData, Truth
-from prbench.errors import InputError
 from prbench.loaders import STRICT, RawSource
-from prbench.seeds import Rng
 
 Float32 = NDArray[np.float32]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -10,14 +10,14 @@ import torch
 from scipy.optimize import minimize
 from torch.nn.functional import softplus
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
-from prbench.convex import ConvexMethod, Strengths
-from prbench.errors import InputError
+from prbench.hyperparameters import Positive
 from prbench.method import ParameterCount, UserStates, require_fitted
-from prbench.methods.linear import dot_with_users
-from prbench.parameters import Positive
-from prbench.seeds import Rng
-from prbench.userridge import UserRidge, unit_rows
+from prbench.training.convex import ConvexMethod, Strengths
+from prbench.training.linear_bases import dot_with_users
+from prbench.training.user_ridge import UserRidge, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,12 +10,12 @@ import torch
 from scipy.optimize import minimize
 from torch.nn.functional import softplus
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
-from prbench.convex import OnePenalty, Strengths
+from prbench.hyperparameters import Positive
 from prbench.method import ParameterCount, UserStates, require_fitted
-from prbench.parameters import Positive
-from prbench.seeds import Rng
-from prbench.userridge import unit_rows
+from prbench.training.convex import OnePenalty, Strengths
+from prbench.training.user_ridge import unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

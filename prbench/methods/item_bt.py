@@ -10,12 +10,12 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
-from prbench.convex import OnePenalty, Strengths
-from prbench.errors import InputError
+from prbench.hyperparameters import Positive
 from prbench.method import ParameterCount, UserStates, require_fitted
-from prbench.parameters import Positive
-from prbench.seeds import Rng
+from prbench.training.convex import OnePenalty, Strengths
 
 if TYPE_CHECKING:
     from torch import Tensor

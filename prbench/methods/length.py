@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items, concatenate
-from prbench.errors import InputError
 from prbench.method import Method, ParameterCount, UserStates, require_fitted
-from prbench.seeds import Rng
 
 if TYPE_CHECKING:
     from torch import Tensor

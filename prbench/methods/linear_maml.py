@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.episodes import Episodes, EpisodicMethod, Reduction
-from prbench.errors import InputError
+from prbench.hyperparameters import Count, OpenShare, Positive, Share, Steps
 from prbench.method import ParameterCount, UserStates, require_fitted
-from prbench.methods.linear import Inner, dot_with_users, fit_weights
 from prbench.methods.mrm import StackedAdamStep
-from prbench.parameters import Count, Part, Positive, Share, Steps
-from prbench.seeds import Rng
-from prbench.training import DifferenceTable, Gather, Snapshot, Work
+from prbench.training.episodes import Episodes, EpisodicMethod, Reduction
+from prbench.training.gradient import Snapshot, SplitBatch
+from prbench.training.linear_bases import Inner, dot_with_users, fit_weights
+from prbench.training.tables import DifferenceTable, Gather
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ class LinearMAML(EpisodicMethod):
         inner_rate: Positive = 3.0,
         inner_steps: Steps = 5,
         users_per_update: Count = 2,
-        query_share: Part = 0.9,
+        query_share: OpenShare = 0.9,
         reduction: Reduction = "mean",
         second_order: bool = True,
         clip: Positive = 1.0,
@@ -77,7 +78,7 @@ class LinearMAML(EpisodicMethod):
         bound: float = dim**-0.5
         return (2 * torch.rand(dim, generator=rng.child("start").torch()) - 1) * bound
 
-    def train_splits(self, work: Work) -> Iterator[Snapshot]:
+    def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = DifferenceTable.of(work.trains, device=work.device)
         start = torch.stack([self.initial(table.matrix.shape[1], rng) for rng in work.rngs]).to(table.matrix)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
-from prbench.fullbatch import FullBatch
+from prbench.hyperparameters import Count, Positive, Steps
 from prbench.method import ParameterCount, UserStates
-from prbench.methods.linear import LinearBases, drawn_weights, fit_weights
-from prbench.parameters import Count, Positive, Steps
-from prbench.seeds import Rng
-from prbench.training import Snapshot, StackedAdam, Work, seen_states, threads_for
+from prbench.training.compute import threads_for
+from prbench.training.full_batch import FullBatch
+from prbench.training.gradient import Snapshot, SplitBatch, seen_states
+from prbench.training.linear_bases import LinearBases, drawn_weights, fit_weights
+from prbench.training.optimiser import StackedAdam
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +66,7 @@ class LoRe(LinearBases):
     def _personal(self) -> bool:
         return True
 
-    def train_splits(self, work: Work) -> Iterator[Snapshot]:
+    def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""
         batch = FullBatch(work.trains, bases=self.bases, scale=self.scale, device=work.device)
         bases, weights = batch.start(work.rngs, personal=self._personal)

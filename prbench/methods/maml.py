@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.episodes import Episodes, EpisodicMethod
-from prbench.errors import InputError
+from prbench.hyperparameters import Count, NonNegative, OpenShare, Positive, Share
 from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.methods.mrm import robust_objective
-from prbench.parameters import Count, NonNegative, Part, Positive, Share
-from prbench.seeds import Rng
-from prbench.training import Gather, PairTable, Snapshot, Work
+from prbench.training.episodes import Episodes, EpisodicMethod
+from prbench.training.gradient import Snapshot, SplitBatch
+from prbench.training.tables import Gather, PairTable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,7 @@ class MAML(EpisodicMethod):
         rate: Positive = 1e-3,
         inner_rate: Positive = 1e-3,
         users_per_update: Count = 2,
-        query_share: Part = 0.9,
+        query_share: OpenShare = 0.9,
         robust: bool = True,
         rho: Share = 0.5,
         gamma: NonNegative = 0.5,
@@ -134,7 +135,7 @@ class MAML(EpisodicMethod):
             "output": uniform(self.hidden, fan_in=self.hidden),
         }
 
-    def train_splits(self, work: Work) -> Iterator[Snapshot]:
+    def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = PairTable.of(work.trains, device=work.device, scale=self.input_scale)
         initial = [self.initial(table.items.shape[1], rng) for rng in work.rngs]

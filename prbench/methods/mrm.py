@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch.nn.functional import softplus
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
-from prbench.episodes import Episodes, EpisodicMethod, Reduction
+from prbench.hyperparameters import Count, NonNegative, OpenShare, Positive, Share, Steps
 from prbench.method import ParameterCount, require_fitted
-from prbench.methods.linear import Inner, LinearBases, Link, fit_weights, mix, mix_backward
-from prbench.parameters import Count, NonNegative, Part, Positive, Share, Steps
-from prbench.seeds import Rng
-from prbench.training import DifferenceTable, Gather, Snapshot, Work
+from prbench.training.episodes import Episodes, EpisodicMethod, Reduction
+from prbench.training.gradient import Snapshot, SplitBatch
+from prbench.training.linear_bases import Inner, LinearBases, Link, fit_weights, mix, mix_backward
+from prbench.training.tables import DifferenceTable, Gather
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +57,7 @@ class MRM(LinearBases, EpisodicMethod):
         inner_rate: Positive = 1e-3,
         inner_steps: Steps = 1,
         users_per_update: Count = 2,
-        query_share: Part = 0.9,
+        query_share: OpenShare = 0.9,
         robust: bool = True,
         rho: Share = 0.5,
         gamma: NonNegative = 0.5,
@@ -93,7 +94,7 @@ class MRM(LinearBases, EpisodicMethod):
         v = torch.rand(self.bases, dim, generator=rng.child("bases").torch()).mul_(2 * bound).sub_(bound)
         return v, torch.randn(self.bases, generator=rng.child("start").torch())
 
-    def train_splits(self, work: Work) -> Iterator[Snapshot]:
+    def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = DifferenceTable.of(work.trains, device=work.device)
         initial = [self.initial(table.matrix.shape[1], rng) for rng in work.rngs]

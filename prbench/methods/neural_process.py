@@ -10,23 +10,17 @@ import torch
 from pydantic import Field
 from torch.nn.functional import relu, softplus
 
-from prbench.attention import attend, attention_layer, norm_layer
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.contextmethod import LatentMethod
-from prbench.contexts import ContextBatch, sampled
-from prbench.errors import InputError
+from prbench.hyperparameters import Count, NonNegative, Positive, Steps
 from prbench.method import UserStates
-from prbench.networks import (
-    InputScale,
-    Network,
-    layers,
-    linear,
-    linear_layer,
-    unstacked,
-)
-from prbench.parameters import Count, NonNegative, Positive, Steps
-from prbench.seeds import Rng
-from prbench.training import Gather, Snapshot, Work
+from prbench.training.attention import attend, attention_layer, norm_layer
+from prbench.training.context_draws import ContextBatch, sampled
+from prbench.training.context_method import LatentMethod
+from prbench.training.gradient import Snapshot, SplitBatch
+from prbench.training.networks import InputScale, Network, layers, linear, linear_layer, unstacked
+from prbench.training.tables import Gather
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +113,7 @@ class NP(LatentMethod):
         """`choices`."""
         return self.choices
 
-    def train_splits(self, work: Work) -> Iterator[Snapshot]:
+    def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         met = self.meetings(work)
         table, scales = met.table, met.scales

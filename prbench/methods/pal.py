@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import gelu, normalize, relu, softplus
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, Items
-from prbench.errors import InputError
+from prbench.hyperparameters import Count, NonNegative, Positive, Steps
 from prbench.method import ParameterCount
-from prbench.methods.prototypes import Prototypes
-from prbench.networks import InputScale, Network, layers, linear_layer, unstacked
-from prbench.parameters import Count, NonNegative, Positive, Steps
-from prbench.seeds import Rng
+from prbench.training.networks import InputScale, Network, layers, linear_layer, unstacked
+from prbench.training.prototypes import Prototypes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
+from prbench.hyperparameters import Count, NonNegative, Positive, Steps
 from prbench.method import ParameterCount, require_fitted
-from prbench.methods.factorisation import Factorisation
-from prbench.methods.linear import ROWS_AT_ONCE, drawn_weights, fit_weights
-from prbench.parameters import Count, NonNegative, Positive, Steps
-from prbench.seeds import Rng
+from prbench.training.factorisation import Factorisation
+from prbench.training.linear_bases import ROWS_AT_ONCE, drawn_weights, fit_weights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.errors import InputError
 from prbench.method import Method, ParameterCount, UserStates
-from prbench.seeds import Rng
 
 if TYPE_CHECKING:
     from torch import Tensor

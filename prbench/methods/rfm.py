@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
-from prbench.methods.factorisation import Factorisation
-from prbench.parameters import Count, Positive
-from prbench.seeds import Rng
-from prbench.userridge import UserRidge
+from prbench.hyperparameters import Count, Positive
+from prbench.training.factorisation import Factorisation
+from prbench.training.user_ridge import UserRidge
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
-from prbench.convex import OnePenalty, Strengths
+from prbench.hyperparameters import Positive
 from prbench.method import ParameterCount, UserStates, require_fitted
-from prbench.methods.linear import dot_with_users
-from prbench.parameters import Positive
-from prbench.seeds import Rng
-from prbench.userridge import UserRidge, unit_rows
+from prbench.training.convex import OnePenalty, Strengths
+from prbench.training.linear_bases import dot_with_users
+from prbench.training.user_ridge import UserRidge, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,20 +10,15 @@ import numpy as np
 import torch
 from torch.nn.functional import leaky_relu, normalize, softplus
 
+from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
-from prbench.contextmethod import LatentMethod
-from prbench.contexts import ContextBatch, sampled
+from prbench.hyperparameters import Count, NonNegative, Positive, Share, Steps
 from prbench.method import UserStates
-from prbench.networks import (
-    InputScale,
-    Network,
-    linear,
-    linear_layer,
-    unstacked,
-)
-from prbench.parameters import Count, NonNegative, Positive, Share, Steps
-from prbench.seeds import Rng
-from prbench.training import Gather, Snapshot, Work
+from prbench.training.context_draws import ContextBatch, sampled
+from prbench.training.context_method import LatentMethod
+from prbench.training.gradient import Snapshot, SplitBatch
+from prbench.training.networks import InputScale, Network, linear, linear_layer, unstacked
+from prbench.training.tables import Gather
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +120,7 @@ class VPL(LatentMethod):
         network |= linear_layer("decoder.2", width, 1, rng)
         return network
 
-    def train_splits(self, work: Work) -> Iterator[Snapshot]:
+    def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch, in which every user is met once."""
         met = self.meetings(work)
         table, scales = met.table, met.scales

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from prbench import metrics, stats
-from prbench.errors import InputError
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
+from prbench.protocol import metrics, stats
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
 from prbench.reporting.looks import style_of
-from prbench.seeds import Rng
 
 if TYPE_CHECKING:
     import pandas as pd

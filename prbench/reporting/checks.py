@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prbench import metrics
-from prbench.errors import InputError
-from prbench.files import canonical_json
+from prbench.base.errors import InputError
+from prbench.base.files import canonical_json
+from prbench.protocol import metrics
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from prbench import registry
-from prbench.entryfiles import near
-from prbench.errors import InputError
+from prbench.base.errors import InputError
+from prbench.registry.toml_files import near
 
 if TYPE_CHECKING:
     from prbench.results import Results

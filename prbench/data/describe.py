@@ -1,0 +1,102 @@
+"""What `prbench data info` tells about a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prbench.comparisons import FloatArray, IntArray, PreferenceData
+from prbench.registry.schema import DatasetEntry
+
+
+def measured(data: PreferenceData) -> dict[str, int]:
+    """The counts that `[expect]` may name: users, comparisons, prompts, items."""
+    return {
+        "users": data.n_users,
+        "comparisons": len(data),
+        "prompts": len(data.contexts),
+        "items": data.n_items,
+    }
+
+
+def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
+    """What `prbench data info` prints, ready for JSON.
+
+    `disagreement` is the probability that two different users who judged the same two items disagree (None where
+    no two users did), `pairs_shared` the number of item pairs that at least two users judged. `longer_wins` is the
+    share of comparisons in which the longer response (in characters) wins, equally long ones left out.
+    `items_per_prompt` and `comparisons_per_item` are what sharing contexts and items saves when embedding.
+    """
+    per_user = np.bincount(data.user, minlength=data.n_users)
+    quartiles = np.percentile(per_user, [0, 25, 50, 75, 100]) if data.n_users else np.zeros(5)
+    disagreement, shared = _disagreement(data)
+    out: dict[str, Any] = {
+        "name": data.name,
+        "title": entry.title,
+        "family": entry.family,
+        "licence": entry.licence,
+        "homepage": entry.homepage,
+        "citation": entry.citation,
+        "encoder": entry.encoder,
+        **measured(data),
+        "items_per_prompt": data.n_items / len(data.contexts) if data.contexts else None,
+        "comparisons_per_item": 2 * len(data) / data.n_items if data.n_items else None,
+        "groups": len(np.unique(data.group)),
+        "blocks": None if data.block is None else len(np.unique(data.block)),
+        "comparisons_per_user": dict(
+            zip(("min", "q1", "median", "q3", "max"), (float(q) for q in quartiles), strict=True)
+        ),
+        "users_with_one_comparison": int((per_user == 1).sum()),
+        "disagreement": disagreement,
+        "pairs_shared": shared,
+    }
+    if data.embedded is None:
+        lengths = np.array([len(response) for response in data.responses], dtype=np.int64)
+        out["mean_characters"] = float(lengths.mean()) if len(lengths) else None
+        out["longer_wins"] = _longer_wins(data, lengths)
+    else:
+        out["dim"] = data.embedded.dim
+        out["has_reward"] = data.embedded.reward is not None
+    if data.mark is not None:
+        out["marked_test"] = int((data.mark == 1).sum())
+    out["protocol"] = entry.protocol.model_dump()
+    out["counts"] = dict(data.counts)
+    out["fingerprint"] = data.fingerprint
+    return out
+
+
+def _longer_wins(data: PreferenceData, lengths: IntArray) -> float | None:
+    difference = lengths[data.chosen] - lengths[data.rejected]
+    unequal = difference != 0
+    return float((difference[unequal] > 0).mean()) if unequal.any() else None
+
+
+def _disagreement(data: PreferenceData) -> tuple[float | None, int]:
+    """Probability that two users differ on a pair both judged, over all such couples of votes; pairs shared."""
+    if not len(data):
+        return None, 0
+    low, high = np.minimum(data.chosen, data.rejected), np.maximum(data.chosen, data.rejected)
+    _, pair = np.unique(low * data.n_items + high, return_inverse=True)
+    for_low = (data.chosen == low).astype(np.float64)
+    by_pair = _votes(pair, for_low)
+    cell, judged = np.unique(pair * data.n_users + data.user, return_inverse=True)
+    by_cell = _votes(judged, for_low)
+
+    def split_couples(votes: FloatArray) -> float:
+        return float((votes[0] * votes[1]).sum())
+
+    def couples(votes: FloatArray) -> float:
+        total = votes.sum(axis=0)
+        return float((total * (total - 1) / 2).sum())
+
+    shared = int((np.bincount(cell // data.n_users) > 1).sum())
+    total = couples(by_pair) - couples(by_cell)
+    return ((split_couples(by_pair) - split_couples(by_cell)) / total if total else None), shared
+
+
+def _votes(unit: NDArray[np.int64], for_low: FloatArray) -> FloatArray:
+    """Votes for the lower and for the higher item of each unit, [2, units]."""
+    low = np.bincount(unit, weights=for_low)
+    return np.stack([low, np.bincount(unit) - low])

@@ -1,0 +1,176 @@
+"""Raw files of a data set: at hand in PRBENCH_DATA, or downloaded once; used only after their hash is checked.
+
+A file on the Hugging Face hub whose hash nobody published has none to check. It is pinned by the hub's revision,
+its hash is part of what names the cache of the loaded data, and the loader checks its columns and counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from prbench.base.errors import InputError
+from prbench.base.files import file_sha256, home, raw_data_folder
+from prbench.registry.schema import DatasetEntry
+
+HUB = "hf://datasets/"
+
+
+class RawFiles:
+    """The raw files that a data set's entry names, each pinned by its sha256 where the entry gives one.
+
+    A file is looked for in this order: `PRBENCH_DATA/<family>/<path>`, `PRBENCH_DATA/<data set>/<path>`,
+    `PRBENCH_HOME/raw/<family>/<path>`, and then downloaded to the last of these. What comes from the Hugging Face hub
+    (`base = "hf://datasets/OWNER/NAME@REVISION"`) stays in the hub's own cache instead. An entry whose
+    `download.base` is no URL but a relative folder (imported data) keeps its files in `PRBENCH_HOME/<base>`, and
+    nowhere else.
+    """
+
+    def __init__(self, entry: DatasetEntry) -> None:
+        self.name = entry.name
+        self.family = entry.family
+        self.base = entry.download.base.rstrip("/") if entry.download else ""
+        self.hashes = dict(entry.download.files) if entry.download else {}
+        for path in (*self.hashes, entry.family, *([] if self.is_remote else [self.base])):
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+                raise InputError(
+                    f"data set {entry.name}: {path!r} leaves the data folder",
+                    hint="name a path below it in the entry",
+                )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the files can be downloaded."""
+        return "://" in self.base
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the files come from the Hugging Face hub."""
+        return self.base.startswith(HUB)
+
+    def url(self, path: str) -> str:
+        """Where `path` is published."""
+        if self.is_hub:
+            repository, revision = self._repository()
+            return f"https://huggingface.co/datasets/{repository}/resolve/{quote(revision, safe='')}/{quote(path)}"
+        return f"{self.base}/{quote(path)}"
+
+    def identity(self) -> dict[str, str]:
+        """What tells one version of the files from another, by upstream path: a hash, or the hub's revision.
+
+        The hash is the pinned one; without one, that of the file at hand; without that file, the revision counts.
+        """
+        found = {}
+        for path, pinned in self.hashes.items():
+            local = None if pinned else self._at_hand(path)
+            found[path] = pinned or (self._sha256(local) if local else self._repository()[1])
+        return found
+
+    def paths(self) -> list[Path]:
+        """Every file, in the sorted order of their upstream paths."""
+        from prbench.base.console import progress
+
+        names = sorted(self.hashes)
+        if all(self._at_hand(name) for name in names):
+            return [self.path(name) for name in names]
+        with progress() as display:
+            task = display.add_task(f"downloading {self.family}", total=len(names))
+            found = []
+            for name in names:
+                found.append(self.path(name))
+                display.advance(task)
+            return found
+
+    def path(self, path: str) -> Path:
+        """The local file of the upstream `path`.
+
+        Raises InputError when its hash is not the pinned one, or when it is not at hand and cannot be downloaded.
+        """
+        if path not in self.hashes:
+            raise KeyError(f"the entry of data set {self.name} names no file {path!r}")
+        local = self._at_hand(path)
+        if local is None:
+            local = self._from_hub(path) if self.is_hub else self._download(path)
+        if self.hashes[path]:
+            self._check(local, self.hashes[path])
+        return local
+
+    def _at_hand(self, path: str) -> Path | None:
+        if not self.is_remote:
+            folders = [home() / self.base]
+        else:
+            given = raw_data_folder()
+            folders = [given / self.family, given / self.name] if given else []
+            folders.append(self._own_folder())
+        return next((file for folder in folders if (file := folder / path).is_file()), None)
+
+    def _own_folder(self) -> Path:
+        return home() / "raw" / self.family
+
+    def _repository(self) -> tuple[str, str]:
+        """Owner and name, and revision, of the hub's data set."""
+        repository, _, revision = self.base.removeprefix(HUB).partition("@")
+        return repository, revision or "main"
+
+    def _sha256(self, local: Path) -> str:
+        try:
+            return file_sha256(local)
+        except OSError as error:
+            raise InputError(f"cannot read {local}: {error.strerror or error}") from error
+
+    def _check(self, local: Path, expected: str) -> None:
+        found = self._sha256(local)
+        if found != expected:
+            remedy = (
+                f"remove it and get it again: `prbench data get {self.name}`" if self.is_remote else "import it again"
+            )
+            raise InputError(
+                f"{local} is not the expected file: its sha256 is {found}, expected {expected}", hint=remedy
+            )
+
+    def _by_hand(self, path: str) -> str:
+        local = self._own_folder() / path
+        return f"download it by hand to {local}, or set PRBENCH_DATA to a folder that has {self.family}/{path}"
+
+    def _from_hub(self, path: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        from prbench.base.hub_errors import hub_errors
+
+        repository, revision = self._repository()
+        with hub_errors(
+            f"{path} of the Hugging Face data set {repository}",
+            page=f"https://huggingface.co/datasets/{repository}",
+            revision=revision,
+            instead=self._by_hand(path),
+            as_error=InputError,
+        ):
+            return Path(hf_hub_download(repository, path, repo_type="dataset", revision=revision))
+
+    def _download(self, path: str) -> Path:
+        if not self.is_remote:
+            raise InputError(f"{home() / self.base / path} is missing", hint=f"import {self.name} again")
+        import logging
+
+        import pooch
+        import requests
+
+        pooch.get_logger().setLevel(logging.WARNING)
+        local = self._own_folder() / path
+        url = self.url(path)
+        by_hand = self._by_hand(path)
+        try:
+            local.parent.mkdir(parents=True, exist_ok=True)
+            pooch.retrieve(url, known_hash=f"sha256:{self.hashes[path]}", fname=local.name, path=local.parent)
+        except requests.RequestException as error:
+            response = getattr(error, "response", None)
+            reason = f"the server says {response.status_code}" if response is not None else type(error).__name__
+            raise InputError(f"cannot download {url}: {reason}", hint=by_hand) from error
+        except ValueError as error:
+            # pooch discards what it downloaded; only its message holds the hash that was found.
+            if "hash" not in str(error).lower():
+                raise InputError(f"cannot download {url}: {error}", hint=by_hand) from error
+            raise InputError(f"{url} is not the expected file: {error}", hint=by_hand) from error
+        except OSError as error:
+            raise InputError(f"cannot write {local}: {error.strerror or error}", hint=by_hand) from error
+        return local

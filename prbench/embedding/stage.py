@@ -1,0 +1,349 @@
+"""Embedding a data set: what the store does not have yet is encoded, the rest is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prbench.base.console import progress, stderr
+from prbench.base.errors import InputError
+from prbench.base.files import digest, home
+from prbench.comparisons import IntArray, Items, PreferenceData
+from prbench.embedding.store import SHARD_ROWS, EmbeddingStore
+from prbench.encoders import OWN, build_encoder
+from prbench.encoders.base import (
+    Encoded,
+    Encoder,
+    EncodingWork,
+    ModelUnavailableError,
+    Part,
+    Text,
+    TextError,
+    keys_of,
+    resolved_device,
+)
+from prbench.encoders.team import Team
+from prbench.registry.schema import EncoderEntry
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingPlan:
+    """What embedding a data set takes: distinct texts, how many are still to be encoded, and the store's folder.
+
+    `folder` is None for data that come with embeddings: nothing is to be encoded then. `settings` are the encoder's
+    dtype, pooling, engine and attention, where it has them.
+    """
+
+    data: str
+    encoder: str
+    texts: int
+    missing: int
+    fingerprint: str
+    folder: Path | None
+    settings: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        values = asdict(self)
+        settings = values.pop("settings")
+        return {**values, "folder": str(self.folder or ""), **settings}
+
+
+def embed(
+    data: PreferenceData,
+    encoder_entry: EncoderEntry,
+    *,
+    family: str | None = None,
+    device: str = "cpu",
+    batch: int | None = None,
+    token_budget: int = 0,
+    team: Team | None = None,
+) -> Items:
+    """The items of `data` [m], in the data's order, in the stored precision.
+
+    Texts that the store PRBENCH_HOME/embeddings/<family>/<encoder>/ lacks are encoded with progress and stored in
+    shards: `token_budget` tokens at a time by an encoder that packs texts (0: its own choice), `batch` texts at a
+    time by another. `family` is the data set's family (default: the data's name); settings of one family share a
+    store. Data that come with embeddings have the encoder "own" and are returned as they are. A `team` of processes,
+    all of which call this, shares the texts; each process uses its own device.
+
+    Raises InputError for another encoder on such data and for "own" on texts; when the model, the device or a
+    shard cannot be used; and, with the item's row, for a text that cannot be encoded or comes out NaN, infinite
+    or of the wrong width.
+    """
+    if (own := _own(data, encoder_entry)) is not None:
+        return own
+    team = team or Team(resolved_device(device))
+    job = open_job(data, encoder_entry, family, team.device, token_budget)
+    missing = job.missing()
+    # Nobody stores anything before all have seen what is missing: each takes its share of the same texts.
+    team.wait()
+    if missing:
+        _encode(job, missing, team, batch)
+    return _items(job)
+
+
+def plan_embedding(
+    data: PreferenceData, encoder_entry: EncoderEntry, *, family: str | None = None, device: str = "cpu"
+) -> EmbeddingPlan:
+    """What `embed` would do, without loading weights or writing. Raises InputError as `embed` does."""
+    name = encoder_entry.name
+    if (own := _own(data, encoder_entry)) is not None:
+        return EmbeddingPlan(data.name, name, len(own), 0, _own_fingerprint(data), None, {})
+    job = open_job(data, encoder_entry, family, device)
+    return EmbeddingPlan(
+        data=data.name,
+        encoder=name,
+        texts=len(set(job.keys)),
+        missing=len(job.missing()),
+        fingerprint=job.fingerprint,
+        folder=job.store.folder,
+        settings=job.settings,
+    )
+
+
+def embedding_fingerprint(
+    data: PreferenceData, encoder_entry: EncoderEntry, *, family: str | None = None, device: str = "cpu"
+) -> str:
+    """16 hex digits that change with the encoder's fingerprint and with any text of `data`."""
+    if _own(data, encoder_entry) is not None:
+        return _own_fingerprint(data)
+    return open_job(data, encoder_entry, family, device).fingerprint
+
+
+def _own(data: PreferenceData, entry: EncoderEntry) -> Items | None:
+    """The embeddings that the data come with, or None for texts."""
+    if (data.embedded is not None) == (entry.name == OWN):
+        return data.embedded
+    if entry.name == OWN:
+        raise InputError(f"{data.name} comes without embeddings", hint="choose one of `prbench list encoders`")
+    raise InputError(
+        f"{data.name} comes with embeddings and cannot be encoded by {entry.name}", hint="leave --encoder out"
+    )
+
+
+def _own_fingerprint(data: PreferenceData) -> str:
+    return digest([OWN, data.fingerprint])
+
+
+def store_folder(family: str, encoder: str) -> Path:
+    """Where the embeddings of a data family by the encoder entry of that name are kept."""
+    return home() / "embeddings" / family / encoder
+
+
+SETTINGS = ("dtype", "pooling", "engine", "attention")
+
+
+@dataclass(eq=False)
+class EmbeddingJob:
+    """A data set, its encoder, and the store of its embeddings."""
+
+    data: PreferenceData
+    entry: EncoderEntry
+    # None where the model is not here, but its embeddings are.
+    encoder: Encoder | None
+    unavailable: ModelUnavailableError | None
+    store: EmbeddingStore
+    keys: list[bytes]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of all keys."""
+        return hashlib.sha256(b"".join(self.keys)).hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the embeddings are made, as the store's manifest says."""
+        return {name: self.store.encoder[name] for name in SETTINGS if name in self.store.encoder}
+
+    def require_encoder(self) -> Encoder:
+        """The encoder. Raises InputError where the model is not here."""
+        if self.encoder is None:
+            raise self.unavailable or RuntimeError("no encoder")
+        return self.encoder
+
+    def plan(self, rows: Sequence[int], batch: int | None = None) -> EncodingWork:
+        """What encoding the texts of `rows` takes. Raises InputError, with the item's row, for one that cannot be."""
+        encoder = self.require_encoder()
+        try:
+            return encoder.plan([self.text(row) for row in rows], at_once=batch)
+        except TextError as error:
+            raise self.cannot_encode(rows[error.row], error.why) from error
+
+    def missing(self) -> list[int]:
+        """The first row of each distinct text that is not stored, ascending."""
+        first: dict[bytes, int] = {}
+        for row, key in enumerate(self.keys):
+            if key not in self.store.known:
+                first.setdefault(key, row)
+        return list(first.values())
+
+    def text(self, row: int) -> Text:
+        """The context and response of an item."""
+        return self.data.contexts[self.data.item_context[row]], self.data.responses[row]
+
+    def cannot_encode(self, row: int, why: str) -> InputError:
+        """The error for the item of a row."""
+        return InputError(f"item {row} of {self.data.name} cannot be encoded by {self.entry.name}: {why}")
+
+
+def open_job(
+    data: PreferenceData, entry: EncoderEntry, family: str | None, device: str, token_budget: int = 0
+) -> EmbeddingJob:
+    """The encoder of an entry and its store for `data`, without its weights. Raises InputError as `embed` does."""
+    folder = store_folder(family or data.name, entry.name)
+    encoder, unavailable = None, None
+    try:
+        encoder = build_encoder(entry, device=device)
+        if token_budget and not encoder.packs:
+            raise InputError(f"{entry.name} does not pack tokens", hint="leave --token-budget out")
+        encoder.token_budget = token_budget
+    except ModelUnavailableError as error:
+        unavailable = error
+        store = _store_without_model(folder, entry, error)
+    else:
+        existing = EmbeddingStore.open_or_none(folder)
+        if existing is not None:
+            encoder.adopt(existing.encoder)
+        store = EmbeddingStore.open_for(folder, encoder.fingerprint())
+    job = EmbeddingJob(data, entry, encoder, unavailable, store, [])
+    try:
+        job.keys = keys_of(store.encoder, [job.text(row) for row in range(len(data.responses))])
+    except TextError as error:
+        raise job.cannot_encode(error.row, error.why) from error
+    return job
+
+
+def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavailableError) -> EmbeddingStore:
+    """The store that this entry's model made elsewhere, where the model itself cannot be had."""
+    store = EmbeddingStore.open_or_none(folder)
+    if store is None:
+        raise error
+    made = store.encoder
+    for option, value in entry.options.items():
+        same = made.get(option) == value
+        if option == "model":
+            # A folder goes by its own name, wherever it is.
+            same = made.get("id") in (value, Path(str(value)).name)
+        if not same and option not in ("revision", "end") and value != "auto":
+            raise error
+    stderr().print(
+        f"{made.get('id')} is not here; using the embeddings of revision {made.get('revision')} in {folder}"
+    )
+    return store
+
+
+def _encode(job: EmbeddingJob, missing: list[int], team: Team, batch: int | None) -> None:
+    """Encode the items `missing`, this process its share of them, and store them."""
+    encoder = job.require_encoder()
+    # Before the weights are loaded: whatever is wrong with a text shows now.
+    work = job.plan(missing, batch)
+    encoder.prepare(team.device)
+    with job.store.writer(shared=team.size > 1) as store:
+        if team.size == 1 and job.missing() != missing:
+            # Another process has stored some in the meantime.
+            missing = job.missing()
+            work = job.plan(missing, batch)
+        if team.leads and work.unit == "tokens":
+            stderr().print(
+                f"{job.data.name}: {len(missing):,} texts of {_sum(work.lengths):,} tokens, packed into"
+                f" {work.total:,} ({', '.join(map(str, job.settings.values()))})",
+                soft_wrap=True,
+            )
+        share = work.share(team.index, team.size) if team.size > 1 else work
+        pending = _Pending(store, encoder)
+        with progress(share.unit) as display:
+            task = display.add_task(f"embedding {job.data.name} with {job.entry.name}", total=share.total)
+            try:
+                for part in _parts(job, missing, share, team.device):
+                    pending.add([job.keys[missing[row]] for row in part.rows], part.encoded)
+                    display.advance(task, part.done)
+            except KeyboardInterrupt:
+                pending.flush()
+                raise
+            pending.flush()
+        team.wait()
+        if team.leads:
+            store.note_data(job.data.name, job.data.fingerprint)
+        team.wait()
+    job.store.reload()
+    if pending.cut:
+        stderr().print(f"{pending.cut} of {len(missing)} contexts were cut on the left so that the response fits")
+
+
+def _sum(lengths: IntArray | None) -> int:
+    return 0 if lengths is None else int(lengths.sum())
+
+
+def _parts(job: EmbeddingJob, missing: list[int], work: EncodingWork, device: str) -> Iterator[Part]:
+    """What the encoder makes of each text, checked. Raises InputError with the row of the item that is wrong."""
+    assert job.encoder is not None
+    try:
+        for part in work.run(device):
+            rows, encoded = part.rows, part.encoded
+            if len(encoded.embedding) != len(rows) or encoded.embedding.shape[1:] != (job.encoder.dim,):
+                shape, wanted = list(encoded.embedding.shape), [len(rows), job.encoder.dim]
+                raise job.cannot_encode(missing[rows[0]], f"the embeddings have the shape {shape}, not {wanted}")
+            if (problem := job.store.problem(encoded.embedding, encoded.reward)) is not None:
+                raise job.cannot_encode(missing[rows[problem[0]]], problem[1])
+            yield part
+    except TextError as error:
+        raise job.cannot_encode(missing[error.row], error.why) from error
+
+
+class _Pending:
+    """Rows on their way to a shard; `cut` counts the contexts cut of all rows so far."""
+
+    def __init__(self, store: EmbeddingStore, encoder: Encoder) -> None:
+        self.store = store
+        self.encoder = encoder
+        self.keys: list[bytes] = []
+        self.encoded: list[Encoded] = []
+        self.cut = 0
+
+    def add(self, keys: list[bytes], encoded: Encoded) -> None:
+        self.cut += encoded.contexts_cut
+        cut, start = encoded.contexts_cut, 0
+        while start < len(keys):
+            stop = start + SHARD_ROWS - len(self.keys)
+            reward = None if encoded.reward is None else encoded.reward[start:stop]
+            self.keys += keys[start:stop]
+            self.encoded.append(Encoded(encoded.embedding[start:stop], reward, cut))
+            # A part that two shards share is counted with the first.
+            cut, start = 0, stop
+            if len(self.keys) == SHARD_ROWS:
+                self.flush()
+
+    def flush(self) -> None:
+        import torch
+
+        if not self.keys:
+            return
+        rewards = [part.reward for part in self.encoded if part.reward is not None]
+        self.store.append(
+            self.keys,
+            torch.cat([part.embedding for part in self.encoded]),
+            torch.cat(rewards) if rewards else None,
+            head=self.encoder.head(),
+            contexts_cut=sum(part.contexts_cut for part in self.encoded),
+        )
+        self.keys, self.encoded = [], []
+
+
+def _items(job: EmbeddingJob) -> Items:
+    import torch
+
+    embedding, reward = job.store.gather(job.keys)
+    responses = job.data.responses
+    own = None if job.encoder is None else job.encoder.context_dim
+    return Items(
+        embedding=embedding,
+        reward=reward,
+        head=job.store.head,
+        length=torch.tensor([len(response) for response in responses], dtype=torch.int64),
+        identity=torch.arange(len(responses)),
+        context=None if own is None else embedding[:, :own],
+    )

@@ -1,0 +1,427 @@
+"""The embedding store: a folder of immutable safetensors shards and a manifest.
+
+A shard holds up to 4,096 rows: `embedding` [n, d] (float32, float16 or bfloat16), `reward` float32 [n] where the
+encoder has a reward head, and `key` uint8 [n, 32]. `manifest.json` names the encoder that made them, its head
+vector, and each shard with its number of rows and its sha256. A shard is complete and listed, or it is not
+there: a process killed while writing loses the rows of one shard at most, and the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from prbench.base.errors import InputError
+from prbench.base.files import canonical_json, digest, home, write_json, writing
+from prbench.registry.schema import Record, Sha256
+
+if TYPE_CHECKING:
+    import torch
+
+
+FORMAT = 1
+SHARD_ROWS = 4096
+KEY_BYTES = 32
+MANIFEST = "manifest.json"
+StoredType = Literal["float32", "float16", "bfloat16"]
+STORED_TYPES = get_args(StoredType)
+
+
+class Shard(Record):
+    """One shard file: its name, its rows, the sha256 of its bytes, and for how many rows a context was cut."""
+
+    file: Annotated[str, Field(pattern=r"^shard-\d{5}\.safetensors$")]
+    rows: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+    contexts_cut: Annotated[int, Field(ge=0)] = 0
+
+
+class Manifest(Record):
+    """What manifest.json says. `data` maps the data sets whose texts were encoded here to their fingerprints."""
+
+    format: Literal[1]
+    encoder: dict[str, Any]
+    dim: Annotated[int, Field(ge=1)]
+    dtype: StoredType
+    reward: bool
+    head: list[float] | None
+    data: dict[str, str]
+    shards: list[Shard]
+
+
+def stores() -> list[Path]:
+    """The folders of all stores below PRBENCH_HOME/embeddings, sorted."""
+    return sorted(path.parent for path in (home() / "embeddings").glob(f"*/*/{MANIFEST}"))
+
+
+class EmbeddingStore:
+    """The embeddings that one encoder made of the texts of one data family.
+
+    `encoder` is the fingerprint of the encoder (prbench.encoders.base.Encoder.fingerprint). `manifest` is None
+    until the first rows are stored; until then nothing is on disk.
+    """
+
+    def __init__(self, folder: Path, encoder: Mapping[str, Any], manifest: Manifest | None) -> None:
+        self.folder = folder
+        # As it reads back from the manifest: tuples become lists.
+        self.encoder: dict[str, Any] = json.loads(canonical_json(encoder))
+        self.manifest = manifest
+        self._writing = False
+        self._shared = False
+
+    @classmethod
+    def open(cls, folder: Path) -> EmbeddingStore:
+        """The store in `folder`. Raises InputError when there is none or its manifest is broken."""
+        store = cls.open_or_none(folder)
+        if store is None:
+            raise InputError(f"there is no embedding store in {folder}", hint="make one with `prbench embed`")
+        return store
+
+    @classmethod
+    def open_or_none(cls, folder: Path) -> EmbeddingStore | None:
+        """The store in `folder`, or None where there is none."""
+        manifest = _read_manifest(folder)
+        return None if manifest is None else cls(folder, manifest.encoder, manifest)
+
+    @classmethod
+    def open_for(cls, folder: Path, encoder: Mapping[str, Any]) -> EmbeddingStore:
+        """The store in `folder`, or a new one, for an encoder with this fingerprint.
+
+        Raises InputError when the store there was made by another encoder, revision, precision or template.
+        """
+        store = cls(folder, encoder, _read_manifest(folder))
+        store._require_same_encoder()
+        return store
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards that the manifest lists."""
+        return self.manifest.shards if self.manifest else []
+
+    @property
+    def head(self) -> torch.Tensor | None:
+        """The weights of the encoder's linear reward head, float32 [d], where it has one."""
+        if self.manifest is None or self.manifest.head is None:
+            return None
+        import torch
+
+        return torch.tensor(self.manifest.head, dtype=torch.float32)
+
+    @cached_property
+    def known(self) -> dict[bytes, tuple[int, int]]:
+        """Where each key is: number of the shard in the manifest, row in the shard.
+
+        Every shard is hashed on the way. The rows of one whose file is gone are not known. Raises InputError for
+        a shard that is corrupt or was made by another encoder.
+        """
+        index: dict[bytes, tuple[int, int]] = {}
+        for number, shard in enumerate(self.shards):
+            if (self.folder / shard.file).exists():
+                for row, key in enumerate(self._read(shard)["key"].numpy()):
+                    index.setdefault(key.tobytes(), (number, row))
+        return index
+
+    def gather(self, keys: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The embeddings [n, d], in the stored precision, and rewards float32 [n] of `keys`, in that order.
+
+        Raises InputError for unknown keys and for a corrupt shard.
+        """
+        import torch
+
+        unknown = sum(key not in self.known for key in keys)
+        if unknown or self.manifest is None:
+            raise InputError(
+                f"{unknown} of {len(keys)} texts have no embedding in {self.folder}", hint="run `prbench embed` first"
+            )
+        embedding = torch.empty((len(keys), self.manifest.dim), dtype=getattr(torch, self.manifest.dtype))
+        reward = torch.empty(len(keys), dtype=torch.float32) if self.manifest.reward else None
+        wanted: dict[int, tuple[list[int], list[int]]] = {}
+        for position, key in enumerate(keys):
+            number, row = self.known[key]
+            positions, rows = wanted.setdefault(number, ([], []))
+            positions.append(position)
+            rows.append(row)
+        for number, (positions, rows) in wanted.items():
+            tensors = self._read(self.shards[number], check=False)
+            embedding[torch.tensor(positions)] = tensors["embedding"][torch.tensor(rows)]
+            if reward is not None:
+                reward[torch.tensor(positions)] = tensors["reward"][torch.tensor(rows)]
+        return embedding, reward
+
+    def verify(self) -> list[str]:
+        """Re-hash every shard; one line per problem, none when all is as it was written."""
+        problems = []
+        for shard in self.shards:
+            try:
+                self._read(shard)
+            except InputError as error:
+                problems.append(str(error))
+        return problems
+
+    @contextlib.contextmanager
+    def writer(self, *, shared: bool = False) -> Iterator[EmbeddingStore]:
+        """Hold the store for writing: leftovers of a killed process go, shards whose file is gone are forgotten.
+
+        With `shared`, processes that work together may all write, a shard at a time. Raises InputError when
+        another process is writing to it or the folder cannot be written.
+        """
+        lock = self.folder / ".lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = lock.open("a")
+        except OSError as error:
+            raise InputError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another process is writing to {self.folder}", hint="wait until it is done and run again"
+                ) from None
+            self._shared = shared
+            with self._alone():
+                self.reload()
+                self._tidy()
+            self._writing = True
+            try:
+                yield self
+            finally:
+                self._writing = self._shared = False
+                if self.manifest is None and not shared:
+                    for file in (lock, self.folder / ".append"):
+                        file.unlink(missing_ok=True)
+                    for empty in (self.folder, self.folder.parent):
+                        with contextlib.suppress(OSError):
+                            empty.rmdir()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Among the processes that share the writing, change files alone, and with what the others have stored."""
+        if not self._shared:
+            yield
+            return
+        with (self.folder / ".append").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            self.reload()
+            yield
+
+    def reload(self) -> None:
+        """Take up what other processes have stored since this store was opened.
+
+        Raises InputError when they used another encoder.
+        """
+        self.manifest = _read_manifest(self.folder)
+        self._require_same_encoder()
+        self.__dict__.pop("known", None)
+
+    def append(
+        self,
+        keys: Sequence[bytes],
+        embedding: torch.Tensor,
+        reward: torch.Tensor | None = None,
+        *,
+        head: torch.Tensor | None = None,
+        contexts_cut: int = 0,
+    ) -> None:
+        """Store the rows `embedding` [n, d] and `reward` [n] under `keys` [n], at most 4,096, as one shard.
+
+        `head` [d] is kept from the first shard. Only inside `writer()`. Raises InputError for numbers that are
+        not finite or have another width, precision or columns than the store's, and when the disk is full;
+        the store is then as it was.
+        """
+        if not self._writing:
+            raise RuntimeError("append is for use inside `with store.writer()`")
+        with self._alone():
+            self._append(keys, embedding, reward, head, contexts_cut)
+
+    def _append(
+        self,
+        keys: Sequence[bytes],
+        embedding: torch.Tensor,
+        reward: torch.Tensor | None,
+        head: torch.Tensor | None,
+        contexts_cut: int,
+    ) -> None:
+        import torch
+        from safetensors.torch import save
+
+        if not 0 < len(keys) <= SHARD_ROWS or len(set(keys)) < len(keys) or any(len(k) != KEY_BYTES for k in keys):
+            raise ValueError(f"a shard takes 1 to {SHARD_ROWS} distinct keys of {KEY_BYTES} bytes")
+        if (problem := self.problem(embedding, reward)) is not None:
+            row, message = problem
+            raise InputError(f"row {row} cannot be stored in {self.folder}: {message}")
+        if len(embedding) != len(keys):
+            raise ValueError(f"{len(keys)} keys for {len(embedding)} embeddings")
+        columns = {
+            "embedding": embedding.detach().cpu().contiguous(),
+            "key": torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(len(keys), KEY_BYTES),
+        }
+        if reward is not None:
+            columns["reward"] = reward.detach().cpu().float().contiguous()
+        content = save(columns, metadata={"format": str(FORMAT), "encoder": digest(self.encoder)})
+        number = 1 + max((int(shard.file[6:11]) for shard in self.shards), default=-1)
+        shard = Shard(
+            file=f"shard-{number:05d}.safetensors",
+            rows=len(keys),
+            sha256=hashlib.sha256(content).hexdigest(),
+            contexts_cut=contexts_cut,
+        )
+        before = self.manifest or Manifest(
+            format=1,
+            encoder=self.encoder,
+            dim=embedding.shape[1],
+            dtype=_type_name(embedding),
+            reward=reward is not None,
+            head=None if head is None else head.detach().cpu().double().tolist(),
+            data={},
+            shards=[],
+        )
+        path = self.folder / shard.file
+        try:
+            with writing(path) as temporary:
+                temporary.write_bytes(content)
+            self._write_manifest(before.model_copy(update={"shards": [*before.shards, shard]}))
+        except InputError:
+            # The manifest on disk decides: it may have been renamed before its folder could not be synced.
+            self.reload()
+            if path.name not in {listed.file for listed in self.shards}:
+                path.unlink(missing_ok=True)
+            raise
+
+    def note_data(self, name: str, fingerprint: str) -> None:
+        """Record that texts of the data set `name`, with this fingerprint, were encoded. Only inside `writer()`."""
+        with self._alone():
+            if self.manifest is not None and self.manifest.data.get(name) != fingerprint:
+                data = {**self.manifest.data, name: fingerprint}
+                self._write_manifest(self.manifest.model_copy(update={"data": data}))
+
+    def problem(self, embedding: torch.Tensor, reward: torch.Tensor | None) -> tuple[int, str] | None:
+        """The first row that this store cannot take and why, or None."""
+        import torch
+
+        if embedding.ndim != 2 or not embedding.shape[1]:
+            return 0, f"the embeddings have the shape {list(embedding.shape)}, not [rows, width]"
+        if _type_name(embedding) not in STORED_TYPES:
+            return 0, f"its embedding is {_type_name(embedding)}, a store takes {', '.join(STORED_TYPES)}"
+        if reward is not None and reward.shape != embedding.shape[:1]:
+            return 0, f"{list(reward.shape)} rewards for {len(embedding)} embeddings"
+        if self.manifest is not None:
+            if embedding.shape[1] != self.manifest.dim:
+                return 0, f"its embedding has width {embedding.shape[1]}, the store has {self.manifest.dim}"
+            if _type_name(embedding) != self.manifest.dtype:
+                return 0, f"its embedding is {_type_name(embedding)}, the store has {self.manifest.dtype}"
+            if (reward is not None) != self.manifest.reward:
+                return 0, f"the store has {'a reward' if self.manifest.reward else 'no rewards'} for every row"
+        finite = torch.isfinite(embedding).all(dim=1)
+        if reward is not None:
+            finite &= torch.isfinite(reward)
+        if not bool(finite.all()):
+            return int((~finite).nonzero()[0]), "its embedding or reward is NaN or infinite"
+        return None
+
+    def _read(self, shard: Shard, *, check: bool = True) -> dict[str, torch.Tensor]:
+        """The columns of a shard; `check` hashes its bytes and looks whose they are."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self.folder / shard.file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise self._corrupt(shard, error.strerror or str(error)) from error
+        if check and _made_by(content) not in (None, digest(self.encoder)):
+            raise InputError(
+                f"{path} was made by another encoder or revision than its {MANIFEST} names"
+                f" ({self.encoder.get('id')}, revision {self.encoder.get('revision')})",
+                hint="delete it and run `prbench embed` again",
+            )
+        if check and hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise self._corrupt(shard, f"its sha256 is not the one in {MANIFEST}")
+        try:
+            tensors: dict[str, torch.Tensor] = load(content)
+        except SafetensorError as error:
+            raise self._corrupt(shard, str(error)) from error
+        if any(len(column) != shard.rows for column in tensors.values()):
+            raise self._corrupt(shard, f"it does not have the {shard.rows} rows that {MANIFEST} says")
+        return tensors
+
+    def _corrupt(self, shard: Shard, why: str) -> InputError:
+        path = self.folder / shard.file
+        if not path.exists():
+            return InputError(f"{path} is missing", hint="run `prbench embed` again")
+        return InputError(f"{path} is corrupt: {why}", hint="delete it and run `prbench embed` again")
+
+    def _require_same_encoder(self) -> None:
+        if self.manifest is None or self.manifest.encoder == self.encoder:
+            return
+        was, now = self.manifest.encoder, self.encoder
+        name = next(name for name in [*now, *was] if was.get(name) != now.get(name))
+        raise InputError(
+            f"the embeddings in {self.folder} were made with {name} {was.get(name)!r}, the encoder now has"
+            f" {now.get(name)!r}",
+            hint="move that folder away and run `prbench embed` again",
+        )
+
+    def _tidy(self) -> None:
+        listed = {shard.file for shard in self.shards}
+        for path in [*self.folder.glob("shard-*.safetensors"), *self.folder.glob(".*.tmp")]:
+            if path.name not in listed:
+                path.unlink()
+        there = [shard for shard in self.shards if (self.folder / shard.file).exists()]
+        if self.manifest is not None and len(there) < len(self.shards):
+            self._write_manifest(self.manifest.model_copy(update={"shards": there}))
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        write_json(self.folder / MANIFEST, manifest.model_dump())
+        self.manifest = manifest
+        self.__dict__.pop("known", None)
+
+
+def _made_by(content: bytes) -> str | None:
+    """The encoder that a shard's header names, or None where the header cannot be read."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return str(header["__metadata__"]["encoder"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _type_name(tensor: torch.Tensor) -> Any:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    """The manifest in `folder`, or None where there is none. Raises InputError when it is broken."""
+    path = folder / MANIFEST
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}", hint="delete its folder and run `prbench embed` again"
+        ) from error
+    if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+        raise InputError(
+            f"{path} has format {value['format']!r}; this prbench reads format {FORMAT}",
+            hint="move its folder away and run `prbench embed` again",
+        )
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise InputError(
+            f"{path}: {where}: {first['msg']}", hint="delete its folder and run `prbench embed` again"
+        ) from error

@@ -1,0 +1,105 @@
+"""Getting the files of a Hugging Face model: from a folder, or from the hub and its cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from prbench.base.files import digest, file_sha256, home, write_json
+from prbench.encoders.base import ModelUnavailableError
+
+SMALL = ["*.json", "*.jinja", "*.model", "*.txt"]
+WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+FILES = "config.json, tokenizer.json, tokenizer_config.json and *.safetensors"
+
+
+class Snapshot(NamedTuple):
+    """A model's files: their folder, its name without a path, and the commit or hash that pins them."""
+
+    folder: Path
+    name: str
+    revision: str
+
+
+def snapshot(model: str, revision: str) -> Snapshot:
+    """The small files of a model; a folder is taken as it is, a hub id looked up and downloaded.
+
+    Raises ModelUnavailableError when they cannot be had, in one line that says what to place where.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        folder = folder.resolve()
+        if not (folder / "config.json").is_file():
+            raise ModelUnavailableError(f"{folder} holds no config.json", hint=f"a model's folder has {FILES}")
+        return Snapshot(folder, folder.name, _content_revision(folder))
+    found = _download(model, revision, SMALL)
+    return Snapshot(found, model, found.name)
+
+
+def with_weights(model: str, found: Snapshot) -> Path:
+    """The folder with the model's weights too, downloaded where they are not there yet.
+
+    Raises ModelUnavailableError when there are none. Pickled weights are never read.
+    """
+    folder = found.folder
+    if not Path(model).expanduser().is_dir():
+        folder = _download(model, found.revision, [*SMALL, *WEIGHTS])
+    if not any(folder.glob("*.safetensors")):
+        raise ModelUnavailableError(
+            f"{model} has no *.safetensors weights", hint="convert them with transformers' save_pretrained"
+        )
+    return folder
+
+
+def weights_here(model: str, found: Snapshot) -> int | None:
+    """The bytes of the model's weights on this machine, or None unless all are here. Nothing is downloaded."""
+    folder = found.folder
+    files = list(folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and not Path(model).expanduser().is_dir():
+        try:
+            files = [folder / name for name in set(json.loads(index.read_text("utf-8"))["weight_map"].values())]
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
+    if not files or not all(file.is_file() for file in files):
+        return None
+    return sum(file.stat().st_size for file in files)
+
+
+def _download(model: str, revision: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    from prbench.base.hub_errors import hub_errors
+
+    with hub_errors(
+        model,
+        page=f"https://huggingface.co/{model}",
+        revision=revision,
+        instead=f"place {FILES} in a folder and name it: --encoder FOLDER",
+        as_error=ModelUnavailableError,
+    ):
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+
+
+def _content_revision(folder: Path) -> str:
+    """16 hex digits of a folder's weights, configuration and tokenizer."""
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    paths = [path for name in names if (path := folder / name).is_file()] + sorted(folder.glob("*.safetensors"))
+    memory = home() / "cache" / "weights.json"
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    before = dict(known)
+    found = {}
+    for path in paths:
+        status = path.stat()
+        size_and_time = f"{status.st_size}:{status.st_mtime_ns}"
+        entry = known.get(str(path))
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == size_and_time):
+            entry = known[str(path)] = [size_and_time, file_sha256(path)]
+        found[path.name] = entry[1]
+    if known != before:
+        write_json(memory, known)
+    return digest(found)

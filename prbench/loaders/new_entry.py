@@ -1,0 +1,71 @@
+"""What every import shares: the new data set's name, its folder and its entry, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prbench.base.errors import InputError
+from prbench.base.files import file_sha256, home, write_text, writing_folder
+from prbench.registry.schema import DatasetEntry
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless `name` can be a new data set's name."""
+    from prbench import registry
+
+    if not registry.NAME.fullmatch(name) or name in ("all", "datasets"):
+        raise InputError(f"{name!r} cannot be a data set's name", hint="use letters, digits, '-' and '_'")
+    if name in registry.names("datasets"):
+        file = registry.source("datasets", name)
+        own = file.is_relative_to((home() / "imported").resolve())
+        hint = f"choose another name, or remove {file} to replace it" if own else "choose another name"
+        raise InputError(f"there is a data set {name!r} already: {file}", hint=hint)
+
+
+def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any]) -> Path:
+    """Write a new data set and its entry; returns the entry's file.
+
+    `write` is given an empty folder to write the data's files to; they end in PRBENCH_HOME/imported/<name>, and
+    `entry` plus a [download] table that pins them ends in PRBENCH_HOME/imported/datasets/<name>.toml, where the
+    registry finds it. Raises InputError when the disk is full or not writable; nothing is left then.
+    """
+    base = Path("imported") / name
+    folder = home() / base
+    file = home() / "imported" / "datasets" / f"{name}.toml"
+    with writing_folder(folder) as temporary:
+        write(temporary)
+        hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+    try:
+        table = {**entry, "download": {"base": base.as_posix(), "files": hashes}}
+        text = to_toml(table)
+        DatasetEntry.model_validate({"name": name, **tomllib.loads(text)})
+        write_text(file, text)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return file
+
+
+def to_toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
+    """A table of strings, numbers, lists of these and tables, as TOML."""
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    text = "".join(f"{line}\n" for line in lines)
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            inner = (*path, key)
+            text += f"\n[{'.'.join(map(_key, inner))}]\n{to_toml(value, inner)}"
+    return text
+
+
+def _key(key: str) -> str:
+    return key if key.replace("-", "").replace("_", "").isalnum() and key.isascii() else _value(key)
+
+
+def _value(value: Any) -> str:
+    # JSON's strings, numbers, booleans and lists are TOML's, but for the character DEL.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

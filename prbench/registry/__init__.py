@@ -1,0 +1,232 @@
+"""Entries: one TOML file per method, data set, encoder and report. Finding, reading and checking them.
+
+An entry's name is its file's name without `.toml`. Entries are found in prbench itself, in the folders given to
+`use` (the option `--registry`), among the data sets imported into `PRBENCH_HOME`, and in packages that name
+themselves in the entry-point group `prbench.registry`. Nothing here imports what an entry's target names, until
+`resolve` or `load_target` is called.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+from prbench.base.errors import InputError, nearest
+from prbench.base.files import home
+from prbench.registry.finder import importable_from
+from prbench.registry.schema import RECORDS, DatasetEntry, EncoderEntry, Kind, MethodEntry, ReportEntry
+from prbench.registry.toml_files import forget, merge, near, read, validate
+
+Entry = MethodEntry | DatasetEntry | EncoderEntry | ReportEntry
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+NOUNS: dict[Kind, str] = {"methods": "method", "datasets": "data set", "encoders": "encoder", "reports": "report"}
+ENTRY_POINTS = "prbench.registry"
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# What a child never takes from its parent: what it is called, and whether `all` means it.
+OWN_KEYS = ("name", "title", "extends", "default")
+
+_folders: tuple[Path, ...] = ()
+
+
+def use(folders: Sequence[Path]) -> None:
+    """Search these folders too, each holding `methods/`, `datasets/`, `encoders/` or `reports/`.
+
+    An entry's target may be a module that lies in the same folder as `methods/`. Replaces the folders of an
+    earlier call. Raises InputError for a folder without any of the four.
+    """
+    global _folders
+    for folder in folders:
+        if not any((folder / kind).is_dir() for kind in KINDS):
+            what = "no folder" if not folder.is_dir() else "without a methods, datasets, encoders or reports folder"
+            raise InputError(f"--registry {folder}: {what}", hint="put entries in DIR/methods/NAME.toml and the like")
+    _folders = tuple(folder.resolve() for folder in folders)
+    importable_from(_folders)
+
+
+def reset() -> None:
+    """Forget the folders given to `use` and everything read so far."""
+    use([])
+    forget()
+    _entry_point_folders.cache_clear()
+
+
+def folders(kind: Kind) -> list[Path]:
+    """The existing folders that hold entries of a kind, prbench's own first."""
+    found = [_own_folder(kind)]
+    found += [folder / kind for folder in (*_folders, *_entry_point_folders())]
+    if kind == "datasets":
+        found.append(home() / "imported" / "datasets")
+    return list(dict.fromkeys(folder.resolve() for folder in found if folder.is_dir()))
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of all entries of a kind, sorted."""
+    return sorted(_files(kind))
+
+
+def source(kind: Kind, name: str) -> Path:
+    """The file of an entry. Raises InputError with the nearest names when there is none."""
+    files = _files(kind)
+    if name not in files:
+        raise nearest(name, sorted(files), noun=NOUNS[kind], listing=f"prbench list {kind}")
+    return files[name]
+
+
+@overload
+def get(kind: Literal["methods"], name: str) -> MethodEntry: ...
+@overload
+def get(kind: Literal["datasets"], name: str) -> DatasetEntry: ...
+@overload
+def get(kind: Literal["encoders"], name: str) -> EncoderEntry: ...
+@overload
+def get(kind: Literal["reports"], name: str) -> ReportEntry: ...
+@overload
+def get(kind: Kind, name: str) -> Entry: ...
+def get(kind: Kind, name: str) -> Entry:
+    """One entry, its parents' keys merged in and everything checked.
+
+    Raises InputError, in one line that names the file and the key, for an unknown name, malformed TOML, an
+    unknown key, a wrong type or an inheritance that does not work.
+    """
+    return _load(kind, name)[0]
+
+
+@overload
+def load_all(kind: Literal["methods"]) -> list[MethodEntry]: ...
+@overload
+def load_all(kind: Literal["datasets"]) -> list[DatasetEntry]: ...
+@overload
+def load_all(kind: Literal["encoders"]) -> list[EncoderEntry]: ...
+@overload
+def load_all(kind: Literal["reports"]) -> list[ReportEntry]: ...
+@overload
+def load_all(kind: Kind) -> list[Entry]: ...
+def load_all(kind: Kind) -> Sequence[Entry]:
+    """All entries of a kind, by name. Raises InputError as `get` does."""
+    return [get(kind, name) for name in names(kind)]
+
+
+def select(kind: Kind, wanted: str) -> list[str]:
+    """Names from a comma-separated list of names, patterns such as `mrm*`, and `all`; each once, in that order.
+
+    `all` stands for the entries with `default = true`; a pattern for every name that it fits. Raises InputError
+    for a name or pattern that fits nothing.
+    """
+    known = names(kind)
+    chosen: dict[str, None] = {}
+    parts = [part.strip() for part in wanted.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"no {NOUNS[kind]} named", hint=f"see `prbench list {kind}`")
+    for part in parts:
+        if part == "all":
+            chosen.update(dict.fromkeys(entry.name for entry in load_all(kind) if getattr(entry, "default", True)))
+        elif _is_pattern(part):
+            fitting = [name for name in known if fnmatchcase(name, part)]
+            if not fitting:
+                raise InputError(f"no {NOUNS[kind]} fits {part!r}", hint=f"see `prbench list {kind}`")
+            chosen.update(dict.fromkeys(fitting))
+        else:
+            source(kind, part)
+            chosen[part] = None
+    return list(chosen)
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether a name is a pattern."""
+    return any(character in text for character in "*?[")
+
+
+def kind_of(name: str, kind: Kind | None = None) -> Kind:
+    """The kind of the entry called `name`, where only one kind has that name or `kind` says which."""
+    if kind:
+        source(kind, name)
+        return kind
+    found: list[Kind] = [k for k in KINDS if name in _files(k)]
+    if not found:
+        everything = sorted({known for k in KINDS for known in _files(k)})
+        raise nearest(name, everything, noun="entry", listing="prbench list methods|datasets|encoders|reports")
+    if len(found) > 1:
+        raise InputError(f"{name!r} is among the {' and the '.join(found)}", hint=f"add --kind {found[0]}")
+    return found[0]
+
+
+def _own_folder(kind: Kind) -> Path:
+    """Where prbench's own entries of a kind are.
+
+    A wheel holds them below prbench/_registry; an editable install and a checkout have them as top-level
+    folders beside the package. Paths are used because an editable install's import hook finds no packages
+    without Python files below another package.
+    """
+    package = Path(__file__).resolve().parents[1]
+    if kind == "encoders":
+        return package / "encoders"
+    if (package / "_registry").is_dir():
+        return package / "_registry" / kind
+    if (package.parent / "pyproject.toml").is_file():
+        return package.parent / kind
+    raise InputError(f"prbench in {package} was installed without its entries", hint="install prbench again with pip")
+
+
+@lru_cache(maxsize=1)
+def _entry_point_folders() -> tuple[Path, ...]:
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    found = []
+    for point in entry_points(group=ENTRY_POINTS):
+        where = f"the entry point {point.name} = {point.value} in the group {ENTRY_POINTS}"
+        try:
+            spec = find_spec(point.module)
+        except ImportError as error:
+            raise InputError(f"{where} names a module that cannot be found: {error}") from error
+        if spec is None:
+            raise InputError(f"{where} names a module that cannot be found")
+        places = [Path(place) for place in spec.submodule_search_locations or ()]
+        if not places and spec.origin:
+            places = [Path(spec.origin).parent]
+        found += [place for place in places if any((place / kind).is_dir() for kind in KINDS)]
+    return tuple(found)
+
+
+def _files(kind: Kind) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(folder.glob("*.toml")):
+            name = path.stem
+            if not NAME.fullmatch(name) or name == "all":
+                raise InputError(f"{path}: {name!r} cannot be a name", hint="use letters, digits, '-' and '_'")
+            if name in files:
+                raise InputError(
+                    f"two {kind} are called {name!r}: {files[name]} and {path}", hint="rename one of the files"
+                )
+            files[name] = path
+    return files
+
+
+def _load(kind: Kind, name: str, chain: tuple[str, ...] = ()) -> tuple[Entry, dict[str, Any]]:
+    """An entry, and its table with everything inherited."""
+    path = source(kind, name)
+    table = read(path)
+    if table.setdefault("name", name) != name:
+        raise InputError(
+            f"{path}: name is {table['name']!r}, but the file is called {path.name}", hint="leave it out"
+        )
+    parent = table.get("extends")
+    if isinstance(parent, str):
+        line = (*chain, name)
+        if parent in line:
+            circle = " -> ".join((*line[line.index(parent) :], parent))
+            raise InputError(f"{path}: extends goes round in a circle: {circle}")
+        if parent not in _files(kind):
+            raise InputError(f"{path}: extends: there is no {NOUNS[kind]} {parent!r}{near(parent, names(kind))}")
+        inherited = _load(kind, parent, line)[1]
+        # A variant is what differs, and a title need not: its name tells it from what it extends.
+        own = {"title": name} | table
+        table = merge({key: value for key, value in inherited.items() if key not in OWN_KEYS}, own)
+    return validate(RECORDS[kind], table, path), table

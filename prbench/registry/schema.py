@@ -1,0 +1,179 @@
+"""What an entry file may say: one frozen pydantic record per kind. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Marker = Literal["o", "s", "D", "d", "^", "v", "<", ">", "P", "X", "x", "+", "*", "p", "h", "H", "8"]
+"""As matplotlib names them; those that prbench.reporting.looks can draw on a page as well."""
+Kind = Literal["methods", "datasets", "encoders", "reports"]
+SelectionRule = Literal["validation", "last", "test-oracle"]
+Selection = Literal["published", "tuned", "validation", "last", "test-oracle"]
+"""What `--selection` may ask for: the entry's own parameters and rule, tuned parameters, or a rule by name."""
+
+
+class Record(BaseModel):
+    """The strictness that all entries share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Style(Record):
+    """How a method looks, the same in every figure."""
+
+    colour: Colour
+    marker: Marker = "o"
+    line: Literal["solid", "dashed", "dotted", "dashdot"] = "solid"
+
+
+class SearchRange(Record):
+    """One hyper-parameter's search space: a range (`low`, `high`), or `choices`.
+
+    A range holds whole numbers if both of its ends are written as such; `log` searches it evenly in the logarithm.
+    """
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    choices: list[Any] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _one_space(self) -> Self:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("give either low and high or choices")
+            if not self.choices:
+                raise ValueError("choices must not be empty")
+        elif self.low is None or self.high is None:
+            raise ValueError("give both low and high, or choices")
+        elif not -math.inf < self.low < self.high < math.inf:
+            raise ValueError("low must be below high, both finite")
+        elif self.log and self.low <= 0:
+            raise ValueError("a logarithmic range must start above 0")
+        return self
+
+
+class MethodEntry(Record):
+    """methods/NAME.toml: one benchmarked method or variant.
+
+    `params` are constructor arguments; a table inside it that is named like a data set or a data family
+    overrides them there. `selection` is the rule the method's own recipe calls for.
+    """
+
+    name: str
+    title: str
+    target: Target
+    extends: str | None = None
+    family: Literal["reference", "no personalisation", "personalised input", "personalised parameters"]
+    paper: str
+    summary: str
+    selection: SelectionRule = "validation"
+    params: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, SearchRange] = Field(default_factory=dict)
+    style: Style
+    published: str = ""
+    default: bool = Field(default=True, description="part of `--methods all`")
+
+
+class Download(Record):
+    """Where a data set's raw files come from: `base` + "/" + path, each with its sha256.
+
+    `base` is a URL, a folder below PRBENCH_HOME, or "hf://datasets/OWNER/NAME@REVISION". A file of the hub whose hash
+    is not known has "" as its hash.
+    """
+
+    base: str
+    files: dict[str, Sha256 | Literal[""]]
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if not self.base.startswith("hf://datasets/") and "" in self.files.values():
+            raise ValueError('only files of "hf://datasets/..." may go without a sha256')
+        return self
+
+
+class ProtocolEntry(Record):
+    """How a data set is split. See prbench.protocol.splits.
+
+    `name` is the rule; `unit` what is divided between train and test: each user's groups, or blocks (topics)
+    across users, or the source's own marks. Limits apply to training comparisons only; 0 means no limit.
+    """
+
+    name: Literal["paper", "published-code"] = "paper"
+    unit: Literal["group", "block", "mark"] = "group"
+    seen_share: Share = 0.5
+    test_share: Share = 0.5
+    seen_train_limit: Annotated[int, Field(ge=0)] = 0
+    unseen_train_limit: Annotated[int, Field(ge=0)] = 0
+    validation_share: Share = 0.2
+    splits: Annotated[int, Field(ge=1)] = 20
+
+
+class DatasetEntry(Record):
+    """datasets/NAME.toml: one data setting."""
+
+    name: str
+    title: str
+    loader: Target
+    extends: str | None = None
+    family: str
+    licence: str
+    homepage: str
+    citation: str
+    summary: str
+    encoder: str
+    """Name of the default encoder; "own" for data that come with embeddings."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the loader."""
+    download: Download | None = None
+    protocol: ProtocolEntry = ProtocolEntry()
+    expect: dict[str, int] = Field(default_factory=dict)
+    """Counts checked after loading: users, comparisons, prompts, items."""
+    simulated: bool = False
+    default: bool = Field(default=True, description="part of `--dataset all`")
+
+
+class EncoderEntry(Record):
+    """prbench/encoders/NAME.toml: one way to turn texts into embeddings."""
+
+    name: str
+    title: str
+    target: Target
+    extends: str | None = None
+    licence: str
+    homepage: str
+    summary: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    needs: str = ""
+    """What to install, as a pip command's argument, where it is no core dependency."""
+
+
+class ReportEntry(Record):
+    """reports/NAME.toml: one report and its pieces, in order."""
+
+    name: str
+    title: str
+    target: Target
+    summary: str
+    extends: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+RECORDS: dict[Kind, type[MethodEntry] | type[DatasetEntry] | type[EncoderEntry] | type[ReportEntry]] = {
+    "methods": MethodEntry,
+    "datasets": DatasetEntry,
+    "encoders": EncoderEntry,
+    "reports": ReportEntry,
+}

@@ -1,0 +1,112 @@
+"""Reading an entry file: TOML to a checked record, and what is wrong with it in one line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from prbench.base.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+PATTERNS = {"target": '"module:Name"', "loader": '"module:Name"', "colour": '"#rrggbb"'}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The table in a TOML file, fresh when the file has changed.
+
+    Raises InputError with the file and the line when it is malformed, no UTF-8 or unreadable.
+    """
+    status = path.stat()
+    return deepcopy(_read(path, status.st_mtime_ns, status.st_size))
+
+
+def forget() -> None:
+    """Read every file anew."""
+    _read.cache_clear()
+
+
+@lru_cache(maxsize=1024)
+def _read(path: Path, _modified: int, _size: int) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        place = re.search(r" \(at line (\d+), column \d+\)$", message)
+        line = f" line {place[1]}" if place else ""
+        raise InputError(f"{path}{line}: malformed TOML: {message}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is no UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def merge(parent: Mapping[str, Any], child: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A child's table over its parent's: tables merge key by key, any other value replaces the parent's.
+
+    `path` is where in the entry the two tables are.
+    """
+    merged = dict(parent)
+    for key, value in child.items():
+        old = parent.get(key)
+        # A search range is one value: half a range and half a list of choices would be neither.
+        if isinstance(value, dict) and isinstance(old, dict) and path != ("search",):
+            merged[key] = merge(old, value, (*path, key))
+        else:
+            merged[key] = value
+    return merged
+
+
+def validate(record: type[Model], table: Mapping[str, Any], path: Path) -> Model:
+    """The record in a table. Raises InputError that names `path`, each key at fault and what was expected."""
+    try:
+        return record.model_validate(table)
+    except ValidationError as error:
+        problems = [_problem(record, found) for found in error.errors(include_url=False, include_context=True)]
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        missing = any(found["type"] == "missing" and len(found["loc"]) == 1 for found in error.errors())
+        alone = missing and "extends" in record.model_fields and "extends" not in table
+        hint = 'add it; a variant has all but its differences from extends = "NAME"' if alone else None
+        raise InputError(f"{path}: {'; '.join(problems[:3])}{more}", hint=hint) from error
+
+
+def _problem(record: type[BaseModel], error: Mapping[str, Any]) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{near(location[-1], _keys_at(record, error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"the key {key!r} is missing"
+    if error["type"] == "string_pattern_mismatch" and location[-1] in PATTERNS:
+        return f"{key}: expected {PATTERNS[location[-1]]}, not {error['input']!r}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _keys_at(record: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """The keys a nested table may have."""
+    for part in location:
+        field = record.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        candidates = [
+            kind for kind in (inner, *get_args(inner)) if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not candidates:
+            return []
+        record = candidates[0]
+    return list(record.model_fields)
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """ "; did you mean X or Y?" where something known is near to `name`, else nothing."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(found)}?" if found else ""

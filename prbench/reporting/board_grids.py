@@ -1,0 +1,219 @@
+"""A board as text: for the terminal (rich), for Markdown and for LaTeX (booktabs).
+
+What a cell says (`TableCell`) is decided once, here; the three writers only spell it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from prbench.protocol import metrics, stats
+from prbench.reporting.board import ORACLE, RANKED, TUNED, Board, Pair, Row
+from prbench.reporting.grid import DAGGER, DASH, STAR, Grid, TableCell, mean_and_spread, percent
+
+# A larger share of undecided choices than this is named below the table.
+MANY_TIES = 0.01
+SELECTED_ON = {
+    "validation": "validation",
+    "last": "last epoch",
+    TUNED: "tuning splits",
+    ORACLE: "test data",
+    "truth": "",
+}
+
+
+def marks(pair: Pair | None, alpha: float) -> str:
+    """The star of the corrected and Holm-adjusted test, the dagger of the plain one."""
+    if pair is None:
+        return ""
+    star = STAR if pair.holm_table < alpha else ""
+    return star + (DAGGER if pair.result.plain.p < alpha else "")
+
+
+def baseline_name(baselines: Sequence[Row]) -> str:
+    """The baseline's title; without the rule where rows are compared with it under several of them."""
+    titles = {row.title for row in baselines}
+    return titles.pop() if len(titles) == 1 else next((row.method_title or row.method for row in baselines), "")
+
+
+def accuracy_grid(board: Board) -> Grid:
+    """The leaderboard proper: accuracies, worst users, flips, the difference from the baseline."""
+    ranks = {p: board.ranked(p) for p in RANKED}
+    rivals = {p: board.best_and_rival(p) for p in RANKED}
+    baselines = [b for b in board.baseline.values() if b]
+    several = len({row.selection for row in board.rows}) > 1
+    partial = any(not row.complete for row in board.rows)
+    header = ["Method", *(["Selected on"] if several else []), *(p.capitalize() for p in RANKED)]
+    header += [*(f"Worst {k}%" for k in metrics.WORST), "Flips"]
+    header += ["vs " + baseline_name(baselines)] * bool(baselines) + ["Splits"] * partial
+
+    def line(row: Row) -> list[TableCell]:
+        cells = [TableCell(row.title)] + [TableCell(SELECTED_ON.get(row.selection, row.selection))] * several
+        for p in RANKED:
+            rank = next((i for i, rows in enumerate(ranks[p], 1) if row in rows), 0)
+            pair = rivals[p]
+            best = board.pair(*pair, p) if pair and row is pair[0] else None
+            cells.append(TableCell(mean_and_spread(row, p), rank if rank < 3 else 0, marks(best, board.alpha)))
+        cells += [TableCell(percent(row.value("overall", f"worst{k}"))) for k in metrics.WORST]
+        cells.append(TableCell(percent(row.value("overall", "flip_rate"))))
+        if baselines:
+            against = board.against_baseline(row)
+            difference = against.result.difference if against else math.nan
+            cells.append(TableCell(percent(difference, signed=True, digits=2), marks=marks(against, board.alpha)))
+        if partial:
+            cells.append(TableCell(f"{len(row.splits)}/{board.splits}"))
+        return cells
+
+    rows = [line(row) for row in board.rows if row.rankable]
+    rules = [len(rows)]
+    rows += [line(row) for row in board.rows if not row.rankable and not row.oracle]
+    rules.append(len(rows))
+    rows += [line(row) for row in board.rows if row.oracle]
+    rules.append(len(rows))
+    rows += [line(row) for row in board.bounds.values()]
+    rules.append(len(rows))
+    if any(rivals.values()):
+        improvement = [TableCell("% improvement over runner-up")] + [TableCell("")] * several
+        for p in RANKED:
+            pair = rivals[p]
+            gain = pair[0].value(p) / pair[1].value(p) - 1 if pair and pair[1].value(p) > 0 else math.nan
+            improvement.append(TableCell(percent(gain, signed=True)))
+        rows.append(improvement + [TableCell("")] * (len(header) - len(improvement)))
+    return Grid(
+        title=f"User accuracy in % on {board.dataset} ({board.encoder})",
+        header=tuple(header),
+        rows=rows,
+        rules=tuple(sorted({r for r in rules if 0 < r < len(rows)})),
+        notes=notes(board),
+        label=f"leaderboard:{board.dataset}:{board.encoder}",
+    )
+
+
+def notes(board: Board) -> list[str]:
+    """What the reader of the table must know, in sentences: the caption."""
+    alpha = f"{board.alpha:g}"
+    family = board.in_table()
+    plural = "split" if board.splits == 1 else "splits"
+    said = [f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
+    selections = {row.selection for row in board.rows}
+    if len(selections) == 1:
+        said.append(f"Selected on: {SELECTED_ON.get(*selections, *selections)}.")
+    said.append("Bold: best; underlined: second.")
+    if family:
+        said.append(
+            f"{STAR} on the best: unlike the runner-up (the best other row, variants of one method included); {STAR} "
+            f"on a difference: unlike the baseline. p < {alpha} in {corrected_test(board)}, Holm-adjusted over the "
+            f"table's {len(family)} comparisons."
+        )
+        said.append(
+            f"{DAGGER}: p < {alpha} in a plain paired t-test over the splits without adjustment, the criterion that "
+            "papers print; it takes overlapping splits for independent ones."
+        )
+    said.append(
+        "Worst k%: the k% of all users with the lowest accuracy. Flips: % of test decisions that adaptation changed "
+        "from the same method's cold start; a tie, before or after, counts one half."
+    )
+    used = {base.title for base in board.baseline.values() if base}
+    if not used:
+        said.append("No row has a baseline to compare with in these results.")
+    if len(used) > 1:
+        said.append("Each row is compared with the baseline under its own selection rule where there is one.")
+    for row in board.rows:
+        if row.oracle:
+            said.append(f"{row.title}: chosen by looking at the test data; not ranked, not compared.")
+        if len(row.splits) < board.splits:
+            over = ", compared over the splits in common" if row.splits and not row.oracle else ""
+            said.append(f"{row.title}: {len(row.splits)} of {board.splits} splits ({row.note}); not ranked{over}.")
+        elif not row.complete:
+            said.append(f"{row.title}: a population of users is missing; not ranked.")
+    for row in board.rows:
+        if (ties := row.value("overall", "tie_rate")) > MANY_TIES:
+            said.append(
+                f"{row.title} leaves {percent(ties)}% of choices undecided: each counts one half, which lifts its "
+                "worst k%."
+            )
+    if board.bounds:
+        said.append("Ceiling and floor: known, because the data are simulated.")
+    return said
+
+
+def corrected_test(board: Board) -> str:
+    """The corrected test's name, and what its correction takes two splits to share."""
+    if math.isnan(board.ratio):
+        return "the corrected resampled t-test (not defined: every split tests the same choices)"
+    shared = board.ratio / (1 + board.ratio)
+    return (
+        "the corrected resampled t-test (Nadeau and Bengio 2003; on average two splits have "
+        f"{100 * shared:g}% of their test choices in common)"
+    )
+
+
+def settings_grid(board: Board) -> Grid:
+    """Every method under its published setting, its tuned one and the test-oracle, side by side.
+
+    A row that lacks splits is missing here: its mean would be over other splits than the others'.
+    """
+    named = {
+        "publ.": [row for row in board.rows if row.published],
+        "tuned": [row for row in board.rows if row.selection == TUNED],
+        "oracle": [row for row in board.rows if row.oracle],
+    }
+    found = {name: {row.method: row for row in rows if row.complete} for name, rows in named.items()}
+    methods = list(dict.fromkeys(row.method for rows in named.values() for row in rows))
+    title = {row.method: _plain_title(row) for rows in reversed(named.values()) for row in rows}
+
+    def value(name: str, method: str, population: str) -> float:
+        row = found[name].get(method)
+        return row.value(population) if row else math.nan
+
+    methods.sort(key=lambda m: -value("publ.", m, "overall") if m in found["publ."] else math.inf)
+    pairs = {
+        method: board.pair(found["tuned"][method], found["publ."][method], "overall")
+        for method in methods
+        if method in found["tuned"] and method in found["publ."]
+    }
+    p = {method: pair.result.corrected.p for method, pair in pairs.items() if pair}
+    holm = dict(zip(p, stats.holm(list(p.values())), strict=True))
+    rows = []
+    for method in methods:
+        cells = [TableCell(title[method])]
+        cells += [TableCell(percent(value(name, method, q))) for q in RANKED for name in named]
+        for name in ("tuned", "oracle"):
+            gain = value(name, method, "overall") - value("publ.", method, "overall")
+            star = STAR if name == "tuned" and holm.get(method, math.nan) < board.alpha else ""
+            cells.append(TableCell(percent(gain, signed=True, digits=2), marks=star))
+        rows.append(cells)
+    notes = [
+        "publ.: the entry's own parameters under its own rule. tuned: parameters from equal-budget tuning on splits "
+        "that are not reported. oracle: the entry's own parameters, training stopped where test accuracy is best; it "
+        "shows what looking at the test data claims and is no result.",
+        f"Differences are in points of overall accuracy. {DASH}: not run, or not on all {board.splits} splits.",
+    ]
+    if holm:
+        notes.append(
+            f"{STAR}: p < {board.alpha:g} in the corrected resampled t-test, Holm-adjusted over the {len(holm)} "
+            "differences of tuned from published."
+        )
+    notes += [f"{row.title}: {row.note}." for row in named["tuned"] if not row.complete and row.note]
+    return Grid(
+        title=f"Published, tuned and test-oracle settings on {board.dataset} ({board.encoder}), user accuracy in %",
+        header=(
+            "Method",
+            *(f"{q.capitalize()} {name}" for q in RANKED for name in named),
+            "tuned −publ.",
+            "oracle −publ.",
+        ),
+        rows=rows,
+        rules=(),
+        notes=notes,
+        label=f"settings:{board.dataset}:{board.encoder}",
+    )
+
+
+def _plain_title(row: Row) -> str:
+    """A row's title without what tells its selection."""
+    for end in (" (tuned)", " (selected on test data)", f" ({row.selection})"):
+        if row.title.endswith(end):
+            return row.title.removesuffix(end)
+    return row.title

@@ -1,0 +1,239 @@
+"""The numbers behind the page's figures, as plain values for JSON. Accuracies are in percent, users are numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prbench.protocol import metrics
+from prbench.reporting.board import RANKED, Board, Row
+from prbench.reporting.looks import Look, look
+from prbench.reporting.worst_k import markers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prbench.results import Results
+
+
+FloatArray = npt.NDArray[np.float64]
+Key = tuple[str, str]
+DIGITS = 2
+
+
+def looks(board: Board) -> dict[Key, Look]:
+    """The look of every row; rows with the same look get markers of their own, as in the figures."""
+    marks = markers(board.rows)
+    return {row.key: look(row.style, marks[row.key]) for row in board.rows}
+
+
+def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results: Results) -> dict[str, Any]:
+    """What the figures of one board need.
+
+    `users` is `metrics.user_metrics` and `curves` is `metrics.worst_k_curves`, of all boards. A row's `base` is the
+    position of its baseline; its curve and parameter line are null unless it has all splits and was chosen without
+    test data. Splits, users and numbers that a row lacks are null.
+    """
+    here = metrics.with_overall(_of_board(users, board))
+    appearance = looks(board)
+    position = {row.key: i for i, row in enumerate(board.rows)}
+    splits = sorted(int(split) for split in here["split"].unique())
+    everyone = sorted(int(user) for user in here["user"].unique())
+    accuracy = _accuracies(here, board)
+    by_split = _split_curves(_of_board(curves, board), board)
+    shots = _few_shots(board, results)
+    rows = []
+    for row in board.rows:
+        base = board.baseline[row.key]
+        shown = appearance[row.key]
+        rows.append(
+            {
+                "title": row.title,
+                "light": shown.light,
+                "dark": shown.dark,
+                "symbol": shown.symbol,
+                "hollow": shown.hollow,
+                "dash": shown.dash,
+                "ranked": row.rankable,
+                "base": position[base.key] if base else None,
+                "mean": {p: _means(row, p) for p in RANKED},
+                "curve": _curves(row, base, by_split) if row.rankable else None,
+                "split": {p: _split_means(accuracy.get((row.key, p)), splits) for p in RANKED},
+                "user": {p: _user_means(accuracy, row, base, p, everyone) for p in RANKED},
+                "parameters": _parameters(board, row, results),
+                "shots": shots.get(row.key, []),
+            }
+        )
+    return {
+        "name": f"{board.dataset} ({board.encoder})",
+        "splits": splits,
+        "users": everyone,
+        "tested": {p: _tested(accuracy, board, p, everyone) for p in RANKED},
+        "population": _population(board, results),
+        "bounds": {name: {p: _percent(bound.value(p)) for p in RANKED} for name, bound in board.bounds.items()},
+        "rows": rows,
+    }
+
+
+def cells_of(board: Board, results: Results, row: Row | None = None) -> list[dict[str, Any]]:
+    """The records of a board, or of one of its rows, by split."""
+    cells = [
+        cell
+        for cell in results.cells
+        if (cell["dataset"], cell["encoder"]) == (board.dataset, board.encoder)
+        and (row is None or (cell["method"], cell["selection"]) == row.key)
+    ]
+    return sorted(cells, key=lambda cell: (cell["split"], cell["method"], cell["selection"], cell["key"]))
+
+
+def _of_board(frame: pd.DataFrame, board: Board) -> pd.DataFrame:
+    return frame[(frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)]
+
+
+def _percent(value: float) -> float | None:
+    """A fraction in percent, None where there is none."""
+    return None if math.isnan(value) else round(100 * float(value), DIGITS)
+
+
+def _percents(values: npt.ArrayLike) -> list[float | None]:
+    return [_percent(value) for value in np.asarray(values, dtype=np.float64)]
+
+
+def _means(row: Row, population: str) -> dict[str, float | None] | None:
+    """Accuracy, its standard deviation over splits, flips and cold start."""
+    if math.isnan(row.value(population)):
+        return None
+    return {
+        "accuracy": _percent(row.value(population)),
+        "sd": _percent(row.spread(population)),
+        "flips": _percent(row.value(population, "flip_rate")),
+        "cold": _percent(row.value(population, "cold_start")),
+    }
+
+
+def _accuracies(here: pd.DataFrame, board: Board) -> dict[tuple[Key, str], pd.DataFrame]:
+    """User accuracy [users, splits] by row and population; NaN where a user was not tested."""
+    wide = {}
+    for (method, selection, population), group in here.groupby(["method", "selection", "population"], observed=True):
+        table = group.pivot(index="user", columns="split", values="accuracy")
+        wide[(str(method), str(selection)), str(population)] = table.sort_index().sort_index(axis=1)
+    return wide
+
+
+def _split_curves(curves: pd.DataFrame, board: Board) -> dict[tuple[Key, str], FloatArray]:
+    """Worst-k% accuracies [splits, 100] of the rows with all splits."""
+    whole = {row.key for row in board.rows if row.rankable}
+    found = {}
+    for (method, selection, population), group in curves.groupby(
+        ["method", "selection", "population"], observed=True
+    ):
+        key = (str(method), str(selection))
+        if key in whole:
+            ordered = group.sort_values(["split", "k"])["accuracy"].to_numpy(dtype=np.float64)
+            found[key, str(population)] = ordered.reshape(-1, 100)
+    return found
+
+
+def _curves(row: Row, base: Row | None, by_split: Mapping[tuple[Key, str], FloatArray]) -> dict[str, Any]:
+    """Mean and standard deviation over splits, per population: of the accuracy and of its gain over the baseline.
+
+    The difference is taken split by split.
+    """
+    said = {}
+    for population in RANKED:
+        own = by_split[row.key, population]
+        other = by_split.get((base.key, population)) if base else None
+        mean, sd = _mean_and_sd(own)
+        said[population] = {"mean": mean, "sd": sd}
+        if other is not None and other.shape == own.shape:
+            mean, sd = _mean_and_sd(own - other)
+            said[population] |= {"difference": mean, "difference_sd": sd}
+    return said
+
+
+def _mean_and_sd(values: FloatArray) -> tuple[list[float | None], list[float | None]]:
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
+    return _percents(values.mean(axis=0)), _percents(spread)
+
+
+def _split_means(accuracy: pd.DataFrame | None, splits: list[int]) -> list[float | None]:
+    """Mean over users of each split."""
+    if accuracy is None:
+        return [None] * len(splits)
+    return _percents(accuracy.mean(axis=0).reindex(splits).to_numpy())
+
+
+def _user_means(
+    accuracy: Mapping[tuple[Key, str], pd.DataFrame],
+    row: Row,
+    base: Row | None,
+    population: str,
+    users: list[int],
+) -> dict[str, list[float | None]] | None:
+    """Each user's accuracy and gain over the baseline, averaged over the splits (of both) that tested the user."""
+    own = accuracy.get((row.key, population))
+    if own is None:
+        return None
+    said = {"accuracy": _percents(own.mean(axis=1).reindex(users).to_numpy())}
+    other = accuracy.get((base.key, population)) if base else None
+    if other is not None:
+        said["gain"] = _percents((own - other).mean(axis=1).reindex(users).to_numpy())
+    return said
+
+
+def _tested(
+    accuracy: Mapping[tuple[Key, str], pd.DataFrame], board: Board, population: str, users: list[int]
+) -> list[int]:
+    """In how many splits each user was tested by the rows with all splits."""
+    for row in board.rows:
+        table = accuracy.get((row.key, population))
+        if row.rankable and table is not None:
+            return [int(n) for n in table.notna().sum(axis=1).reindex(users, fill_value=0)]
+    return [0] * len(users)
+
+
+def _parameters(board: Board, row: Row, results: Results) -> list[int] | None:
+    """Trained numbers shared by all users and stored for each; None unless all splits agree."""
+    counts = [cell.get("parameters") for cell in cells_of(board, results, row) if cell["status"] == "done"]
+    known = {(count["shared"], count["per_user"]) for count in counts if count}
+    return list(known.pop()) if row.rankable and len(known) == 1 else None
+
+
+def _population(board: Board, results: Results) -> int | None:
+    """Seen and unseen users of a split, where all splits agree."""
+    counts = [cell.get("counts") for cell in cells_of(board, results) if cell["status"] == "done"]
+    known = {count["seen_users"] + count["unseen_users"] for count in counts if count}
+    return known.pop() if len(known) == 1 else None
+
+
+def _few_shots(board: Board, results: Results) -> dict[Key, list[dict[str, Any]]]:
+    """Unseen users' accuracy by shots, for the rows that have all splits at that number; empty without such runs.
+
+    Zero shots is the cold start. All the support there is comes last, as "all".
+    """
+    few = results.scores["shots"] >= 0
+    if not few.any() or not len(_of_board(results.scores[few], board)):
+        return {}
+    scores = _of_board(results.scores, board)
+    users = metrics.user_metrics(scores[scores["population"] == "unseen"])
+    table = metrics.few_shot_curve(metrics.split_metrics(users))
+    found: dict[Key, list[dict[str, Any]]] = {}
+    for row in board.rows:
+        here = table[(table["method"] == row.method) & (table["selection"] == row.selection)]
+        here = here[here["n_splits"] == board.splits]
+        points = [_shot(r["shots"], r["accuracy"], r["accuracy_std"]) for r in here.to_dict("records")]
+        cold = here[here["shots"] == metrics.ALL_SHOTS]
+        if len(cold) and not (here["shots"] == 0).any():
+            points.insert(0, _shot(0, cold["cold_start"].iloc[0], cold["cold_start_std"].iloc[0]))
+        if row.rankable:
+            found[row.key] = points
+    return found
+
+
+def _shot(shots: int, mean: float, sd: float) -> dict[str, Any]:
+    name = "all" if shots == metrics.ALL_SHOTS else str(shots)
+    return {"shots": name, "accuracy": _percent(mean), "sd": _percent(sd)}

@@ -1,0 +1,131 @@
+"""The paper's evaluation from stored results: `prbench report paper --runs runs --out out`.
+
+Which tables and figures there are is data (reports/paper.toml); what each is made by is a function of the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from prbench.base.console import progress, stderr
+from prbench.base.errors import InputError
+from prbench.base.files import write_text, writing
+from prbench.protocol import stats
+from prbench.registry import targets
+from prbench.registry.pieces import Piece, read_pieces
+from prbench.reporting import writers
+from prbench.reporting.checks import refuse_mixtures
+from prbench.reporting.figure import DPI, styled
+from prbench.reporting.options import require_options
+from prbench.reporting.paper import printed_numbers as numbers
+from prbench.reporting.paper.evidence import Evidence, PieceResult
+from prbench.reporting.paper.page import write_paper_page
+from prbench.reporting.worst_k import METADATA
+
+if TYPE_CHECKING:
+    from prbench.results import Results
+
+
+WHERE = "reports/paper.toml"
+
+
+def paper(
+    results: Results,
+    out: Path,
+    *,
+    pieces: Sequence[Any],
+    baseline: str = "bt",
+    alpha: float = 0.05,
+    resamples: int = stats.RESAMPLES,
+    published: Sequence[str] = (),
+) -> list[Path]:
+    """Write every piece as CSV and, where it has them, Markdown, LaTeX, PNG and PDF; returns the paths.
+
+    index.md says what each file shows and what it lacks, and index.html is a page with all of it. A piece without any
+    results is named there and not drawn; files that an earlier report left of it are removed.
+    Raises InputError for options that cannot be, for malformed pieces and where results that do not belong together
+    would share a table; nothing is written then.
+    """
+    read = read_pieces(pieces, WHERE)
+    papers = [numbers.load(name) for name in published]
+    evidence = Evidence(results, baseline, alpha, resamples, papers, read)
+    if not evidence.settings:
+        raise InputError("there are no results to report", hint="make some with `prbench run --report paper`")
+    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples)
+    for cells in evidence.cells.values():
+        refuse_mixtures(cells)
+    # Whatever is unreadable is refused before anything is written.
+    _ = evidence.probes
+    with progress() as display:
+        task = display.add_task("drawing", total=len(read) + 1)
+        drawn: list[PieceResult] = []
+        for piece in read:
+            display.update(task, description=escape(piece.name))
+            drawn.append(targets.resolve(piece.target)(evidence, piece))
+            display.advance(task)
+        # Written when all are made: a piece that fails leaves no half of a report.
+        finished = [(piece, made, write_piece(made, piece, out)) for piece, made in zip(read, drawn, strict=True)]
+        display.update(task, description="index.html")
+        pages = write_paper_page(out / "index.html", evidence, finished)
+    names = ", ".join(f"{dataset} ({encoder})" for dataset, encoder in evidence.settings)
+    lines = [f"# {len(read)} tables and figures of {names}", ""]
+    for piece, made, written in finished:
+        lines += index_lines(piece, made, written)
+    lines += notes_on_published(papers)
+    write_text(out / "index.md", "\n".join(lines) + "\n")
+    if empty := sum(not written for _, _, written in finished):
+        stderr().print(f"{empty} of {len(read)} pieces have no results yet; index.md says what each needs")
+    return [*(path for _, _, written in finished for path in written), out / "index.md", *pages]
+
+
+def write_piece(made: PieceResult, piece: Piece, out: Path) -> list[Path]:
+    """Write one piece's files; none where it has no numbers."""
+    stem = out / piece.name
+    paths = {kind: stem.with_suffix(f".{kind}") for kind in ("csv", "md", "tex", "png", "pdf")}
+    written: list[Path] = []
+    if len(made.frame):
+        with writing(paths["csv"]) as temporary:
+            made.frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+        written.append(paths["csv"])
+        if made.grids:
+            for kind, writer in (("md", writers.markdown), ("tex", writers.latex)):
+                write_text(paths[kind], "\n".join(writer(grid) for grid in made.grids))
+                written.append(paths[kind])
+        if made.figure is not None:
+            for kind in ("png", "pdf"):
+                # In the same style: how many ticks there are depends on it when they are drawn.
+                with styled(), writing(paths[kind]) as temporary:
+                    made.figure.savefig(temporary, format=kind, dpi=DPI, metadata=METADATA[kind])
+                written.append(paths[kind])
+    # What an earlier report left here would pass for this one's.
+    for path in set(paths.values()) - set(written):
+        path.unlink(missing_ok=True)
+    return written
+
+
+def index_lines(piece: Piece, made: PieceResult, written: Sequence[Path]) -> list[str]:
+    """A piece's section of index.md."""
+    files = ", ".join(f"[{path.name}]({path.name})" for path in written)
+    said = [f"## {piece.title}", "", piece.shows, ""]
+    said += [f"Files: {files}" if files else "Not made: its results are not there.", ""]
+    if made.figure is not None and written:
+        said += [f"![{piece.title}]({piece.name}.png)", ""]
+    if made.missing:
+        said += ["Missing:", "", *(f"- {phrase}" for phrase in made.missing), ""]
+    return said
+
+
+def notes_on_published(papers: Sequence[numbers.Published]) -> list[str]:
+    """What is to be known of the printed numbers, with the tables' inner contradictions."""
+    said = ["## The published numbers", ""]
+    said += ["They stand beside ours only on their own data sets and encoders: nothing else compares with them.", ""]
+    for found in papers:
+        said += [f"{found.title} ({found.source}):", ""]
+        said += [f"- {note}" for note in found.notes]
+        said += [f"- Cannot be: {wrong}." for wrong in numbers.contradictions(found)]
+        said.append("")
+    return said

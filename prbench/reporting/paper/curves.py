@@ -1,0 +1,260 @@
+"""Curves of arXiv 2601.18731: worst-k% robustness (Figure 3), sweeps (4 and 5), few shots (6), and label noise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prbench import registry
+from prbench.protocol import metrics
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.registry.pieces import Piece
+from prbench.reporting import grid
+from prbench.reporting.figure import CAPS, band, finished, legend_below, looks, panels, styled
+from prbench.reporting.grid import Grid, TableCell
+from prbench.reporting.paper.evidence import Evidence, PieceResult, among, heading, setting_heading, splits_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from prbench.reporting.board import Board
+
+
+SWEPT = {"rho": "ρ", "gamma": "γ", "users_per_update": "users in an update", "bases": "base functions K"}
+
+
+def robustness(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Figure 3: mean accuracy of the worst k% of all users, k = 1 … 100; markers at the paper's 10, 20 and 50%.
+
+    Bands are one standard deviation over splits.
+    """
+    boards = list(evidence.each(piece))
+    kept = evidence.kept(evidence.users, piece)
+    kept = kept[kept["shots"] == ALL_SHOTS]
+    curves = metrics.worst_k_curves(kept) if len(kept) else kept.assign(k=[])
+    curves = curves[curves["population"] == "overall"]
+    table = metrics.over_splits(curves, by=("k",)) if len(curves) else curves
+    made = PieceResult(table, missing=evidence.lacking(piece))
+    if not len(table):
+        return made
+    made.grids = [_worst_grid(board, table, piece, evidence) for _, _, board in boards]
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(boards))
+        for one, (dataset, encoder, board) in zip(axes, boards, strict=True):
+            here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
+            for method in piece.methods:
+                curve = here[here["method"] == method].sort_values("k")
+                if len(curve):
+                    line = {**look[method], "markevery": [k - 1 for k in metrics.WORST]}
+                    band(one, curve["k"], curve["accuracy"], curve["accuracy_std"], line, evidence.title(method))
+            one.set(xlabel="worst k% of users", ylabel="user accuracy (%)", xlim=(0, 101))
+            one.set_title(heading(board))
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
+        made.figure = finished(figure)
+    return made
+
+
+def _worst_grid(board: Board, table: pd.DataFrame, piece: Piece, evidence: Evidence) -> Grid:
+    """The marked points of the figure as a table."""
+    shown = (*metrics.WORST, 100)
+    here = table[(table["dataset"] == board.dataset) & (table["encoder"] == board.encoder) & table["k"].isin(shown)]
+    lines = []
+    for method in piece.methods:
+        own = here[here["method"] == method].set_index("k")
+        if len(own):
+            cells = (
+                TableCell(f"{grid.percent(float(own['accuracy'][k]))}±{grid.percent(float(own['accuracy_std'][k]))}")
+                for k in shown
+            )
+            lines.append([TableCell(evidence.title(method)), *cells])
+    header = ("Method", *(f"Worst {k}%" for k in metrics.WORST), "All users")
+    notes = [f"User accuracy in %, mean ± standard deviation over {splits_of(board)}."]
+    return Grid(f"{piece.title}, {board.dataset} ({board.encoder})", header, lines, (), notes,
+                f"{piece.name}:{board.dataset}:{board.encoder}")  # fmt: skip
+
+
+def sweep(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Figures 4 and 5: overall accuracy and that of the worst 10% against one parameter, ±1 SD over splits.
+
+    Methods whose values rise again start a new curve. A value of 0 of gamma is the hard filter, shown as 0*.
+    """
+    import pandas as pd
+
+    curves = _runs_of(piece)
+    boards = list(evidence.each(piece))
+    records = []
+    for dataset, encoder, board in boards:
+        for number, curve in enumerate(curves):
+            for method, value in curve:
+                for row in board.rows:
+                    if row.method == method and row.complete:
+                        records.append(
+                            {
+                                "dataset": dataset,
+                                "encoder": encoder,
+                                "curve": number,
+                                "method": method,
+                                "selection": row.selection,
+                                piece.parameter: value,
+                                "overall": row.value("overall"),
+                                "overall_std": row.spread("overall"),
+                                "worst10": row.value("overall", "worst10"),
+                                "worst10_std": row.spread("overall", "worst10"),
+                                "n_splits": len(row.splits),
+                            }
+                        )
+    made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
+    # One value is no sweep.
+    points = Counter((r["dataset"], r["encoder"], r["curve"]) for r in records)
+    swept = [item for item in boards if any(points[(*item[:2], n)] > 1 for n in range(len(curves)))]
+    if not swept:
+        return PieceResult(made.frame.iloc[:0], missing=made.missing)
+    with styled():
+        figure, axes = panels(2 * len(swept))
+        for i, (dataset, encoder, board) in enumerate(swept):
+            here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+            for one, metric, name in zip(
+                axes[2 * i : 2 * i + 2], ("overall", "worst10"), ("all users", "worst 10%"), strict=True
+            ):
+                _swept(one, here, metric, evidence, piece, curves)
+                one.set(xlabel=SWEPT.get(piece.parameter, piece.parameter), ylabel=f"accuracy, {name} (%)")
+                one.set_title(heading(board))
+        if len(curves) > 1:
+            legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
+        made.figure = finished(figure)
+    return made
+
+
+def _runs_of(piece: Piece) -> list[list[tuple[str, float]]]:
+    curves: list[list[tuple[str, float]]] = []
+    for method, value in zip(piece.methods, piece.values, strict=True):
+        if not curves or value <= curves[-1][-1][1]:
+            curves.append([])
+        curves[-1].append((method, value))
+    return curves
+
+
+def _swept(
+    one: Axes,
+    here: pd.DataFrame,
+    metric: str,
+    evidence: Evidence,
+    piece: Piece,
+    curves: list[list[tuple[str, float]]],
+) -> None:
+    # Evenly spaced: published grids are neither linear nor geometric.
+    ticks = sorted(set(piece.values))
+    # A curve looks like its entry without a value in the name, such as mrm among mrm-k1, mrm-k4 and mrm-k8.
+    names = [_family_of([method for method, _ in curve]) for curve in curves]
+    look = looks(evidence, names)
+    for number, name in enumerate(names):
+        own = here[here["curve"] == number].sort_values(piece.parameter)
+        if not len(own):
+            continue
+        label = piece.labels[number] if number < len(piece.labels) else evidence.title(name)
+        # Curves of one figure stand beside one another, so that their bars do not cover each other.
+        at = np.array([ticks.index(value) for value in own[piece.parameter]]) + 0.06 * (
+            number - (len(curves) - 1) / 2
+        )
+        spread = 100 * own[f"{metric}_std"].fillna(0).to_numpy()
+        one.errorbar(at, 100 * own[metric].to_numpy(), yerr=spread, label=label, **look[name], **CAPS)
+    labels = ["0*" if piece.parameter == "gamma" and tick == 0 else f"{tick:g}" for tick in ticks]
+    one.set_xticks(range(len(ticks)), labels)
+    one.set_xlim(-0.4, len(ticks) - 0.6)
+
+
+def _family_of(methods: Sequence[str]) -> str:
+    """The method that most of these extend; the first, where none extends another."""
+    parents = Counter(parent for method in methods if (parent := registry.get("methods", method).extends))
+    return parents.most_common(1)[0][0] if parents else methods[0]
+
+
+def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Figure 6: accuracy of unseen users against the number of their choices, cold start at 0, all support last.
+
+    The baseline, which does not adapt, is a line across. Bands are one standard deviation over splits.
+    """
+    frame = evidence.per_split
+    kept = evidence.kept(frame[frame["population"] == "unseen"], piece)
+    table = metrics.few_shot_curve(kept) if len(kept) else kept
+    missing = evidence.lacking(piece)
+    table = evidence.whole(table, piece, missing, "few shots")
+    several = table[table["shots"] != ALL_SHOTS] if len(table) else table
+    curved = sorted(set(zip(several["dataset"], several["encoder"], strict=True)))
+    for dataset, encoder in evidence.settings:
+        if (dataset, encoder) not in curved:
+            missing.append(f"{dataset} ({encoder}): run with --shots {_listed(piece.shots)},all")
+    made = PieceResult(table, missing=missing)
+    if not curved:
+        return PieceResult(table.iloc[:0], missing=missing)
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(curved))
+        for one, (dataset, encoder) in zip(axes, curved, strict=True):
+            here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
+            order = [*sorted(k for k in set(here["shots"]) if k != ALL_SHOTS), ALL_SHOTS]
+            for method in piece.methods:
+                own = here[here["method"] == method].set_index("shots")
+                if not len(own):
+                    continue
+                if method == evidence.baseline:
+                    level = 100 * float(own.loc[ALL_SHOTS, "accuracy"])
+                    one.axhline(level, color="0.25", linestyle="--", linewidth=1, label=evidence.title(method))
+                    continue
+                own = own.loc[[k for k in order if k in own.index]]
+                at = [order.index(k) for k in own.index]
+                band(one, at, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
+            one.set_xticks(range(len(order)), ["all" if k == ALL_SHOTS else str(k) for k in order])
+            one.set(xlabel="choices of the unseen user", ylabel="accuracy, unseen users (%)")
+            one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
+        made.figure = finished(figure)
+    return made
+
+
+def noise(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Accuracy of unseen users against the share of their support labels that is flipped, ±1 SD over splits."""
+    import pandas as pd
+
+    found = evidence.probes
+    found = evidence.kept(found[found["probe"] == "noise"], piece)
+    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    if not len(found):
+        made.missing.append(f"label noise: run `prbench probe --noise {_listed(piece.noise)}`")
+        return made
+    clean = evidence.per_split
+    clean = evidence.kept(clean[(clean["shots"] == ALL_SHOTS) & (clean["population"] == "unseen")], piece)
+    clean = clean[among(clean, set(zip(*(found[key] for key in metrics.ROW), strict=True)))]
+    parts = [clean.assign(noise=0.0)]
+    for share, part in found.groupby("noise"):
+        per_split = metrics.split_metrics(metrics.user_metrics(part))
+        parts.append(per_split[per_split["population"] == "unseen"].assign(noise=share))
+    table = metrics.over_splits(pd.concat(parts, ignore_index=True), by=("noise",))
+    made.frame = evidence.whole(table, piece, made.missing, "label noise")
+    if not len(made.frame):
+        return made
+    settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(settings))
+        for one, (dataset, encoder) in zip(axes, settings, strict=True):
+            here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+            for method in piece.methods:
+                own = here[here["method"] == method].sort_values("noise")
+                if len(own):
+                    x = 100 * own["noise"]
+                    band(one, x, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
+            one.set(xlabel="flipped support labels (%)", ylabel="accuracy, unseen users (%)")
+            one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
+        made.figure = finished(figure)
+    return made
+
+
+def _listed(values: list[int] | list[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -1,0 +1,219 @@
+"""What the pieces of a report are made from, and what a piece is.
+
+A piece is one table or figure: an entry in a report's file, and a function that reads the evidence and gives
+numbers, tables and a picture. Nothing here fits or adapts anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench import registry
+from prbench.protocol import metrics
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.reporting import board as boards
+from prbench.reporting.board import Board, Compared
+from prbench.reporting.grid import Grid
+from prbench.reporting.looks import style_of
+from prbench.reporting.paper.printed_numbers import Published
+from prbench.results import Results, probes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+from prbench.registry.pieces import Piece
+
+
+@dataclass
+class PieceResult:
+    """A finished piece: its numbers, tables and pictures, and one phrase for everything it lacks.
+
+    `boards` are those of a piece that the page is built around.
+    """
+
+    frame: pd.DataFrame
+    grids: list[Grid] = field(default_factory=list)
+    figure: Figure | None = None
+    missing: list[str] = field(default_factory=list)
+    boards: list[Board] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Evidence:
+    """The results of a runs folder as pieces read them. `shots` = all the support there is, unless said otherwise.
+
+    A row is one method under one selection on one data set and encoder. Figures draw rows that have all the splits
+    that any of a piece's rows has or was meant to have; the others are named as missing.
+    """
+
+    results: Results
+    baseline: str
+    alpha: float
+    resamples: int
+    published: Sequence[Published] = ()
+    pieces: Sequence[Piece] = ()
+    _boards: dict[tuple[Any, ...], Board] = field(default_factory=dict)
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """The cells of each (data set, encoder), sorted by these."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for cell in sorted(self.results.cells, key=lambda c: (c["dataset"], c["encoder"])):
+            found.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
+        return found
+
+    @property
+    def settings(self) -> list[tuple[str, str]]:
+        """(data set, encoder) of every cell, sorted."""
+        return list(self.cells)
+
+    @cached_property
+    def users(self) -> pd.DataFrame:
+        """`metrics.user_metrics` at every number of shots."""
+        return metrics.user_metrics(self.results.scores)
+
+    @cached_property
+    def per_split(self) -> pd.DataFrame:
+        """`metrics.split_metrics` at every number of shots."""
+        return metrics.split_metrics(self.users)
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """Every probe's scores; see `probes.load`."""
+        return probes.load(self.results.folder) if self.results.folder else probes.nothing()
+
+    def board(self, dataset: str, encoder: str, piece: Piece, compared: Compared = "none") -> Board:
+        """The board of a piece's methods on one data set; with intervals over users for printed pairs only."""
+        key = (dataset, encoder, compared, *piece.methods, *piece.selections)
+        if key not in self._boards:
+            cells = self.wanted(dataset, encoder, piece)
+            rows = {tuple(cell[name] for name in metrics.ROW) for cell in cells}
+            users = self.users[self.users["shots"] == ALL_SHOTS]
+            made, _ = boards.build(
+                Results(self.results.scores.iloc[:0], cells),
+                baseline=self.baseline,
+                shots=ALL_SHOTS,
+                alpha=self.alpha,
+                resamples=self.resamples if compared == "printed" else 0,
+                users=users[among(users, rows)],
+                compared=compared,
+            )
+            self._boards[key] = made[0]
+        return self._boards[key]
+
+    def wanted(self, dataset: str, encoder: str, piece: Piece) -> list[dict[str, Any]]:
+        """The cells that a piece is about; `published` are those under the rule that the method's entry asks for."""
+        return [
+            cell
+            for cell in self.cells.get((dataset, encoder), ())
+            if cell["method"] in piece.methods
+            and (
+                cell["selection"] in piece.selections
+                or ("published" in piece.selections and cell["selection"] == cell["entry"]["selection"])
+            )
+        ]
+
+    def each(self, piece: Piece, compared: Compared = "none") -> Iterator[tuple[str, str, Board]]:
+        """(data set, encoder, board) wherever one of the piece's methods has results."""
+        for dataset, encoder in self.settings:
+            if any(cell["status"] == "done" for cell in self.wanted(dataset, encoder, piece)):
+                yield dataset, encoder, self.board(dataset, encoder, piece, compared)
+
+    def drawn(self, piece: Piece) -> dict[tuple[str, str, str, str], int]:
+        """The rows that have all their splits, and how many these are."""
+        return {
+            (dataset, encoder, *row.key): board.splits
+            for dataset, encoder, board in self.each(piece)
+            for row in board.rows
+            if row.complete
+        }
+
+    def kept(self, frame: pd.DataFrame, piece: Piece) -> pd.DataFrame:
+        """The part of a frame with the columns `metrics.ROW` that belongs to rows with all their splits."""
+        return frame[among(frame, self.drawn(piece))]
+
+    def whole(self, table: pd.DataFrame, piece: Piece, missing: list[str], what: str) -> pd.DataFrame:
+        """The lines of `metrics.over_splits` that have all splits of their rows; `missing` gets the others' names."""
+        if not len(table):
+            return table
+        planned = self.drawn(piece)
+        rows = list(zip(*(table[key].astype(str) for key in metrics.ROW), strict=True))
+        full = np.array([n == planned[row] for n, row in zip(table["n_splits"], rows, strict=True)])
+        lost = sorted({row for row, kept in zip(rows, full, strict=True) if not kept})
+        missing += [f"{d} ({e}), {what}: not for every split of {method}" for d, e, method, _ in lost]
+        return table[full]
+
+    def lacking(self, piece: Piece) -> list[str]:
+        """A phrase for each data set and reason why methods of the piece have no, or not all, results there."""
+        said: list[str] = []
+        for dataset, encoder in self.settings:
+            reasons: dict[str, list[str]] = {}
+            cells = self.wanted(dataset, encoder, piece)
+            rows = self.board(dataset, encoder, piece).rows if cells else []
+            for method in piece.methods:
+                own = [row for row in rows if row.method == method]
+                if not own:
+                    reasons.setdefault("not run", []).append(method)
+                for row in own:
+                    if not row.splits:
+                        reasons.setdefault(row.note, []).append(method)
+                    elif not row.complete:
+                        planned = self.board(dataset, encoder, piece).splits
+                        reasons.setdefault(f"{len(row.splits)} of {planned} splits ({row.note})", []).append(method)
+            said += [f"{dataset} ({encoder}), {why}: {', '.join(names)}" for why, names in reasons.items()]
+        return said
+
+    def style(self, method: str) -> dict[str, str]:
+        """Colour, marker and line of a method; see `style_of`."""
+        for cell in self.results.cells:
+            if cell["method"] == method:
+                return style_of(cell["entry"])
+        return registry.get("methods", method).style.model_dump()
+
+    def title(self, method: str) -> str:
+        """What a method is called."""
+        for cell in self.results.cells:
+            if cell["method"] == method:
+                return str(cell["title"])
+        return registry.get("methods", method).title
+
+    def family(self, method: str) -> str:
+        """A method's family: reference, no personalisation, personalised input, personalised parameters."""
+        return registry.get("methods", method).family
+
+
+def among(frame: pd.DataFrame, rows: Collection[tuple[str, ...]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which lines of a frame with the columns `metrics.ROW` belong to these rows, [lines] bool."""
+    if not len(frame):
+        return np.zeros(0, dtype=bool)
+    number = frame.groupby(metrics.ROW, observed=True, sort=False).ngroup()
+    first = ~number.duplicated()
+    names = zip(*(frame.loc[first, key].astype(str) for key in metrics.ROW), strict=True)
+    inside = [int(n) for n, name in zip(number[first], names, strict=True) if name in rows]
+    return np.isin(number.to_numpy(), inside)
+
+
+def heading(board: Board) -> str:
+    """What a panel is about: data set, encoder and number of splits."""
+    return f"{board.dataset} ({board.encoder}), {splits_of(board)}"
+
+
+def setting_heading(dataset: str, encoder: str, splits: int) -> str:
+    """As `heading`, for panels without a board."""
+    return f"{dataset} ({encoder}), {counted(splits)}"
+
+
+def splits_of(board: Board) -> str:
+    """Such as "20 splits"."""
+    return counted(board.splits)
+
+
+def counted(splits: int) -> str:
+    """Such as "1 split"."""
+    return f"{splits} split{'' if splits == 1 else 's'}"

@@ -1,0 +1,289 @@
+"""Who personalises, for whom, and how well founded: flips, gains per user, overfitting, calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prbench.protocol import metrics
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.registry.pieces import Piece
+from prbench.reporting import grid
+from prbench.reporting.figure import CAPS, finished, legend_below, looks, panels, styled
+from prbench.reporting.grid import Grid, TableCell
+from prbench.reporting.paper.evidence import Evidence, PieceResult, counted, heading, setting_heading
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def flips(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Overall accuracy against the share of test decisions that adaptation changed from the method's cold start."""
+    import pandas as pd
+
+    records: list[dict[str, Any]] = []
+    boards = list(evidence.each(piece))
+    for dataset, encoder, board in boards:
+        for row in board.rows:
+            if row.complete:
+                records.append(
+                    {
+                        "dataset": dataset,
+                        "encoder": encoder,
+                        "method": row.method,
+                        "selection": row.selection,
+                        "accuracy": row.value("overall"),
+                        "accuracy_std": row.spread("overall"),
+                        "cold_start": row.value("overall", "cold_start"),
+                        "flip_rate": row.value("overall", "flip_rate"),
+                        "n_splits": len(row.splits),
+                    }
+                )
+    made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
+    if not records:
+        return made
+    boards = [item for item in boards if any((r["dataset"], r["encoder"]) == item[:2] for r in records)]
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(boards))
+        for one, (dataset, encoder, board) in zip(axes, boards, strict=True):
+            here = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
+            here.sort(key=lambda r: piece.methods.index(r["method"]))
+            for r in here:
+                style = {**look[r["method"]], "linestyle": "none"}
+                one.errorbar(
+                    100 * r["flip_rate"],
+                    100 * r["accuracy"],
+                    yerr=100 * r["accuracy_std"],
+                    label=evidence.title(r["method"]),
+                    **style,
+                    **CAPS,
+                )
+            base = next((r for r in here if r["method"] == evidence.baseline), None)
+            if base:
+                one.axhline(100 * base["accuracy"], color="0.25", linestyle="--", linewidth=0.9)
+            for name, bound in board.bounds.items():
+                one.axhline(100 * bound.value("overall"), color="0.6", linestyle=":", linewidth=0.9)
+                # Left of methods that flip half of the decisions: they decide nothing before.
+                place = (0.85, 100 * bound.value("overall"))
+                one.annotate(name, place, xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
+            one.margins(y=0.12)
+            # Most methods flip few decisions: a linear axis would lay them on one another.
+            one.set_xscale("function", functions=(_signed_root, _signed_square))
+            one.set(xlabel="flipped test decisions (%)", ylabel="user accuracy (%)")
+            one.set(xlim=(-0.05, 1.15 * max(1.0, *(100 * r["flip_rate"] for r in here))), xticks=_ticks(here))
+            one.set_title(heading(board))
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
+        made.figure = finished(figure)
+    return made
+
+
+def _signed_root(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def _signed_square(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.sign(x) * x**2
+
+
+def _ticks(records: list[dict[str, Any]]) -> list[int]:
+    most = max(1.0, *(100 * r["flip_rate"] for r in records))
+    return [tick for tick in (0, 1, 3, 10, 20, 30, 50, 70, 100) if tick <= 1.1 * most]
+
+
+def gains(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Each user's accuracy less the baseline's, averaged over the splits that tested the user: its distribution.
+
+    Boxes are quartiles, whiskers the 5th and 95th percentile of users.
+    """
+    import pandas as pd
+
+    both = piece.model_copy(update={"methods": list(dict.fromkeys([*piece.methods, evidence.baseline]))})
+    frame = evidence.kept(evidence.users, both)
+    frame = frame[frame["shots"] == ALL_SHOTS]
+    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    keys = ["dataset", "encoder", "split", "population", "user"]
+    base = frame[frame["method"] == evidence.baseline].set_index(keys)["accuracy"]
+    records = []
+    per_user: dict[tuple[str, str, str], Any] = {}
+    splits: dict[tuple[str, str], int] = {}
+    for (dataset, encoder, method), own in frame.groupby(["dataset", "encoder", "method"], observed=True):
+        if method == evidence.baseline or not len(base):
+            continue
+        difference = (own.set_index(keys)["accuracy"] - base).dropna()
+        if not len(difference):
+            continue
+        users = difference.groupby("user").mean().to_numpy()
+        splits[(str(dataset), str(encoder))] = difference.index.get_level_values("split").nunique()
+        per_user[(str(dataset), str(encoder), str(method))] = users
+        low, q1, middle, q3, high = np.quantile(users, QUANTILES)
+        records.append(
+            {
+                "dataset": dataset,
+                "encoder": encoder,
+                "method": method,
+                "users": len(users),
+                "mean": users.mean(),
+                "p5": low,
+                "q1": q1,
+                "median": middle,
+                "q3": q3,
+                "p95": high,
+                "better": float((users > 1e-12).mean()),
+                "worse": float((users < -1e-12).mean()),
+            }
+        )
+    made.frame = pd.DataFrame(records)
+    if not records:
+        made.missing.append(f"the baseline {evidence.baseline}: nothing to compare with")
+        return made
+    settings = sorted({key[:2] for key in per_user})
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(settings))
+        for one, setting in zip(axes, settings, strict=True):
+            names = [m for m in piece.methods if (*setting, m) in per_user]
+            for i, name in enumerate(names):
+                low, q1, middle, q3, high = 100 * np.quantile(per_user[(*setting, name)], QUANTILES)
+                one.plot([low, high], [i, i], color="0.2", linewidth=1, marker="|", markersize=5, zorder=2)
+                one.barh(i, q3 - q1, left=q1, height=0.6, color=look[name]["color"], edgecolor="0.2", zorder=3)
+                one.plot([middle, middle], [i - 0.3, i + 0.3], color="white", linewidth=2.4, zorder=4)
+                one.plot([middle, middle], [i - 0.3, i + 0.3], color="black", linewidth=1.2, zorder=5)
+            one.axvline(0, color="0.25", linewidth=0.9, zorder=6)
+            one.set_yticks(range(len(names)), [evidence.title(name) for name in names])
+            one.invert_yaxis()
+            one.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points)")
+            one.set_title(setting_heading(*setting, splits[setting]))
+        made.figure = finished(figure)
+    return made
+
+
+def gap(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Unseen users' accuracy on the support they adapted on and on test choices, ±1 SD over splits."""
+    import pandas as pd
+
+    found = evidence.probes
+    found = evidence.kept(found[found["probe"] == "support"], piece)
+    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    if not len(found):
+        made.missing.append("accuracy on the support: run `prbench probe --support`")
+        return made
+    support = metrics.split_metrics(metrics.user_metrics(found))
+    test = evidence.per_split
+    test = evidence.kept(test[test["shots"] == ALL_SHOTS], piece)
+    keys = ["dataset", "encoder", "method", "selection"]
+    parts = []
+    for name, part in (("support", support), ("test", test)):
+        table = metrics.over_splits(part[part["population"] == "unseen"])
+        table = evidence.whole(table, piece, made.missing, f"accuracy on the {name}")
+        parts.append(table.set_index(keys)[["accuracy", "accuracy_std", "n_splits"]].add_prefix(f"{name}_"))
+    table = parts[0].join(parts[1], how="inner").reset_index()
+    made.frame = table.assign(gap=table["support_accuracy"] - table["test_accuracy"])
+    if not len(table):
+        return made
+    settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(settings))
+        for one, (dataset, encoder) in zip(axes, settings, strict=True):
+            here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+            for row in here.to_dict("records"):
+                x, y = 100 * row["support_accuracy"], 100 * row["test_accuracy"]
+                style = {**look[str(row["method"])], "linestyle": "none"}
+                one.errorbar(
+                    x,
+                    y,
+                    xerr=100 * row["support_accuracy_std"],
+                    yerr=100 * row["test_accuracy_std"],
+                    label=evidence.title(str(row["method"])),
+                    **style,
+                    **CAPS,
+                )
+            # Drawn last and clipped: the diagonal is no reason for empty room.
+            one.set(xlim=one.get_xlim(), ylim=one.get_ylim())
+            one.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, linestyle="--", zorder=1)
+            one.set(xlabel="unseen users, choices shown (%)", ylabel="unseen users, test choices (%)")
+            one.set_title(setting_heading(dataset, encoder, int(here["test_n_splits"].max())))
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
+        made.figure = finished(figure)
+    return made
+
+
+def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Reliability of p = σ(margin): of the comparisons given p for one option, how often that option was chosen.
+
+    Every comparison counts from the side given at least one half, so p runs from 0.5 to 1; the expected calibration
+    error is the mean over ten bins of |p − frequency|, weighted by comparisons (Guo et al. 2017, Eq. 3).
+    """
+    import pandas as pd
+
+    drawn = evidence.drawn(piece)
+    scores = evidence.results.scores
+    scores = scores[(scores["shots"] == ALL_SHOTS) & scores["method"].isin(piece.methods)]
+    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    records: list[dict[str, Any]] = []
+    for row, own in scores.groupby(metrics.ROW, observed=True):
+        if row not in drawn:
+            continue
+        dataset, encoder, method, _ = row
+        margin = own["margin"].to_numpy(dtype=np.float64)
+        probability, right = 1 / (1 + np.exp(-np.abs(margin))), metrics.decisions(margin)
+        records += [
+            {"dataset": dataset, "encoder": encoder, "method": method, **record}
+            for record in reliability(probability, right)
+        ]
+    made.frame = pd.DataFrame(records)
+    if not records:
+        return made
+    settings = sorted({(r["dataset"], r["encoder"]) for r in records})
+    splits = {row[:2]: count for row, count in drawn.items()}
+    look = looks(evidence, piece.methods)
+    lines: dict[tuple[str, str], list[list[TableCell]]] = {setting: [] for setting in settings}
+    with styled():
+        figure, axes = panels(len(settings))
+        for one, setting in zip(axes, settings, strict=True):
+            one.plot([50, 100], [50, 100], color="0.5", linewidth=0.9, linestyle="--")
+            for method in piece.methods:
+                bins = [r for r in records if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
+                if not bins:
+                    continue
+                x, y = ([100 * r[key] for r in bins] for key in ("probability", "frequency"))
+                one.plot(x, y, label=evidence.title(method), **look[method])
+                error = expected_calibration_error(bins)
+                lines[setting].append([TableCell(evidence.title(method)), TableCell(grid.percent(error, digits=2))])
+            one.set(xlabel="predicted (%)", ylabel="chosen (%)", title=setting_heading(*setting, splits[setting]))
+        legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
+        made.figure = finished(figure)
+    for dataset, encoder in settings:
+        notes = [
+            "Expected calibration error in points over ten bins of the predicted probability, all test comparisons "
+            f"of {counted(splits[dataset, encoder])} together; 0 is calibrated."
+        ]
+        title = f"Calibration on {dataset} ({encoder})"
+        label = f"{piece.name}:{dataset}:{encoder}"
+        made.grids.append(Grid(title, ("Method", "ECE"), lines[(dataset, encoder)], (), notes, label))
+    return made
+
+
+def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> list[dict[str, float]]:
+    """Mean probability, frequency and number of comparisons in each occupied tenth of [0.5, 1]."""
+    bins = np.clip(((probability - 0.5) * 20).astype(int), 0, 9)
+    found = []
+    for b in np.unique(bins):
+        here = bins == b
+        found.append(
+            {
+                "bin": 0.5 + 0.05 * float(b),
+                "probability": float(probability[here].mean()),
+                "frequency": float(right[here].mean()),
+                "comparisons": int(here.sum()),
+            }
+        )
+    return found
+
+
+def expected_calibration_error(bins: list[dict[str, Any]]) -> float:
+    """Σ n_b |p_b − f_b| / Σ n_b."""
+    total = sum(b["comparisons"] for b in bins)
+    return float(sum(b["comparisons"] * abs(b["probability"] - b["frequency"]) for b in bins) / total)

@@ -1,0 +1,159 @@
+"""What a population costs: parameters (arXiv 2601.18731, Figure 7), time and memory (its §5.3.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prbench import registry
+from prbench.registry import methods
+from prbench.registry.pieces import Piece
+from prbench.reporting.figure import finished, legend_below, looks, panels, styled
+from prbench.reporting.grid import DASH, Grid, TableCell
+from prbench.reporting.paper.evidence import Evidence, PieceResult, counted
+
+USERS = (10, 100, 1_000, 10_000)
+DIM = 4_096
+BYTES = 4
+# Whether a user's numbers are fitted to the user's choices, by the method's family.
+PERSONAL = {"personalised parameters": 1, "personalised input": 0, "no personalisation": 0, "reference": 0}
+
+
+def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Figure 7: trained parameters at d = 4,096 for 10 to 10,000 users, on log axes, and what is stored per user.
+
+    Numbers fitted to a user count for every user (the paper's §5.3.5 does so for MRM too); what a forward pass
+    computes for a user is stored but not trained. Counted from the entries' own formulas, so that the figure needs
+    no fit at this width.
+    """
+    import pandas as pd
+
+    records = []
+    for name in piece.methods:
+        count = methods.make_method(registry.get("methods", name), None, {}).parameters_for(DIM)
+        if count is None:
+            continue
+        fitted = PERSONAL[evidence.family(name)] * count.per_user
+        for users in USERS:
+            records.append(
+                {
+                    "method": name,
+                    "dim": DIM,
+                    "users": users,
+                    "trained": count.shared + fitted * users,
+                    "shared": count.shared,
+                    "stored_per_user": count.per_user,
+                }
+            )
+    made = PieceResult(pd.DataFrame(records))
+    counted = [name for name in piece.methods if any(r["method"] == name for r in records)]
+    made.missing = [f"{n}: its count depends on the data" for n in piece.methods if n not in counted]
+    look = looks(evidence, counted)
+    with styled():
+        figure, (trained, stored) = panels(2, size=(3.3, 3.0))
+        for i, name in enumerate(counted):
+            own = made.frame[made.frame["method"] == name]
+            label = evidence.title(name)
+            # Methods of nearly equal counts lie on one line; their markers stand beside one another.
+            before = made.frame[made.frame["method"].isin(counted[:i]) & (made.frame["users"] == USERS[-1])][
+                "trained"
+            ]
+            same = int((abs(before / own["trained"].iloc[-1] - 1) < 0.02).sum())
+            trained.plot(own["users"] * 1.25**same, own["trained"], label=label, **look[name])
+            per_user = int(own["stored_per_user"].iloc[0])
+            stored.barh(i, per_user, color=look[name]["color"], height=0.7)
+            stored.annotate(
+                f"{per_user:,}", (per_user, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7
+            )
+        trained.set(xscale="log", yscale="log", xlabel="users", ylabel="trained parameters", title=f"d = {DIM:,}")
+        stored.set(xlabel="numbers stored for each user", title="Stored per user")
+        # Linear up to 1, so that nothing stored is a bar of no length.
+        stored.set_xscale("symlog", linthresh=1)
+        stored.set_xlim(0, 30 * max(1, made.frame["stored_per_user"].max()))
+        stored.grid(axis="y", visible=False)
+        stored.set_yticks(range(len(counted)), [evidence.title(name) for name in counted])
+        stored.invert_yaxis()
+        legend_below(figure, [trained], across=5)
+        made.figure = finished(figure)
+    header = ("Method", *(f"{users:,} users" for users in USERS), "Stored per user")
+    lines = []
+    for name in counted:
+        own = made.frame[made.frame["method"] == name]
+        numbers = [f"{value:,}" for value in own["trained"]]
+        lines.append(
+            [
+                TableCell(evidence.title(name)),
+                *map(TableCell, numbers),
+                TableCell(f"{own['stored_per_user'].iloc[0]:,}"),
+            ]
+        )
+    notes = [
+        f"Trained parameters for embeddings of {DIM:,} dimensions, with the entries' own hyper-parameters. "
+        "Numbers fitted to a user count for every user; what a forward pass computes for one does not."
+    ]
+    made.grids = [Grid(piece.title, header, lines, (), notes, piece.name)]
+    return made
+
+
+def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Seconds to fit a split, milliseconds to adapt a user, comparisons scored per second and bytes per user.
+
+    Means over splits of what the cells recorded; fits of all splits together are divided by their number.
+    """
+    import pandas as pd
+
+    records: list[dict[str, Any]] = []
+    for dataset, encoder in evidence.settings:
+        for name in piece.methods:
+            wanted = evidence.wanted(dataset, encoder, piece)
+            cells = [cell for cell in wanted if cell["method"] == name and cell["status"] == "done"]
+            if not cells:
+                continue
+            tested = [cell["counts"]["seen_test"] for cell in cells]
+            scoring = [cell["seconds"]["score"] for cell in cells]
+            records.append(
+                {
+                    "dataset": dataset,
+                    "encoder": encoder,
+                    "method": name,
+                    "fit_seconds": float(np.mean([cell["seconds"]["fit"] for cell in cells])),
+                    "adapt_ms_per_user": float(
+                        np.mean([1e3 * c["seconds"]["adapt"] / max(1, c["counts"]["unseen_users"]) for c in cells])
+                    ),
+                    "scored_per_second": sum(tested) / sum(scoring) if sum(scoring) else float("nan"),
+                    "bytes_per_user": BYTES * cells[0]["parameters"]["per_user"],
+                    "shared_parameters": cells[0]["parameters"]["shared"],
+                    "trained_together": cells[0]["trained_together"],
+                    "device": cells[0]["device"],
+                    "n_splits": len(cells),
+                }
+            )
+    made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
+    for dataset, encoder in evidence.settings:
+        own = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
+        if not own:
+            continue
+        lines = [
+            [
+                TableCell(evidence.title(r["method"])),
+                TableCell(f"{r['fit_seconds']:.2f}"),
+                TableCell(f"{r['adapt_ms_per_user']:.2f}"),
+                TableCell(DASH if np.isnan(r["scored_per_second"]) else f"{r['scored_per_second']:,.0f}"),
+                TableCell(f"{r['bytes_per_user']:,}"),
+                TableCell(f"{r['shared_parameters']:,}"),
+            ]
+            for r in own
+        ]
+        most = max(r["n_splits"] for r in own)
+        devices = ", ".join(sorted({r["device"] for r in own}))
+        header = ("Method", "Fit, s per split", "Adapt, ms per user", "Scored per s", "Bytes per user", "Shared")
+        notes = [
+            f"Means over {counted(most)} as recorded by the runs ({devices}); other programs may have shared the "
+            "machine. Fit: all splits together, divided by their number. Scored: test comparisons of seen users. "
+            "Shared: numbers that all users share."
+        ]
+        notes += [f"{evidence.title(r['method'])}: {counted(r['n_splits'])}." for r in own if r["n_splits"] < most]
+        title = f"{piece.title} on {dataset} ({encoder})"
+        made.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
+    return made

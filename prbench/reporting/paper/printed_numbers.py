@@ -1,0 +1,115 @@
+"""Numbers quoted from papers: reports/published/NAME.toml, each file one paper.
+
+They are shown beside ours only where the data set and the encoder are the paper's own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from prbench.base.errors import InputError
+from prbench.registry import folders
+from prbench.registry.schema import Record
+
+DATASETS = ("prism", "reddit100", "reddit150")
+# Printed to one digit, each of two numbers is less than 0.05 off: apart by 0.1 or more, they cannot be equal.
+ROUNDING = 0.1 - 1e-9
+# [seen, unseen, overall], and [overall, worst 10%, 20%, 50%], in %.
+Populations = Annotated[list[float], Field(min_length=3, max_length=3)]
+Worst = Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
+class Accuracy(Record):
+    """One row of an accuracy table: [seen, unseen, overall] in % per data set."""
+
+    label: str
+    method: str
+    encoder: str
+    prism: Populations | None = None
+    reddit100: Populations | None = None
+    reddit150: Populations | None = None
+
+
+class Robustness(Record):
+    """One row of an ablation table: [overall, worst 10%, 20%, 50%] in % of seen and of unseen users."""
+
+    label: str
+    method: str
+    encoder: str
+    dataset: str
+    seen: Worst
+    unseen: Worst
+
+
+class Published(Record):
+    """What one paper prints. `splits` is over how many it averages, 0 where unknown."""
+
+    title: str
+    source: str
+    splits: int
+    notes: list[str] = Field(default_factory=list)
+    accuracy: list[Accuracy] = Field(default_factory=list)
+    robustness: list[Robustness] = Field(default_factory=list)
+
+    def rows(self, dataset: str, encoder: str) -> dict[str, list[float]]:
+        """[seen, unseen, overall] by method on exactly this data set and encoder; empty on any other."""
+        if dataset not in DATASETS:
+            return {}
+        return {
+            row.method: values
+            for row in self.accuracy
+            if row.encoder == encoder and (values := getattr(row, dataset))
+        }
+
+    def robustness_rows(self, dataset: str, encoder: str) -> dict[str, Robustness]:
+        """The ablation rows by method on exactly this data set and encoder."""
+        return {r.method: r for r in self.robustness if (r.dataset, r.encoder) == (dataset, encoder)}
+
+
+class Contradiction(NamedTuple):
+    """An overall accuracy that no mixture of the printed seen and unseen ones can give."""
+
+    label: str
+    dataset: str
+    seen: float
+    unseen: float
+    overall: float
+
+    def __str__(self) -> str:
+        where = "above" if self.overall > max(self.seen, self.unseen) else "below"
+        return (
+            f"{self.label} on {self.dataset}: overall {self.overall} lies {where} both seen {self.seen} and unseen "
+            f"{self.unseen}"
+        )
+
+
+def contradictions(published: Published) -> Iterator[Contradiction]:
+    """Rows whose overall accuracy lies outside of seen and unseen by more than rounding can explain."""
+    for row in published.accuracy:
+        for dataset in DATASETS:
+            values = getattr(row, dataset)
+            if not values:
+                continue
+            seen, unseen, overall = values
+            if not min(seen, unseen) - ROUNDING < overall < max(seen, unseen) + ROUNDING:
+                yield Contradiction(row.label, dataset, seen, unseen, overall)
+
+
+def load(name: str) -> Published:
+    """The numbers in reports/published/NAME.toml. Raises InputError when there is no such file or it is malformed."""
+    files = [folder / "published" / f"{name}.toml" for folder in folders("reports")]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise InputError(f"there are no published numbers {name!r}", hint=f"expected in {files[0]}")
+    try:
+        return Published.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file}: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file}: {key}: {first['msg'].lower()}") from error

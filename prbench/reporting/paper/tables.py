@@ -1,0 +1,182 @@
+"""Tables 1 and 2 of arXiv 2601.18731: accuracy and ablations."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from prbench.registry.pieces import Piece
+from prbench.reporting import board_grids
+from prbench.reporting import grid as grid_module
+from prbench.reporting.board import RANKED, Board, Row
+from prbench.reporting.grid import DASH, Grid, TableCell
+from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+COLUMNS = ("overall", "worst10", "worst20", "worst50")
+
+
+def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Table 1: seen, unseen and overall accuracy with tests, and the papers' own numbers where they apply.
+
+    Beside each published number stands the difference ours − theirs in units of our standard deviation over splits.
+    """
+    import pandas as pd
+
+    records: list[dict[str, Any]] = []
+    grids, boards = [], []
+    for dataset, encoder, board in evidence.each(piece, "printed"):
+        boards.append(board)
+        printed = {paper.source: rows for paper in evidence.published if (rows := paper.rows(dataset, encoder))}
+        grids.append(_accuracy_grid(board, piece, printed))
+        records += [_record(board, row, printed) for row in board.rows]
+    return PieceResult(pd.DataFrame(records), grids, missing=evidence.lacking(piece), boards=boards)
+
+
+def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+    pair = board.against_baseline(row)
+    record: dict[str, Any] = {
+        "dataset": board.dataset,
+        "encoder": board.encoder,
+        "method": row.method,
+        "selection": row.selection,
+        **{p: row.value(p) for p in RANKED},
+        **{f"{p}_std": row.spread(p) for p in RANKED},
+        "n_splits": len(row.splits),
+        "difference": pair.result.difference if pair else math.nan,
+        "p_corrected": pair.result.corrected.p if pair else math.nan,
+        "p_holm": pair.holm_table if pair else math.nan,
+        "p_plain": pair.result.plain.p if pair else math.nan,
+        "note": row.note,
+    }
+    for source, rows in printed.items() if row.published else ():
+        for p, value in zip(RANKED, rows.get(row.method, ()), strict=False):
+            record[f"published_{p}: {source}"] = value / 100
+            record[f"in_sd_{p}: {source}"] = in_spreads(row, p, value / 100)
+    return record
+
+
+def in_spreads(row: Row, population: str, theirs: float) -> float:
+    """(ours − theirs) / our standard deviation over splits; NaN where there is no spread."""
+    spread = row.spread(population)
+    return (row.value(population) - theirs) / spread if spread > 0 else math.nan
+
+
+def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> Grid:
+    grid = board_grids.accuracy_grid(board)
+    if gain := _gain_over_baselines(board, piece):
+        blank = [TableCell("")] * (len(grid.header) - len(gain))
+        grid.rows.append([*gain, *blank])
+    header = list(grid.header)
+    notes = list(grid.notes)
+    by_title = {row.title: row for row in board.rows if row.published}
+    for source, rows in printed.items():
+        short = source.split(",")[0]
+        apart_in = "Δ in SD" if len(printed) == 1 else f"Δ in SD, {short}"
+        header += [short, apart_in]
+        notes.append(
+            f"{short}: overall accuracy in {source}, on this data set and encoder. {apart_in}: ours less theirs, in "
+            "standard deviations of ours over splits."
+        )
+        for line in grid.rows:
+            row = by_title.get(line[0].text)
+            values = rows.get(row.method) if row else None
+            if row is None or values is None:
+                line += [TableCell("" if row is None else DASH)] * 2
+                continue
+            apart = in_spreads(row, "overall", values[2] / 100)
+            line += [
+                TableCell(f"{values[2]:.1f}"),
+                TableCell(DASH if math.isnan(apart) else f"{apart:+.1f}".replace("-", "−")),
+            ]
+    return Grid(
+        grid.title, tuple(header), grid.rows, grid.rules, notes, f"{piece.name}:{board.dataset}:{board.encoder}"
+    )
+
+
+def _gain_over_baselines(board: Board, piece: Piece) -> list[TableCell]:
+    """The paper's last line: % improvement of its own best row over the best row of others."""
+    own = [row for row in board.rows if row.rankable and row.method in piece.ours]
+    rest = [row for row in board.rows if row.rankable and not row.method.startswith(tuple(piece.ours))]
+    if not own or not rest:
+        return []
+    several = len({row.selection for row in board.rows}) > 1
+    cells = [TableCell(f"% improvement of {own[0].title} over the best other")] + [TableCell("")] * several
+    for p in RANKED:
+        best = max(row.value(p) for row in rest)
+        cells.append(TableCell(grid_module.percent(max(row.value(p) for row in own) / best - 1, signed=True)))
+    return cells
+
+
+def ablation(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Table 2: overall accuracy and that of the worst 10, 20 and 50% of seen and of unseen users."""
+    import pandas as pd
+
+    grids: list[Grid] = []
+    records: list[dict[str, Any]] = []
+    for dataset, encoder, board in evidence.each(piece):
+        printed = [theirs for paper in evidence.published if (theirs := paper.robustness_rows(dataset, encoder))]
+        order = {name: i for i, name in enumerate(piece.methods)}
+        rows = sorted(board.rows, key=lambda row: order[row.method])
+        header = ["Method"] + [
+            f"{p.capitalize()} {'all' if c == 'overall' else 'worst ' + c[5:] + '%'}"
+            for p in RANKED[:2]
+            for c in COLUMNS
+        ]
+        lines = [[TableCell(row.title), *_ablation_cells(board, row)] for row in rows]
+        notes = [
+            f"User accuracy in %, mean over {splits_of(board)}; worst k%: the k% of the users with the lowest. "
+            "Bold: best; underlined: second, of the rows with all splits and as printed: no test stands behind these "
+            "marks. The CSV file has the standard deviations."
+        ]
+        notes += [f"{row.title}: {len(row.splits)} of {board.splits} splits." for row in rows if not row.complete]
+        rules = []
+        if printed:
+            rules = [len(lines)]
+            notes.append("Published: " + "; ".join(paper.source for paper in evidence.published if paper.robustness))
+            for row in rows:
+                for found in printed:
+                    if line := found.get(row.method):
+                        values = [*line.seen, *line.unseen]
+                        lines.append(
+                            [TableCell(f"{line.label}, published"), *(TableCell(f"{v:.1f}") for v in values)]
+                        )
+        label = f"{piece.name}:{dataset}:{encoder}"
+        grids.append(
+            Grid(f"{piece.title} on {dataset} ({encoder})", tuple(header), lines, tuple(rules), notes, label)
+        )
+        records += [
+            {
+                "dataset": dataset,
+                "encoder": encoder,
+                "method": row.method,
+                "selection": row.selection,
+                **{
+                    f"{p}_{c}": row.value(p, "accuracy" if c == "overall" else c) for p in RANKED[:2] for c in COLUMNS
+                },
+                **{
+                    f"{p}_{c}_std": row.spread(p, "accuracy" if c == "overall" else c)
+                    for p in RANKED[:2]
+                    for c in COLUMNS
+                },
+                "n_splits": len(row.splits),
+            }
+            for row in rows
+        ]
+    return PieceResult(pd.DataFrame(records), grids, missing=evidence.lacking(piece))
+
+
+def _ablation_cells(board: Board, row: Row) -> list[TableCell]:
+    cells = []
+    for population in RANKED[:2]:
+        for column in COLUMNS:
+            metric = "accuracy" if column == "overall" else column
+            value = round(row.value(population, metric), 3)
+            values = {round(r.value(population, metric), 3) for r in board.rows if r.rankable and r.mean}
+            ranked = sorted(values, reverse=True)
+            rank = ranked.index(value) + 1 if row.rankable and value in ranked[:2] else 0
+            cells.append(TableCell(grid_module.percent(row.value(population, metric)), rank))
+    return cells

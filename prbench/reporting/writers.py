@@ -1,0 +1,100 @@
+"""Writes a grid for the terminal, as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+from prbench.reporting.grid import DAGGER, STAR, Grid, TableCell
+
+
+def rich_table(grid: Grid) -> Table:
+    """The table as a person reads it in a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=grid.title, caption=" ".join(grid.notes), box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False,
+        title_justify="left", caption_justify="left", collapse_padding=True,
+    )  # fmt: skip
+    for i, name in enumerate(grid.header):
+        # A number is never broken; its heading may be, between words.
+        words = name if i == 0 else name.replace(" ", "\n", 1)
+        table.add_column(Text(words), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+    for i, row in enumerate(grid.rows):
+        texts = [Text(c.text, style={1: "bold", 2: "underline"}.get(c.rank, "")).append(c.marks, "none") for c in row]
+        table.add_row(*texts, end_section=i + 1 in grid.rules)
+    return table
+
+
+def markdown(grid: Grid) -> str:
+    """The table as GitHub Markdown, with its notes below."""
+
+    def spell(cell: TableCell) -> str:
+        text = cell.text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+        text = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank, text)
+        return text + cell.marks.replace(STAR, "\\*")
+
+    lines = [[spell(TableCell(name)) for name in grid.header], ["---"] + ["---:"] * (len(grid.header) - 1)]
+    lines += [[spell(cell) for cell in row] for row in grid.rows]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"## {spell(TableCell(grid.title))}\n\n{body}\n\n{spell(TableCell(' '.join(grid.notes)))}\n"
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$",
+    "·": r"$\cdot$", "§": r"\S{}", "Σ": r"$\Sigma$",
+    "Δ": r"$\Delta$", "ρ": r"$\rho$", "γ": r"$\gamma$", "σ": r"$\sigma$", "λ": r"$\lambda$", "½": r"$\frac12$",
+    "…": r"\dots{}", "’": "'", "“": "``", "”": "''",
+    STAR: "$^{*}$", DAGGER: r"$^{\dagger}$",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Text with every character that LaTeX would take for a command spelled out."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def latex(grid: Grid) -> str:
+    """The table for a paper, as LaTeX with booktabs."""
+
+    def spell(cell: TableCell) -> str:
+        text = latex_text(cell.text)
+        text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank, text)
+        return text + (f"$^{{{cell.marks.replace(DAGGER, chr(92) + 'dagger')}}}$" if cell.marks else "")
+
+    def line(cells: Sequence[TableCell]) -> str:
+        # A row that starts with "[" would be read as the optional argument of the line break before it.
+        text = " & ".join(spell(cell) for cell in cells)
+        return ("{}" + text if text.startswith("[") else text) + r" \\"
+
+    body = []
+    for i, row in enumerate(grid.rows):
+        body += [r"\midrule"] * (i in grid.rules) + [line(row)]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs,graphicx}",
+            r"\begin{table}",
+            r"\centering",
+            r"\small",
+            rf"\caption{{{latex_text(grid.title + '. ' + ' '.join(grid.notes))}}}",
+            rf"\label{{{grid.label}}}",
+            # Wide tables are made as wide as the text; others keep their size.
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{"
+            rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
+            r"\toprule",
+            line([TableCell(name) for name in grid.header]),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )

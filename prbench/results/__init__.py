@@ -1,0 +1,102 @@
+"""The results store: one folder per cell (data set, encoder, method, split), written once and whole.
+
+    runs/<data set>/<encoder>/<method>/split-<i>-<key>/
+        cell.json               what produced it
+        model.safetensors       what the method learned, without users' states
+        scores-all.parquet      one row per held-out comparison
+        scores-<k>.parquet      unseen users adapted on k shots
+        DONE                    written last
+
+A cell that failed or is not supported holds cell.json with its status and reason instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prbench.base.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+from prbench.results.cells import REPEAT, SCORES, _lost, folders, read_record
+from prbench.results.scores import COLUMNS, _population_kind, _read_scores, _scores_files
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything a runs folder holds.
+
+    `scores` has one row per held-out comparison with dataset, encoder, method, selection, population
+    (categoricals), split, user, shots (int32; `metrics.ALL_SHOTS` for all), comparison (int64), margin and
+    cold_margin (float32).
+    `cells` are the records of all cells, done or not; a margin of 0 is a tie. `folder` is where they were read.
+    """
+
+    scores: pd.DataFrame
+    cells: list[dict[str, Any]]
+    folder: Path | None = None
+
+
+def load(runs: Path) -> Results:
+    """Read a runs folder.
+
+    Raises InputError when there is nothing in it, when a file is broken or of another version, and when two
+    different results claim the same split of the same method.
+    """
+    if not runs.is_dir():
+        raise InputError(f"there is no results folder {runs}", hint="make one with `prbench run`")
+    found: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
+    for folder in folders(runs):
+        record = read_record(folder)
+        identity = tuple(record[key] for key in (*COLUMNS, "split"))
+        other = found.get(identity)
+        if other and record["status"] == other[1]["status"] == "done":
+            raise InputError(
+                f"two different results for split {record['split']} of {record['method']} on {record['dataset']}: "
+                f"{other[0]} and {folder}",
+                hint="they differ in parameters, seed or data: delete one, or keep them in folders of their own",
+            )
+        if record["status"] == "done" and (lost := _lost(folder)):
+            raise InputError(f"{folder} lacks {lost}", hint=REPEAT)
+        if not other or other[1]["status"] != "done":
+            found[identity] = (folder, record)
+    cells = [record for _, record in found.values()]
+    parts = [
+        _read_scores(path, record)
+        for folder, record in found.values()
+        if record["status"] == "done"
+        for path in _scores_files(folder)
+    ]
+    if not cells:
+        raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
+    return Results(_joined(parts), cells, runs)
+
+
+def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
+    """All lines in one table, column by column: millions of repeated names would take minutes as text."""
+    import numpy as np
+    import pandas as pd
+
+    lengths = [len(frame) for _, frame in parts]
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        known = sorted({same[name] for same, frame in parts if len(frame)})
+        codes = {value: code for code, value in enumerate(known)}
+        each = np.array([codes.get(same[name], -1) for same, _ in parts], dtype=np.int32)
+        columns[name] = pd.Categorical.from_codes(np.repeat(each, lengths), dtype=pd.CategoricalDtype(known))
+    for name, kind in SCORES.items():
+        if name == "population":
+            found = [frame[name].cat.codes for _, frame in parts]
+            codes_of = np.concatenate([np.zeros(0, dtype=np.int8), *found])
+            columns[name] = pd.Categorical.from_codes(codes_of, dtype=_population_kind())
+        else:
+            columns[name] = np.concatenate(
+                [np.zeros(0, dtype=kind), *(frame[name].to_numpy(kind) for _, frame in parts)]
+            )
+    for name in ("split", "shots"):
+        columns[name] = np.repeat(np.array([same[name] for same, _ in parts], dtype=np.int32), lengths)
+    return pd.DataFrame(columns)

@@ -1,0 +1,152 @@
+"""A cell's folder on disk: what is written when, and how a finished cell is told from an unfinished one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prbench.base.errors import InputError
+from prbench.base.files import write_json, writing, writing_folder
+from prbench.results import record as record_module
+
+if TYPE_CHECKING:
+    from prbench.method import Method
+
+from prbench.protocol.metrics import ALL_SHOTS
+
+FORMAT = 1
+DONE = "DONE"
+MODEL = "model.safetensors"
+REPEAT = "repeat the run: it makes this cell again"
+AGAIN = f"delete this file and {REPEAT}"
+LONGEST_NAME = 100
+SCORES = {
+    "population": "category",
+    "user": "int32",
+    "comparison": "int64",
+    "margin": "float32",
+    "cold_margin": "float32",
+}
+"""The columns of a scores file; `load` adds `COLUMNS`, split and shots."""
+
+
+def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
+    """Where a cell with this record belongs.
+
+    A method's name may hold any value of `--set`; the key tells methods apart that share a folder.
+    """
+    method = re.sub(r"[^\w.=,\[\]+-]+", "_", record["method"])[:LONGEST_NAME]
+    place = (record["dataset"], record["encoder"], method)
+    return runs.joinpath(*place) / f"split-{record['split']}-{record['key']}"
+
+
+def scores_file(folder: Path, shots: int) -> Path:
+    """The scores of a cell at a number of shots."""
+    return folder / f"scores-{'all' if shots == ALL_SHOTS else shots}.parquet"
+
+
+def status(folder: Path) -> tuple[str, str]:
+    """`done`, `failed`, `skipped` or `missing`, and the reason where there is one.
+
+    A finished cell that lost a file is missing: the next run makes it again. Raises InputError as `read_record`.
+    """
+    if not (folder / "cell.json").is_file():
+        return "missing", ""
+    record = read_record(folder)
+    if record["status"] == "done" and (lost := _lost(folder)):
+        return "missing", f"{lost} is gone"
+    return record["status"], record.get("reason", "")
+
+
+def _lost(folder: Path) -> str | None:
+    """The first file that a finished cell lacks."""
+    needed = (DONE, MODEL, scores_file(folder, ALL_SHOTS).name)
+    return next((name for name in needed if not (folder / name).is_file()), None)
+
+
+def require_this_version(runs: Path) -> None:
+    """Raise InputError when `runs` holds results of another version: a report could not read them with new ones."""
+    for folder in folders(runs):
+        read_record(folder)
+
+
+def write_done(
+    runs: Path, record: Mapping[str, Any], method: Method, scores: Mapping[int, Mapping[str, Any]]
+) -> Path:
+    """Write a finished cell; `scores` are columns by number of shots. The folder appears whole or not at all."""
+    folder = cell_folder(runs, record)
+    with writing_folder(folder) as temporary:
+        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": "done"})
+        method.save(temporary / MODEL)
+        for shots, columns in scores.items():
+            write_scores(scores_file(temporary, shots), columns)
+        write_json(temporary / DONE, {"shots": sorted(scores)})
+    return folder
+
+
+def write_undone(runs: Path, record: Mapping[str, Any], state: str, reason: str) -> Path:
+    """Record that a cell failed (`failed`, tried again by the next run) or cannot be (`skipped`), and why."""
+    folder = cell_folder(runs, record)
+    with writing_folder(folder) as temporary:
+        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": state, "reason": reason})
+    return folder
+
+
+def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
+    """The method that a finished cell fitted, without users' states.
+
+    Raises InputError when it cannot be read, or when a method of the user's own was edited since.
+    """
+    from prbench.registry import code_hash, targets
+
+    path = folder / MODEL
+    if not path.is_file():
+        raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
+    try:
+        made: Method = targets.resolve(record["entry"]["target"])(**record["params"])
+        if record.get("code", "") != code_hash.code_of(record["entry"]["target"]):
+            raise InputError(f"{folder} was made by other code of {record['method']}", hint=REPEAT)
+        return made.load(path)
+    except InputError as error:
+        raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is no model of {record['method']}: {error!r}", hint=AGAIN) from error
+
+
+def write_scores(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write one scores file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with writing(path) as temporary:
+        pq.write_table(pa.table(dict(columns)), temporary, compression="zstd")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """A cell's record; see `prbench.results.record`.
+
+    Raises InputError when it is unreadable, damaged or of another version.
+    """
+    path = folder / "cell.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is unreadable: {error}", hint=f"delete {folder} and run again") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise InputError(
+            f"{path} has results format {found}, this prbench reads format {FORMAT}",
+            hint="use another folder (--out of `prbench run`, --runs of a report), or the prbench that wrote it",
+        )
+    if problem := record_module.fault(record):
+        raise InputError(f"{path} is no record of a cell: {problem}", hint=f"delete {folder} and run again")
+    return record
+
+
+def folders(runs: Path) -> Iterator[Path]:
+    """Every cell's folder below `runs`, in the order of their names."""
+    for record in sorted(runs.glob("*/*/*/split-*/cell.json")):
+        yield record.parent

@@ -1,0 +1,123 @@
+"""Finished probes: conditions that adapt a fit again, beside the cell that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prbench import registry
+from prbench.base.errors import InputError
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.results import cells, scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SUPPORT = "support"
+COLUMNS = (*scores.COLUMNS, "split", "shots", *cells.SCORES, "probe", "noise", "on")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One condition: a share of flipped support labels, the support itself, or another data set."""
+
+    kind: str
+    noise: float = 0.0
+    on: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its file is called after `probe-`."""
+        return {"noise": f"noise-{self.noise:g}", "on": f"on-{self.on}"}.get(self.kind, self.kind)
+
+    def file(self, folder: Path) -> Path:
+        """Its file in a cell's folder."""
+        return folder / f"probe-{self.name}.parquet"
+
+
+def finished(runs: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The folder and the record of every finished cell that was not chosen on test data.
+
+    Raises InputError where there is none, and for unreadable results.
+    """
+    if not runs.is_dir():
+        raise InputError(f"there is no results folder {runs}", hint="make one with `prbench run`")
+    records = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
+    if not records:
+        raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
+    found = [(f, r) for f, r in records if r["status"] == "done" and r["selection"] != "test-oracle"]
+    if not found:
+        raise InputError(
+            f"{runs} holds no finished fit, but those chosen on test data, which are not probed",
+            hint="make some with `prbench run`",
+        )
+    return found
+
+
+def require_finished(runs: Path, kind: Literal["methods", "datasets"], wanted: str, option: str) -> None:
+    """Raise InputError for a name or pattern in a comma-separated list that fits no finished cell."""
+    there = {r["dataset"] if kind == "datasets" else r["entry"]["name"] for _, r in finished(runs)}
+    for part in wanted.split(","):
+        if part.strip() and not there & set(registry.select(kind, part)):
+            raise InputError(
+                f"{option} {part.strip()}: {runs} has no finished fit of it",
+                hint=f"it has {', '.join(sorted(there))}",
+            )
+
+
+def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
+    """Every probe's scores in `runs`: the columns of `results.load` plus `probe` (noise, support or on), `noise`
+    and `on`. Empty without probes. Raises InputError for an unreadable file."""
+    import pandas as pd
+
+    parts = []
+    for folder in cells.folders(runs):
+        files = sorted(folder.glob("probe-*.parquet"))
+        if not files:
+            continue
+        record = cells.read_record(folder)
+        for path in files:
+            kind, rest = _condition(path)
+            frame = scores.read_scores_file(path, f"delete this file and run `{_command(kind, rest)}` again")
+            constants = {name: record[name] for name in scores.COLUMNS}
+            parts.append(
+                frame.assign(
+                    **constants,
+                    split=record["split"],
+                    shots=ALL_SHOTS,
+                    probe=kind,
+                    noise=float(rest) if kind == "noise" else 0.0,
+                    on=rest if kind == "on" else "",
+                )
+            )
+            if watch:
+                watch()
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else nothing()
+
+
+def _condition(path: Path) -> tuple[str, str]:
+    """A probe's kind, and the share of noise or the data set, from the name of its file."""
+    kind, _, rest = path.stem.removeprefix("probe-").partition("-")
+    try:
+        known = {SUPPORT: not rest, "on": bool(rest), "noise": kind == "noise" and 0 < float(rest) <= 1}.get(kind)
+    except ValueError:
+        known = False
+    if not known:
+        raise InputError(f"{path} is no probe of this prbench", hint="delete it")
+    return kind, rest
+
+
+def _command(kind: str, rest: str) -> str:
+    """What makes such a probe."""
+    options = {"noise": f"--noise {rest}", "on": f"--transfer {rest}"}
+    return f"prbench probe {options.get(kind, '--support')}"
+
+
+def nothing() -> pd.DataFrame:
+    """What `load` gives where there are no probes."""
+    import pandas as pd
+
+    return pd.DataFrame({name: [] for name in COLUMNS})

@@ -1,0 +1,74 @@
+"""A cell's scores: one row per held-out comparison."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prbench.base.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.results.cells import AGAIN, SCORES, scores_file
+
+COLUMNS = ("dataset", "encoder", "method", "selection")
+POPULATIONS = ("seen", "unseen")
+SHOTS_FILE = re.compile(r"scores-(0|[1-9][0-9]*)\.parquet")
+
+
+def _scores_files(folder: Path) -> list[Path]:
+    """The scores of a finished cell at every number of shots."""
+    few = sorted(path for path in folder.glob("scores-*.parquet") if SHOTS_FILE.fullmatch(path.name))
+    return [scores_file(folder, ALL_SHOTS), *few]
+
+
+def read_scores_file(path: Path, again: str) -> pd.DataFrame:
+    """The columns of one file as `SCORES` has them, `population` as a categorical of `POPULATIONS`.
+
+    Raises InputError with the hint `again` when it is unreadable or empty, or when a column is missing or holds
+    something else.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} is unreadable: {error}", hint=again) from error
+    if lacking := [name for name in SCORES if name not in frame]:
+        raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
+    if not len(frame):
+        raise InputError(f"{path} has no rows", hint=again)
+    codes = pd.Index(POPULATIONS).get_indexer(pd.Index(frame["population"]))
+    if codes.min() < 0:
+        raise InputError(f"{path}: the column population holds more than {' and '.join(POPULATIONS)}", hint=again)
+    columns: dict[str, Any] = {"population": pd.Categorical.from_codes(codes, dtype=_population_kind())}
+    for name in list(SCORES)[1:]:
+        whole = SCORES[name].startswith("int")
+        known = pd.api.types.is_integer_dtype if whole else pd.api.types.is_float_dtype
+        if not known(frame[name]):
+            kind = "whole numbers" if whole else "numbers"
+            raise InputError(f"{path}: the column {name} holds {frame[name].dtype}, not {kind}", hint=again)
+        columns[name] = frame[name].to_numpy(SCORES[name])
+    return pd.DataFrame(columns)
+
+
+def _population_kind() -> pd.CategoricalDtype:
+    import pandas as pd
+
+    return pd.CategoricalDtype(list(POPULATIONS))
+
+
+def _read_scores(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What is the same in all lines of a scores file, and its columns `SCORES`."""
+    few = SHOTS_FILE.fullmatch(path.name)
+    same = {name: record[name] for name in (*COLUMNS, "split")}
+    again = (
+        f"delete this file and repeat the run with --shots all,{few[1]}: it makes this file only" if few else AGAIN
+    )
+    return same | {"shots": int(few[1]) if few else ALL_SHOTS}, read_scores_file(path, again)

@@ -1,0 +1,102 @@
+"""A data set opened with an encoder: comparisons, splits and embeddings of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prbench import data as datasets
+from prbench import registry
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
+from prbench.comparisons import Comparisons, IntArray, PreferenceData
+from prbench.embedding.stage import embed, plan_embedding
+from prbench.embedding.store import EmbeddingStore
+from prbench.encoders import OWN, encoder_entry_for
+from prbench.protocol import splits
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.splits import Split
+from prbench.registry.schema import DatasetEntry, EncoderEntry
+
+
+@dataclass(eq=False)
+class OpenDataset:
+    """A data set with an encoder, and the splits to run on it."""
+
+    entry: DatasetEntry
+    encoder: EncoderEntry
+    data: PreferenceData
+    embedding_fingerprint: str
+    store: Path | None
+    splits: list[Split]
+    device: str
+    _comparisons: Comparisons | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the comparisons are in memory, with embeddings."""
+        return self._comparisons is not None
+
+    def comparisons(self) -> Comparisons:
+        """The comparisons with their embeddings, made at the first call."""
+        if self._comparisons is None:
+            items = embed(self.data, self.encoder, family=self.entry.family, device=self.device)
+            rows = torch.arange(len(items)) if items.identity is None else items.identity
+            floats = items.embedding if items.embedding.dtype == torch.float64 else items.embedding.float()
+            items = replace(items, embedding=floats, identity=rows)
+            self._comparisons = self.data.comparisons(items)
+        return self._comparisons
+
+    def encoder_fingerprint(self) -> dict[str, Any] | None:
+        """What made the embeddings, as their store says; None for data that come with embeddings."""
+        return None if self.store is None else EmbeddingStore.open(self.store).encoder
+
+    def forget(self) -> None:
+        """Let the embeddings go."""
+        self._comparisons = None
+
+
+def support_of(setting: OpenDataset, split: Split, k: int) -> IntArray:
+    """The unseen users' support rows at `k` shots, `ALL_SHOTS` for all there are."""
+    return split.unseen_support if k == ALL_SHOTS else splits.shots(setting.data, split, k)
+
+
+def adapt_rng(setting: OpenDataset, split: Split) -> Rng:
+    """The stream that adaptation on a split draws from."""
+    return Rng(split.seed, setting.data.name, "fit", split.index).child("adapt")
+
+
+def open_dataset(
+    name: str, encoder: str | None, device: str, draw: Callable[[PreferenceData, DatasetEntry], list[Split]]
+) -> OpenDataset:
+    """A data set with its encoder and the splits that `draw` gives; nothing is embedded yet."""
+    entry = registry.get("datasets", name)
+    data = datasets.load(entry)
+    chosen = encoder_entry_for(OWN if data.embedded is not None and encoder is None else encoder or entry.encoder)
+    embedding = plan_embedding(data, chosen, family=entry.family, device=device)
+    return OpenDataset(entry, chosen, data, embedding.fingerprint, embedding.folder, draw(data, entry), device)
+
+
+def open_datasets(
+    names: Sequence[str], *, encoder: str | None, splits: int | None, seed: int, device: str
+) -> list[OpenDataset]:
+    """The data sets with the splits that results are reported on. Raises InputError as `plan`."""
+
+    def reported(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
+        return _reported(data, entry, splits or entry.protocol.splits, seed)
+
+    return [open_dataset(name, encoder, device, reported) for name in names]
+
+
+def _reported(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) -> list[Split]:
+    if count > splits.TUNING_FROM:
+        raise InputError(
+            f"{entry.name}: {count:,} splits reach into those from number {splits.TUNING_FROM:,} on, which are for "
+            "tuning and never reported",
+            hint=f"--splits {splits.TUNING_FROM} is the most",
+        )
+    return [splits.make_split(data, entry.protocol, index=i, seed=seed) for i in range(count)]

@@ -1,0 +1,222 @@
+"""Further evaluations of finished fits: unseen users adapt again, under other conditions. Nothing is fitted.
+
+Three conditions, each a file in the cell's folder, so that figures remain pure functions of the results store:
+
+- noise: a share of the unseen users' support labels is flipped (`probe-noise-0.2.parquet`). The flips nest: what is
+  flipped at 0.1 is flipped at 0.2 too.
+- support: the unseen users' own support choices are scored, which shows how far a method follows what it was shown
+  (`probe-support.parquet`).
+- transfer: unseen users of another data set with the same encoder adapt and are tested
+  (`probe-on-NAME.parquet`). Data sets of one family share people or texts and do not count as another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+
+from prbench import data as datasets
+from prbench import registry
+from prbench.base.console import progress, stderr
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
+from prbench.comparisons import Comparisons
+from prbench.embedding.stage import plan_embedding
+from prbench.encoders import OWN, encoder_entry_for
+from prbench.encoders.base import require_device, resolved_device
+from prbench.method import Method
+from prbench.protocol import splits
+from prbench.protocol.splits import Split
+from prbench.registry.schema import DatasetEntry
+from prbench.results import cells as results
+from prbench.results.probes import SUPPORT, Probe, finished
+from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.training.compute import computing
+
+
+@dataclass(eq=False)
+class ProbeTask:
+    """A probe of a finished cell."""
+
+    folder: Path
+    record: dict[str, Any]
+    probe: Probe
+
+    @property
+    def done(self) -> bool:
+        """Whether its file is there."""
+        return self.probe.file(self.folder).is_file()
+
+
+def tasks(
+    runs: Path,
+    *,
+    noise: Sequence[float] = (),
+    support: bool = False,
+    transfer: Sequence[str] = (),
+    methods: Sequence[str] | None = None,
+    datasets_: Sequence[str] | None = None,
+) -> list[ProbeTask]:
+    """The probes of every finished cell in `runs`, of these methods and data sets where given.
+
+    `transfer` names the data sets to test on; a cell whose encoder reads texts is tested on those of another family
+    that are texts. Rows chosen on test data are not probed. Raises InputError for a share of noise outside (0, 1],
+    for an unknown data set, for unreadable results, and where there is nothing to do.
+    """
+    for share in noise:
+        if not 0 < share <= 1:
+            raise InputError(f"--noise {share:g} is not a share", hint="for example --noise 0.1,0.2,0.4")
+    targets = [registry.get("datasets", name) for name in transfer]
+    cells = [
+        (folder, record)
+        for folder, record in finished(runs)
+        if (methods is None or record["entry"]["name"] in methods)
+        and (datasets_ is None or record["dataset"] in datasets_)
+    ]
+    if not cells:
+        raise InputError(
+            f"{runs} has no finished fit of these methods on these data sets", hint="make some with `prbench run`"
+        )
+    everywhere = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
+    found = [
+        ProbeTask(folder, record, probe)
+        for folder, record in cells
+        for probe in (
+            *everywhere,
+            *(Probe("on", on=target.name) for target in targets if can_transfer(record, target)),
+        )
+    ]
+    if targets and not any(task.probe.on for task in found):
+        raise InputError(
+            f"--transfer: no fit in {runs} can be tested on {', '.join(transfer)}",
+            hint="name data sets of other people and texts, and fits whose encoder reads texts",
+        )
+    return found
+
+
+def can_transfer(record: Mapping[str, Any], target: DatasetEntry) -> bool:
+    """Whether a cell can be tested on `target`: other people and texts, which its encoder can read."""
+    own = registry.get("datasets", record["dataset"])
+    return own.family != target.family and OWN not in (record["encoder"], target.encoder)
+
+
+def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, int]:
+    """Do the tasks that lack their file; returns how many were done and how many failed.
+
+    A failure is told on stderr and the others go on; an interruption loses at most the task in progress. Raises
+    InputError where a cell rests on other data or embeddings than are here now.
+    """
+    device = resolved_device(device)
+    require_device(device)
+    missing = sorted((task for task in todo if not task.done), key=_tested_on)
+    settings, failed = _Settings(device), 0
+    with progress() as display:
+        bar = display.add_task("probing", total=len(missing))
+        for task in missing:
+            try:
+                columns = _probed(task, settings)
+            except InputError:
+                raise
+            except Exception as error:
+                # One method's failure must not cost the others' probes.
+                failed += 1
+                message = escape(f"{task.probe.name} of {task.folder}: {type(error).__name__}: {error}")
+                stderr().print(f"[red]failed[/red] {message}", soft_wrap=True)
+            else:
+                results.write_scores(task.probe.file(task.folder), columns)
+            display.advance(bar)
+    return len(missing) - failed, failed
+
+
+def _tested_on(task: ProbeTask) -> tuple[str, str, str, str]:
+    """Tasks on the same embeddings follow one another, so that one data set is in memory at a time."""
+    return (task.probe.on or task.record["dataset"], task.record["encoder"], task.record["dataset"], str(task.folder))
+
+
+class _Settings:
+    """The data set in use, with its embeddings; opening another lets go of it."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.key: tuple[str, str] | None = None
+        self.setting: OpenDataset | None = None
+
+    def open(self, name: str, encoder: str) -> OpenDataset:
+        if self.key != (name, encoder) or self.setting is None:
+            if self.setting is not None:
+                self.setting.forget()
+            entry = registry.get("datasets", name)
+            data = datasets.load(entry)
+            chosen = encoder_entry_for(encoder)
+            embedding = plan_embedding(data, chosen, family=entry.family, device=self.device)
+            self.setting = OpenDataset(entry, chosen, data, embedding.fingerprint, embedding.folder, [], self.device)
+            self.key = (name, encoder)
+        return self.setting
+
+
+def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
+    record, probe = task.record, task.probe
+    method = results.load_method(task.folder, record)
+    setting = settings.open(probe.on or record["dataset"], record["encoder"])
+    if not probe.on:
+        _require_same(task, setting)
+    protocol = setting.entry.protocol
+    if not probe.on:
+        protocol = type(protocol).model_validate(record["protocol"])
+    seed = record["seed"] - record["split"]
+    split = splits.make_split(setting.data, protocol, index=record["split"], seed=seed)
+    # What has to be embedded first is embedded as a run does it.
+    setting.comparisons()
+    with computing(record.get("precision", "highest")):
+        return unseen_margins(method, setting, split, probe)
+
+
+def _require_same(task: ProbeTask, setting: OpenDataset) -> None:
+    for key, now in (
+        ("data_fingerprint", setting.data.fingerprint),
+        ("embedding_fingerprint", setting.embedding_fingerprint),
+    ):
+        if task.record[key] != now:
+            raise InputError(
+                f"{task.folder} was made with {key.replace('_', ' ')} {task.record[key]}, here it is {now}",
+                hint="run the cell again, or probe it where its data are",
+            )
+
+
+def unseen_margins(method: Method, setting: OpenDataset, split: Split, probe: Probe) -> dict[str, Any]:
+    """The columns of a scores file for a split's unseen users under a condition."""
+    from prbench.running.scoring import score_columns
+
+    comparisons = setting.comparisons()
+    rng = adapt_rng(setting, split)
+    support = comparisons.take(split.unseen_support)
+    test = support if probe.kind == SUPPORT else comparisons.take(split.unseen_test)
+    shown = flipped(support, probe.noise, Rng(split.seed, setting.data.name, "label noise", split.index))
+    states = method.adapt_unseen(shown, users=split.unseen, rng=rng)
+    cold = method.cold_start(split.unseen, comparisons.items, rng=rng)
+    features = method.features_of(test)
+    margin, before = (method.margins(state, test, features) for state in (states, cold))
+    return score_columns("unseen", test, margin, before)
+
+
+def flipped(comparisons: Comparisons, share: float, rng: Rng) -> Comparisons:
+    """`comparisons` with each label flipped with probability `share`, drawn per comparison.
+
+    What is flipped at one share is flipped at every larger one, whatever the order of the comparisons.
+    """
+    if not share:
+        return comparisons
+    order = np.argsort(comparisons.row, kind="stable")
+    draws = np.empty(len(comparisons))
+    draws[order] = rng.numpy().random(len(comparisons))
+    turned = draws < share
+    return replace(
+        comparisons,
+        chosen=np.where(turned, comparisons.rejected, comparisons.chosen),
+        rejected=np.where(turned, comparisons.chosen, comparisons.rejected),
+    )

@@ -1,0 +1,41 @@
+"""What a cell records of its making."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from prbench.comparisons import PreferenceData
+from prbench.protocol.splits import Split
+
+
+def split_counts(split: Split) -> dict[str, int]:
+    """The numbers of users and choices of each part of the split, and of what was dropped."""
+    return {
+        "seen_users": len(split.seen),
+        "unseen_users": len(split.unseen),
+        "seen_train": len(split.seen_train),
+        "seen_test": len(split.seen_test),
+        "unseen_support": len(split.unseen_support),
+        "unseen_test": len(split.unseen_test),
+        **{f"dropped_{name}": count for name, count in split.dropped.items()},
+    }
+
+
+def split_truth(data: PreferenceData, split: Split) -> dict[str, dict[str, float]] | None:
+    """Mean ceiling and floor of the split's users, where they are simulated."""
+    if data.truth is None:
+        return None
+    populations = {"seen": split.seen, "unseen": split.unseen, "overall": np.concatenate([split.seen, split.unseen])}
+    bounds = {"ceiling": data.truth.ceiling, "floor": data.truth.floor}
+    return {
+        population: {name: float(values[users].mean()) for name, values in bounds.items()}
+        for population, users in populations.items()
+    }
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the number of CPU threads."""
+    return (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    )

@@ -1,0 +1,222 @@
+"""Run a plan and resume it: embed, fit, adapt, score, store."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.markup import escape
+
+from prbench.base.console import progress, stderr
+from prbench.base.errors import InputError
+from prbench.base.files import require_writable
+from prbench.method import Method
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.selection import fit_problem
+from prbench.protocol.splits import Split
+from prbench.results import cells as results
+from prbench.results import superseded
+from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.plan import MethodJob, Plan, states_table
+from prbench.training.compute import computing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+from prbench.running.scoring import score_columns, score_unseen
+from prbench.training.compute import peak_memory
+
+
+@dataclass(eq=False)
+class Outcome:
+    """How a run ended."""
+
+    plan: Plan
+    seconds: float
+
+    @property
+    def failed(self) -> int:
+        """The number of cells that failed."""
+        return sum(cell.state == "failed" for job in self.plan.jobs for cell in job.cells)
+
+    def table(self) -> Table:
+        """As `Plan.table`, after the run."""
+        return states_table(f"Results in {self.plan.out}, {self.seconds:,.0f} s", self.plan.jobs)
+
+
+def execute(plan: Plan) -> Outcome:
+    """Do what is missing. A failing method is recorded and the others go on; Ctrl-C ends the run.
+
+    All splits of a method are trained together and written when they are all scored, so an interruption loses at
+    most the method in progress.
+    """
+    start = time.perf_counter()
+    total = sum(len(job.cells) for job in plan.jobs)
+    if any(job.open() for job in plan.jobs):
+        require_writable(plan.out)
+    with progress() as display:
+        bar = display.add_task("", total=total)
+        previous: OpenDataset | None = None
+        for job in plan.jobs:
+            open_cells = job.open()
+            display.advance(bar, len(job.cells) - len(open_cells))
+            _set_aside(job, plan)
+            if not open_cells:
+                continue
+            if previous is not None and previous is not job.setting:
+                previous.forget()
+            previous = job.setting
+            name = escape(f"{job.name} on {job.setting.entry.name}")
+            display.update(bar, description=f"{name}: embedding" if not job.setting.embedded else name)
+            if not job.setting.embedded:
+                # The embedding stage has a progress bar of its own.
+                display.stop()
+                job.setting.comparisons()
+                display.start()
+            display.update(bar, description=name)
+
+            def watch(share: float, cells: int = len(open_cells)) -> None:
+                display.advance(bar, share * cells)
+
+            with computing(plan.precision):
+                _run(job, plan, watch)
+    return Outcome(plan, time.perf_counter() - start)
+
+
+def _set_aside(job: MethodJob, plan: Plan) -> None:
+    """Put results of a method's earlier code where no report takes them for the present one's, and say so."""
+    if job.skip or not (cells := superseded.cells_of_older_code(plan.out, job.cells[0].record)):
+        return
+    superseded.set_aside(cells)
+    said = f"{job.name} on {job.setting.entry.name}: {superseded.WHY}"
+    where = f"{len(cells)} older results are now in {cells[0].parent / superseded.FOLDER}"
+    stderr().print(escape(f"{said}; {where}"), soft_wrap=True)
+
+
+def _run(job: MethodJob, plan: Plan, watch: Callable[[float], None]) -> None:
+    missing = [i for i, cell in enumerate(job.cells) if cell.state != "done"]
+    lacking = [i for i, cell in enumerate(job.cells) if cell.state == "done" and cell.shots]
+    with _failures(job, [*lacking, *missing], plan):
+        reason = job.skip or job.make().unsupported(job.setting.comparisons())
+        if reason is not None:
+            _skip(job, missing, plan, reason)
+            watch(1.0)
+            return
+    for i in lacking:
+        with _failures(job, [i], plan):
+            _add_shots(job, i, plan)
+    with _failures(job, missing, plan):
+        if missing:
+            _fit_and_score(job, missing, plan, watch)
+
+
+@contextlib.contextmanager
+def _failures(job: MethodJob, cells: Sequence[int], plan: Plan) -> Iterator[None]:
+    """Whatever goes wrong is the failure of these `cells`.
+
+    One method's failure must not cost the others' results; it is recorded, and retried by the next run.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        for cell in (job.cells[i] for i in cells):
+            # A result that only lacks some shots stays as it is.
+            if cell.state != "done":
+                record = {**cell.record, "traceback": traceback.format_exc()}
+                results.write_undone(plan.out, record, "failed", message)
+            cell.state, cell.reason = "failed", message
+        where = f"{job.name} failed on {job.setting.entry.name}"
+        stderr().print(f"[red]{escape(where)}[/red]: {escape(message)}", soft_wrap=True)
+
+
+def _skip(job: MethodJob, cells: Sequence[int], plan: Plan, reason: str) -> None:
+    for cell in (job.cells[i] for i in cells):
+        results.write_undone(plan.out, cell.record, "skipped", reason)
+        cell.state, cell.reason = "skipped", reason
+    where = f"{job.name} is skipped on {job.setting.entry.name}"
+    stderr().print(escape(f"{where}: {reason}"), soft_wrap=True)
+
+
+def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Callable[[float], None]) -> None:
+    setting = job.setting
+    comparisons = setting.comparisons()
+    # Every split is trained, also those already stored: what shares a batch with what is then always the same,
+    # and a resumed run gives the same numbers as an uninterrupted one.
+    entry = setting.entry
+    problems = [fit_problem(job.rule, setting.data, comparisons, s, entry.protocol) for s in setting.splits]
+    methods = [job.make() for _ in setting.splits]
+    if plan.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    type(methods[0]).fit_splits(methods, problems, device=plan.device, watch=watch)
+    seconds = time.perf_counter() - start
+    for i in missing:
+        with _failures(job, [i], plan):
+            _score_and_store(job, i, methods[i], plan, seconds / len(methods))
+
+
+def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds: float) -> None:
+    cell, setting = job.cells[i], job.setting
+    fit = method.fit_record()
+    require_rule(job.name, fit, job.rule)
+    scores, spent = _score(method, setting, setting.splits[i], plan.shots)
+    count = method.parameter_count()
+    record = {
+        **cell.record,
+        "encoder_fingerprint": setting.encoder_fingerprint(),
+        "seconds": {"fit": seconds, **spent},
+        "trained_together": len(setting.splits),
+        "peak_memory_mb": round(peak_memory(plan.device) / 2**20, 1),
+        "parameters": {"shared": count.shared, "per_user": count.per_user},
+        "fit": fit,
+    }
+    results.write_done(plan.out, record, method, scores)
+    cell.state, cell.reason, cell.shots, cell.record = "done", "", [], record
+
+
+def require_rule(name: str, fit: dict[str, Any], rule: str) -> None:
+    """Raise RuntimeError where a fit's record says that another rule was followed than was asked for."""
+    if fit.get("rule", rule) != rule:
+        raise RuntimeError(f"{name} was to choose by {rule}, but its fit says {fit['rule']}")
+
+
+def _add_shots(job: MethodJob, i: int, plan: Plan) -> None:
+    """Adapt a stored method on further numbers of shots."""
+    cell, setting = job.cells[i], job.setting
+    method = results.load_method(cell.folder, results.read_record(cell.folder))
+    split = setting.splits[i]
+    for shots in cell.shots:
+        results.write_scores(results.scores_file(cell.folder, shots), score_unseen(method, setting, split, shots)[0])
+    cell.shots = []
+
+
+def _score(
+    method: Method, setting: OpenDataset, split: Split, shots: Sequence[int]
+) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
+    comparisons = setting.comparisons()
+    test = comparisons.take(split.seen_test)
+    start = time.perf_counter()
+    features = method.features_of(test)
+    margin = method.margins(method.seen_users(), test, features)
+    scoring = time.perf_counter() - start
+    cold = method.margins(
+        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split)), test, features
+    )
+    seen = score_columns("seen", test, margin, cold)
+    scores, adapting = {}, 0.0
+    for k in shots:
+        columns, spent = score_unseen(method, setting, split, k)
+        if k == ALL_SHOTS:
+            adapting = spent
+            columns = {name: np.concatenate([seen[name], columns[name]]) for name in columns}
+        scores[k] = columns
+    return scores, {"adapt": adapting, "score": scoring}

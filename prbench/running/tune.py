@@ -1,0 +1,441 @@
+"""Equal-budget tuning: the same number of trials, on the same held-out choices, for every method.
+
+*Splits.* Tuning splits are drawn by the data set's own protocol, with indices from `TUNING_FROM` on; a run refuses
+to report on those. The training side of a tuning split is divided once more: part of each seen user's training
+choices and part of each unseen user's support (`validation_share` of the groups, or whole blocks where the
+protocol's unit is one) are set aside to judge by. Test rows of a tuning split are used for nothing. A tuning split
+divides the same people's choices anew, so what is a training choice there may be a test choice of a reported split:
+what passes from one to the other is the few numbers in a [search], chosen over all tuning splits together, and for
+every method alike.
+
+*Trial.* All tuning splits are fitted together by rule `validation` on what is left, where each method makes the
+choices that are its own (when to stop, which strength) on an inner validation part and fits again on both; then
+unseen users adapt on their remaining support. The objective is the mean over tuning splits of the mean over all
+users, seen and unseen, of the accuracy on the choices set aside: the leaderboard's "overall", on data that no fit
+has seen.
+
+*Search.* Trial 0 is the published setting: the entry's parameters under the entry's rule. Where that rule is not
+`validation`, trial 1 is the same parameters under `validation`. The others are proposed by optuna's tree-structured
+Parzen estimator (Bergstra et al. 2011), which sees all trials so far; each draws from a stream of its own, so that
+an interrupted search goes on as if it had not been. The best trial is the tuned setting, the first of equals; it is
+never worse than the published one on the choices set aside, which says nothing about the test. A trial that fails
+counts, and the estimator is told that it got nothing right; a setting proposed again is not fitted again, and counts
+too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.markup import escape
+
+import prbench
+from prbench import registry
+from prbench.base.console import progress, stderr
+from prbench.base.errors import InputError
+from prbench.base.files import canonical_json, require_writable
+from prbench.base.seeds import Rng
+from prbench.comparisons import PreferenceData
+from prbench.encoders.base import require_device, resolved_device
+from prbench.protocol import PROTOCOL_VERSION, splits
+from prbench.protocol.metrics import user_accuracy
+from prbench.protocol.selection import fit_problem, overall_accuracy, test_margins, validation_rows
+from prbench.protocol.splits import TUNING_FROM, Split
+from prbench.registry import methods as methods_module
+from prbench.registry.schema import DatasetEntry, MethodEntry, ProtocolEntry, SearchRange, SelectionRule
+from prbench.running import tuned
+from prbench.running.open_dataset import OpenDataset, open_dataset
+from prbench.running.run import require_rule
+from prbench.running.tuned import Trial, TuningRecord
+from prbench.training.compute import computing
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from rich.table import Table
+
+
+# Proposals are random until there are this many trials.
+RANDOM_TRIALS = 10
+SAMPLER = f"optuna TPE, random up to trial {RANDOM_TRIALS}"
+
+
+@dataclass(eq=False)
+class Study:
+    """The search for one method on one setting, and where its record is."""
+
+    entry: MethodEntry
+    setting: OpenDataset
+    path: Path
+    record: TuningRecord
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return f"{self.entry.name} on {self.setting.entry.name}"
+
+    def left(self) -> int:
+        """The number of trials still to do."""
+        return 0 if self.record.finished else self.record.budget - len(self.record.trials)
+
+
+@dataclass(eq=False)
+class TuningPlan:
+    """Every search that one command asks for."""
+
+    studies: list[Study]
+    out: Path
+    device: str
+    trials: int
+
+    @property
+    def failed(self) -> int:
+        """The number of methods of which every trial failed."""
+        return sum(s.record.finished and not s.record.untuned and s.record.tuned is None for s in self.studies)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for `--json`."""
+        return {"out": str(self.out), "device": self.device, "trials": self.trials,
+                "studies": [_summary(study) for study in self.studies]}  # fmt: skip
+
+    def table(self) -> Table:
+        """One row per method and data set: trials, and the published and the tuned setting's accuracy."""
+        from rich.table import Table
+
+        table = Table(title=escape(f"Tuning in {self.out}"), title_justify="left")
+        for column in ("data set", "encoder", "method"):
+            table.add_column(column)
+        for column in ("trials", "failed", "published %", "tuned %"):
+            table.add_column(column, justify="right")
+        for column in ("tuned parameters", "remark"):
+            table.add_column(column)
+        for study in self.studies:
+            table.add_row(*map(escape, _line(study)))
+        table.caption = (
+            "User accuracy on choices set aside from the training side of tuning splits; tuned is the best of all "
+            "trials, so it flatters."
+        )
+        return table
+
+
+def plan(
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    *,
+    trials: int,
+    splits_: int = 3,
+    encoder: str | None = None,
+    seed: int = splits.DEFAULT_SEED,
+    device: str = "auto",
+    out: Path = Path("tuned"),
+) -> TuningPlan:
+    """Resolve names to searches and find out how far each has come.
+
+    Loads the data sets and draws the tuning splits; embeds and fits nothing. Raises InputError for unknown names, for
+    a [search] that its method cannot take, where nothing can be set aside, and for records in `out` that rest on
+    something else or hold more trials already.
+    """
+    device = resolved_device(device)
+    require_device(device)
+
+    def draw(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
+        return [tuning_split(data, entry.protocol, index=TUNING_FROM + i, seed=seed) for i in range(splits_)]
+
+    studies = []
+    for setting in [open_dataset(name, encoder, device, draw) for name in datasets]:
+        for split in setting.splits:
+            _ = validation_rows(setting.data, split, setting.entry.protocol)
+        for name in methods:
+            entry = registry.get("methods", name)
+            _require_search(entry, setting.entry)
+            studies.append(_study(setting, entry, trials, seed, out, encoder))
+    return TuningPlan(studies, out, device, trials)
+
+
+def tuning_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, seed: int) -> Split:
+    """A tuning split: the training side of split `index`, divided once more.
+
+    Its test rows are the choices set aside to judge by; the split's own test rows are in none of its arrays.
+    Raises InputError as `make_split`, and where no seen or no unseen user has anything to set aside.
+    """
+    whole = splits.make_split(data, protocol, index=index, seed=seed)
+    rng = Rng(whole.seed, data.name, "tuning", index)
+    # Both populations at once: where whole blocks are held out, they are the same blocks for everyone.
+    rows = np.concatenate([whole.seen_train, whole.unseen_support])
+    kept, aside = splits.hold_out(data, rows, protocol, rng=rng)
+    kept_seen, aside_seen = (part[np.isin(data.user[part], whole.seen)] for part in (kept, aside))
+    kept_unseen, aside_unseen = (part[np.isin(data.user[part], whole.unseen)] for part in (kept, aside))
+    for population, part in (("seen", aside_seen), ("unseen", aside_unseen)):
+        if not len(part):
+            unit = "blocks" if protocol.unit == "block" else "groups"
+            raise InputError(
+                f"{data.name}, tuning split {index}: no {population} user has training choices in two {unit}, so "
+                "none can be set aside to tune by",
+                hint="use users with more comparisons",
+            )
+    return replace(
+        whole, seen_train=kept_seen, seen_test=aside_seen, unseen_support=kept_unseen, unseen_test=aside_unseen
+    )
+
+
+def execute(plan: TuningPlan) -> None:
+    """Do the trials that are missing; every one is on disk before the next begins. Ctrl-C ends the search."""
+    if any(study.left() for study in plan.studies):
+        require_writable(plan.out)
+    with progress() as display:
+        bar = display.add_task("", total=sum(study.record.budget for study in plan.studies))
+        previous: OpenDataset | None = None
+        for study in plan.studies:
+            if study.record.untuned:
+                tuned.write(study.path, study.record)
+            display.advance(bar, study.record.budget - study.left())
+            if not study.left():
+                continue
+            setting = study.setting
+            if previous is not None and previous is not setting:
+                previous.forget()
+            previous = setting
+            if not setting.embedded:
+                # The embedding stage has a progress bar of its own.
+                display.stop()
+                setting.comparisons()
+                display.start()
+            method = methods_module.make_method(study.entry, setting.entry, {})
+            if reason := method.unsupported(setting.comparisons()):
+                display.advance(bar, study.left())
+                study.record = study.record.model_copy(update={"untuned": reason})
+                tuned.write(study.path, study.record)
+                stderr().print(escape(f"{study.name} is not tuned: {reason}"), soft_wrap=True)
+                continue
+            while study.left():
+                display.update(bar, description=escape(f"{study.name}: trial {len(study.record.trials)}"))
+                done = 0.0
+
+                def watch(share: float) -> None:
+                    nonlocal done
+                    done += share
+                    display.advance(bar, share)
+
+                study.record = study.record.with_trial(_trial(study, plan.device, watch))
+                display.advance(bar, 1 - done)
+                tuned.write(study.path, study.record)
+
+
+def propose(search: Mapping[str, SearchRange], trials: Sequence[Trial], rng: Rng) -> dict[str, Any]:
+    """The next setting to try in the space `search`, after `trials`, by optuna's TPE seeded by `rng`.
+
+    Depends on nothing else, so that a search can stop and go on anywhere.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {name: _distribution(found) for name, found in search.items()}
+    sampler = optuna.samplers.TPESampler(seed=rng.seed % 2**32, n_startup_trials=RANDOM_TRIALS)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for trial in trials:
+        point = {name: _coordinate(search[name], trial.params[name]) for name in search}
+        # What lies outside the space, as a published setting may, or followed another rule, is no point of it.
+        if trial.rule == "validation" and all(value is not None for value in point.values()):
+            value = trial.objective if trial.objective is not None else 0.0
+            study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=value))
+    point = study.ask(space).params
+    return {
+        name: found.choices[point[name]] if found.choices is not None else point[name]
+        for name, found in search.items()
+    }
+
+
+def _distribution(found: SearchRange) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if found.choices is not None:
+        # Optuna's own choices may only be plain values; ours may be lists.
+        return CategoricalDistribution(range(len(found.choices)))
+    assert found.low is not None
+    assert found.high is not None
+    if found.whole:
+        return IntDistribution(int(found.low), int(found.high), log=found.log)
+    return FloatDistribution(float(found.low), float(found.high), log=found.log)
+
+
+def _coordinate(found: SearchRange, value: Any) -> Any:
+    """The point of a search space's dimension at a parameter's value, or None where it lies outside."""
+    if found.choices is not None:
+        plain = [canonical_json(choice) for choice in found.choices]
+        return plain.index(canonical_json(value)) if canonical_json(value) in plain else None
+    assert found.low is not None
+    assert found.high is not None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if number and found.low <= value <= found.high else None
+
+
+def _trial(study: Study, device: str, watch: Callable[[float], None]) -> Trial:
+    """Do the next trial of a study."""
+    record, entry, setting = study.record, study.entry, study.setting
+    number = len(record.trials)
+    published = {name: record.basis.params[name] for name in entry.search}
+    if number == 0:
+        params, rule = published, _published_rule(entry)
+    elif number == 1 and _published_rule(entry) != "validation":
+        params, rule = published, "validation"
+    else:
+        rng = Rng("tune", setting.entry.name, setting.encoder.name, entry.name, record.basis.seed, number)
+        params, rule = propose(entry.search, record.trials, rng), "validation"
+    for other in record.trials:
+        if (canonical_json(other.params), other.rule) == (canonical_json(params), rule):
+            first = other.number if other.repeats is None else other.repeats
+            return other.model_copy(update={"number": number, "repeats": first, "seconds": 0.0})
+    start = time.perf_counter()
+    try:
+        with computing():
+            found = _evaluate(study, params, rule, device, watch)
+    except InputError:
+        raise
+    except Exception as error:
+        # A setting that cannot be fitted is an answer, not the end of the search.
+        found = {"reason": " ".join(f"{type(error).__name__}: {error}".split())}
+        where = f"{study.name}, trial {number} ({_shown(params)}) failed"
+        stderr().print(f"[red]{escape(where)}[/red]: {escape(found['reason'])}", soft_wrap=True)
+    seconds = round(time.perf_counter() - start, 3)
+    return Trial(number=number, params=params, rule=rule, seconds=seconds, **found)
+
+
+def _published_rule(entry: MethodEntry) -> SelectionRule:
+    """The entry's rule; `validation` for the rule that looks at test choices, of which tuning has none."""
+    return "last" if entry.selection == "last" else "validation"
+
+
+def _evaluate(
+    study: Study, params: dict[str, Any], rule: SelectionRule, device: str, watch: Callable[[float], None]
+) -> dict[str, Any]:
+    """Fit all tuning splits with `params` and judge them; the fields of a trial."""
+    setting, protocol = study.setting, study.setting.entry.protocol
+    comparisons = setting.comparisons()
+    problems = [fit_problem(rule, setting.data, comparisons, split, protocol) for split in setting.splits]
+    methods = [methods_module.make_method(study.entry, setting.entry, params) for _ in setting.splits]
+    type(methods[0]).fit_splits(methods, problems, device=device, watch=watch)
+    overall, seen, unseen, chosen = [], [], [], []
+    for method, split, rng in zip(methods, setting.splits, [p.rng for p in problems], strict=True):
+        fit = method.fit_record()
+        require_rule(study.entry.name, fit, rule)
+        judged = test_margins(method, comparisons, split, rng)
+        for population, (margin, _) in zip(("seen", "unseen"), judged, strict=True):
+            if not bool(torch.isfinite(margin).all()):
+                raise FloatingPointError(
+                    f"split {split.index}: {int((~torch.isfinite(margin)).sum())} margins of {population} users are "
+                    "not finite"
+                )
+        overall.append(overall_accuracy(*judged))
+        seen.append(user_accuracy(*judged[0]))
+        unseen.append(user_accuracy(*judged[1]))
+        # As JSON has it: a method may say NumPy's numbers.
+        chosen.append(json.loads(canonical_json(fit.get("chosen"))))
+    return {
+        "objective": float(np.mean(overall)),
+        "seen": float(np.mean(seen)),
+        "unseen": float(np.mean(unseen)),
+        "splits": overall,
+        "chosen": chosen,
+    }
+
+
+def _study(setting: OpenDataset, entry: MethodEntry, trials: int, seed: int, out: Path, encoder: str | None) -> Study:
+    """A study with its record as it is on disk, or with a new one."""
+    import optuna
+
+    path = tuned.record_file(out, setting.entry.name, setting.encoder.name, entry.name)
+    basis = tuned.basis(setting, entry, seed, PROTOCOL_VERSION)
+    versions = {
+        "prbench": prbench.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "optuna": optuna.__version__,
+    }
+    record = TuningRecord(
+        method=entry.name,
+        dataset=setting.entry.name,
+        encoder=setting.encoder.name,
+        basis=basis,
+        sampler=SAMPLER,
+        budget=trials,
+        untuned=tuned.nothing_to_tune(entry),
+        versions=versions,
+    )
+    if not path.is_file():
+        return Study(entry, setting, path, record)
+    found = tuned.read(path)
+    tuned.require_basis(found, basis, path, hint="delete it, or tune into another folder with --out")
+    if len(found.trials) > trials:
+        raise InputError(
+            f"{path} holds {len(found.trials)} trials already, --trials asks for {trials}",
+            hint=f"ask for {len(found.trials)} or more, or tune into another folder with --out",
+        )
+    # What cannot be tuned is found out anew: it costs nothing, and the reason may have gone.
+    untuned = "" if found.untuned and not record.untuned else record.untuned
+    return Study(entry, setting, path, found.model_copy(update={"budget": trials, "untuned": untuned}))
+
+
+def _require_search(entry: MethodEntry, dataset: DatasetEntry) -> None:
+    """Raise InputError where a value of the search space is none that the method takes."""
+    for name, found in entry.search.items():
+        for value in found.choices if found.choices is not None else (found.low, found.high):
+            try:
+                methods_module.make_method(entry, dataset, {name: value})
+            except InputError as error:
+                said = str(error.args[0]).removeprefix(f"--set {entry.name}.{name}: ")
+                file = registry.source("methods", entry.name)
+                raise InputError(f"{file}: search.{name}: {said}", hint=error.hint) from error
+
+
+def _shown(params: Mapping[str, Any]) -> str:
+    """Parameters on one line."""
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
+    )
+
+
+def _summary(study: Study) -> dict[str, Any]:
+    record = study.record
+    best, published = record.tuned, record.published
+    return {
+        "dataset": record.dataset,
+        "encoder": record.encoder,
+        "method": record.method,
+        "file": str(study.path),
+        "trials": len(record.trials),
+        "budget": record.budget,
+        "failed": record.failed,
+        "untuned": record.untuned,
+        "published": published.objective if published else None,
+        "tuned": best.objective if best else None,
+        "best": record.best,
+        "params": best.params if best else {},
+        "rule": best.rule if best else None,
+        "seconds": round(math.fsum(trial.seconds for trial in record.trials), 1),
+    }
+
+
+def _line(study: Study) -> list[str]:
+    found, record = _summary(study), study.record
+    values = ["" if found[key] is None else f"{100 * found[key]:.2f}" for key in ("published", "tuned")]
+    remark = record.untuned
+    if not remark and record.trials and record.tuned is None:
+        remark = f"every trial failed: {record.trials[0].reason}"
+    elif not remark and record.without_effect:
+        remark = "every setting scored the same: its [search] has no effect under rule validation"
+    elif not remark and record.best == 0:
+        remark = "the published setting is the best"
+    elif not remark and found["rule"] not in (None, record.basis.rule):
+        remark = f"chosen by {found['rule']}, published: {record.basis.rule}"
+    trials = "" if record.untuned else f"{found['trials']}/{found['budget']}"
+    return [found["dataset"], found["encoder"], found["method"], trials, str(found["failed"] or ""), *values,
+            _shown(found["params"]), remark]  # fmt: skip

@@ -1,0 +1,311 @@
+"""Speed and memory of fitting and adapting, side by side with a plain loop of the same recipe in one run."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from prbench import data as datasets
+from prbench import registry
+from prbench.base.console import progress
+from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
+from prbench.comparisons import Comparisons
+from prbench.embedding.stage import embed
+from prbench.encoders import OWN, OWN_ENTRY
+from prbench.encoders.base import require_device, resolved_device
+from prbench.method import Method, Watch
+from prbench.methods.lore import LoRe
+from prbench.methods.maml import MAML
+from prbench.protocol import splits
+from prbench.registry import methods
+from prbench.timing.plain_loops import plain_loop
+from prbench.training.compute import Precision, computing, peak_memory
+from prbench.training.episodes import EpisodicMethod
+from prbench.training.factorisation import Factorisation
+from prbench.training.gradient import GradientMethod, SplitBatch
+from prbench.training.networks import NetworkMethod
+
+COPIED = 2**29
+MULTIPLIED = 4096
+ROUNDS = 3
+# Seconds that one round of the engine and of the loop may take; at least a few updates are always made.
+ROUND_SECONDS = 6.0
+FEWEST = 3
+ADAPTED_ALONE = 30
+
+
+def fit(
+    method: str, shape: str, count: int, *, device: str = "auto", full: bool = False, precision: Precision = "highest"
+) -> dict[str, Any]:
+    """Time `method` on `count` splits of the simulated data set `shape`.
+
+    The engine trains all splits; the loop trains one, and its time is multiplied by the number of splits. They
+    take turns for `ROUNDS` rounds; medians are given. With `full` the whole recipe is trained by the engine once
+    more and its time is `fit_seconds`, else that is projected. `bandwidth_share` is `bytes_per_update` per second as
+    a share of what copying a large buffer moves (read and written) on the same machine in the same run; it can
+    exceed 1 where the engine reads a row once for several splits. `product_share` is `products_per_update`
+    (floating-point operations inside matrix products) per second as a share of what one large product of the same
+    precision reaches there. Whichever is near 1 is the bound that is met; where neither is, small operations are.
+
+    Raises InputError for unknown names, for a shape that has no embeddings of its own and for a method that is
+    not trained by gradient steps.
+    """
+    device = resolved_device(device)
+    require_device(device)
+    entry = registry.get("datasets", shape)
+    made = methods.make_method(registry.get("methods", method), entry, {})
+    if not isinstance(made, GradientMethod):
+        raise InputError(f"{method} is not trained by gradient steps", hint="time bt, lore or mrm")
+    if entry.encoder != OWN:
+        raise InputError(f"{shape} comes without embeddings", hint="choose a simulated data set, such as sim-prism")
+    data = datasets.load(entry)
+    comparisons = data.comparisons(embed(data, OWN_ENTRY))
+    drawn = [splits.make_split(data, entry.protocol, index=i) for i in range(count)]
+    trains = [comparisons.take(split.seen_train) for split in drawn]
+    rngs = [Rng(split.seed, data.name, "fit", split.index) for split in drawn]
+
+    engine_times, loop_times, bandwidths, rates = [], [], [], []
+    with progress() as display:
+        bar = display.add_task(f"{method} on {shape}", total=2 * ROUNDS)
+        for _ in range(ROUNDS):
+            bandwidths.append(copy_bandwidth(device))
+            with computing(precision):
+                rates.append(product_rate(device))
+                engine_times.append(_engine(made, trains, rngs, device))
+            display.advance(bar)
+            loop_times.append(_loop(made, trains[0], rngs[0], device))
+            display.advance(bar)
+    update = float(np.median([timed.seconds for timed in engine_times]))
+    setup = float(np.median([timed.setup for timed in engine_times]))
+    single = float(np.median(loop_times))
+    updates = engine_times[0].updates
+    moved = bytes_per_update(made, trains, rngs)
+    bandwidth = float(np.median(bandwidths))
+    products = products_per_update(made, trains, rngs, device)
+    rate = float(np.median(rates))
+    whole = setup + update * updates
+    if full:
+        with computing(precision):
+            whole = _whole(made, trains, rngs, device)
+    adapting = _adapting(made, comparisons.take(drawn[0].unseen_support), trains[0], rngs[0])
+    return {
+        "method": method,
+        "shape": shape,
+        "splits": count,
+        "updates_per_second": 1 / update,
+        "seconds": update,
+        "ratio_to_loop": single * count / update,
+        "loop": "one user at a time" if plain_loop(made, trains[0], rngs[0]) else "one split at a time",
+        "loop_seconds": single * count,
+        "updates": updates,
+        "setup_seconds": setup,
+        "fit_seconds": whole,
+        "fit_is": "measured" if full else "projected",
+        "bytes_per_update": moved,
+        "bandwidth_gb_per_second": bandwidth / 1e9,
+        "bandwidth_share": None if moved is None else moved / update / bandwidth,
+        "products_per_update": products,
+        "product_gflops_per_second": rate / 1e9,
+        "product_share": products / update / rate,
+        "peak_memory_mb": peak_memory(device) / 2**20,
+        **adapting,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "torch": torch.__version__,
+    }
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes read and written per second by copying a buffer far larger than a core's caches, best of three."""
+    source = torch.ones(COPIED // 4, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    best = np.inf
+    for _ in range(3):
+        start = _now(device)
+        target.copy_(source)
+        best = min(best, _now(device) - start)
+    return 2 * COPIED / best
+
+
+def product_rate(device: str) -> float:
+    """Floating-point operations per second in one large product of float32 matrices, best of three."""
+    factor = torch.randn(MULTIPLIED, MULTIPLIED, device=device)
+    target = torch.empty_like(factor)
+    best = np.inf
+    for _ in range(4):
+        start = _now(device)
+        torch.mm(factor, factor, out=target)
+        best = min(best, _now(device) - start)
+    return 2 * MULTIPLIED**3 / best
+
+
+def products_per_update(
+    method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str = "cpu"
+) -> float:
+    """Floating-point operations inside the matrix products and attentions of one update of all splits, counted.
+
+    The average of the updates that `ROUND_SECONDS` have room for.
+    """
+    counted: list[int] = []
+
+    def watch(_: float) -> None:
+        counted.append(counter.get_total_flops())
+
+    with counting() as counter:
+        _engine(method, trains, rngs, device, watch)
+    return (counted[-1] - counted[0]) / (len(counted) - 1)
+
+
+def counting() -> FlopCounterMode:
+    """torch's counter of operations, which by itself leaves out attentions of CPUs and batched products in place."""
+
+    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    def attention_backward(
+        out: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+    ) -> int:
+        return int(sdpa_backward_flop_count(out, query, key, value))  # type: ignore[no-untyped-call]
+
+    def products(_: torch.Size, left: torch.Size, right: torch.Size, **__: Any) -> int:
+        return 2 * left.numel() * right[-1]
+
+    aten = torch.ops.aten
+    formulas = {
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+        aten.baddbmm_: products,
+    }
+    return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
+def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng]) -> float | None:
+    """The bytes of embeddings that one update of all splits is about, on average, and of a network's parameters.
+
+    Every split's own rows count, forward and backward, also where the engine reads a row once for several splits.
+    A network's parameters are read forward and backward, their gradients written and read, and they and Adam's two
+    moments read and written. None for a method whose updates are not known here.
+    """
+    dim = trains[0].items.dim
+    size = 8 if trains[0].items.embedding.dtype == torch.float64 else 4
+    row_bytes = dim * size * (2 if isinstance(method, MAML) else 1)
+    rows = sum(map(len, trains))
+    if isinstance(method, LoRe | Factorisation):
+        return 2.0 * rows * row_bytes
+    if isinstance(method, EpisodicMethod):
+        updates = max(-(-len(train.users) // method.users_per_update) for train in trains)
+        return 2.0 * rows * row_bytes / updates
+    if isinstance(method, NetworkMethod):
+        choices = sum(method.choices_per_update(train, rng) for train, rng in zip(trains, rngs, strict=True))
+        trained = method.parameters_for(dim)
+        assert trained is not None
+        return 2.0 * choices * 2 * row_bytes + 10.0 * len(trains) * trained.shared * size
+    return None
+
+
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class _Timed(NamedTuple):
+    """Seconds per update of all splits, seconds before the first has ended, and updates of the whole recipe."""
+
+    seconds: float
+    setup: float
+    updates: int
+
+
+def _engine(
+    method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str, told: Watch | None = None
+) -> _Timed:
+    """Time some updates; `told`, where given, hears of each."""
+    start = _now(device)
+    marks: list[float] = []
+    shares: list[float] = []
+
+    def watch(share: float) -> None:
+        # Waiting for a GPU at every update would slow it down; the first updates and the last matter.
+        marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
+        shares.append(share)
+        if told:
+            told(share)
+        if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
+            raise _EnoughError
+
+    work = SplitBatch(trains, rngs, [{method.budget}] * len(trains), device, watch)
+    try:
+        for _ in method.train_splits(work):
+            pass
+    except _EnoughError:
+        pass
+    end = _now(device)
+    warm = min(FEWEST, len(marks) - 1)
+    # Every update tells of its share of the longest split's work.
+    return _Timed((end - marks[warm - 1]) / (len(marks) - warm), marks[0] - start, round(1 / shares[0]))
+
+
+class _EnoughError(Exception):
+    """Enough updates were timed."""
+
+
+def _loop(method: GradientMethod, train: Comparisons, rng: Rng, device: str) -> float:
+    """Seconds per update of one split, by the plain loop where there is one."""
+    if plain_loop(method, train, rng) is None:
+        return _engine(method, [train], [rng], device).seconds
+    return _timed(_endless(lambda: plain_loop(method, train, rng)))
+
+
+def _endless(make: Callable[[], Iterator[Any] | None]) -> Iterator[Any]:
+    while (steps := make()) is not None:
+        yield from steps
+
+
+def _timed(steps: Iterator[Any]) -> float:
+    for _ in islice(steps, FEWEST):
+        pass
+    start, done = time.perf_counter(), 0
+    while done < FEWEST or time.perf_counter() - start < ROUND_SECONDS:
+        next(steps)
+        done += 1
+    return (time.perf_counter() - start) / done
+
+
+def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> float:
+    start = _now(device)
+    with progress() as display:
+        bar = display.add_task("the whole fit", total=100)
+        wanted = [{method.budget}] * len(trains)
+        for _ in method.train_splits(
+            SplitBatch(trains, rngs, wanted, device, lambda share: display.advance(bar, 100 * share))
+        ):
+            pass
+    return _now(device) - start
+
+
+def _adapting(method: GradientMethod, support: Comparisons, train: Comparisons, rng: Rng) -> dict[str, float]:
+    """Adapting all unseen users of a split together, against one call per user."""
+    (snapshot,) = method.train_splits(SplitBatch([train], [rng], [{1}]))
+    fitted = method.fresh().accept(snapshot.tensors, train, rng)
+    users = support.users
+    start = time.perf_counter()
+    fitted.adapt_unseen(support, rng=rng)
+    together = time.perf_counter() - start
+    some = users[:ADAPTED_ALONE]
+    own = [support.of(int(user)) for user in some]
+    start = time.perf_counter()
+    for rows in own:
+        fitted.adapt_unseen(rows, rng=rng)
+    alone = (time.perf_counter() - start) / len(some) * len(users)
+    return {"adapt_seconds": together, "adapt_users": len(users), "adapt_ratio_to_loop": alone / together}

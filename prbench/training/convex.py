@@ -1,0 +1,115 @@
+"""Methods whose fit is the minimum of a convex objective, with strengths of its penalties to choose from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from prbench.base.seeds import Rng
+from prbench.comparisons import Comparisons, concatenate
+from prbench.method import FitProblem, Method, Watch
+from prbench.training.gradient import validation_accuracy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Strengths = tuple[float, ...]
+"""One strength for each penalty of a method."""
+
+
+class ConvexMethod(Method):
+    """A method that is solved, not trained: what is left to choose is how strong its penalties are.
+
+    A subclass gives the strengths to choose from (`grid`), what it uses where nothing is chosen (`default`), the
+    solutions (`solutions`) and what to do with one (`accept`). Choosing is the same for all: the strengths with the
+    best accuracy on held-out choices of the seen users are solved again on all of their choices.
+    """
+
+    _record: dict[str, Any]
+
+    @abstractmethod
+    def grid(self) -> list[Strengths]:
+        """The strengths to choose from; of equally good ones the first is taken."""
+
+    @abstractmethod
+    def default(self) -> Strengths:
+        """The strengths where nothing is chosen."""
+
+    @abstractmethod
+    def solutions(self, train: Comparisons, grid: Sequence[Strengths], device: str) -> Iterator[dict[str, Tensor]]:
+        """The solution for each of `grid`, in its order: shared tensors, and those of the users of `train`."""
+
+    @abstractmethod
+    def accept(self, tensors: Mapping[str, Tensor], train: Comparisons) -> Self:
+        """Take a solution."""
+
+    def fit_seen(self, train: Comparisons, validation: Comparisons, *, rng: Rng, device: str = "cpu") -> Self:
+        """Fit one split; see `Method.fit_seen`."""
+        self._fit(FitProblem(train, validation, rng), device, lambda share: None)
+        return self
+
+    @classmethod
+    def fit_splits(
+        cls,
+        methods: Sequence[Self],
+        problems: Sequence[FitProblem],
+        *,
+        device: str = "cpu",
+        watch: Watch | None = None,
+    ) -> None:
+        """One split after another; a problem's own `choose` judges the strengths in place of validation choices."""
+        for method, problem in zip(methods, problems, strict=True):
+            method._fit(problem, device, lambda share: watch(share / len(methods)) if watch else None)
+
+    def _fit(self, problem: FitProblem, device: str, watch: Watch) -> None:
+        train, strengths = problem.train, self.default()
+        record: dict[str, Any] = {"rule": "last"}
+        if problem.choose or len(problem.validation):
+            judge = problem.choose or _by(problem.validation)
+            values: dict[Strengths, float] = {}
+            best: dict[str, Tensor] = {}
+            grid = self.grid()
+            for candidate, tensors in zip(grid, self.solutions(train, grid, device), strict=True):
+                value = judge(self.fresh().accept(tensors, train))
+                if not values or value > max(values.values()):
+                    strengths, best = candidate, tensors
+                values[candidate] = value
+                watch(1 / (len(grid) + 1))
+            curve = {" ".join(map(str, candidate)): value for candidate, value in values.items()}
+            record = {"rule": "test-oracle" if problem.choose else "validation", "curve": curve}
+        if problem.choose:
+            self.accept(best, train)
+        else:
+            train = concatenate([train, problem.validation])
+            (solution,) = self.solutions(train, [strengths], device)
+            self.accept(solution, train)
+        self._record = {**record, "chosen": strengths[0] if len(strengths) == 1 else list(strengths)}
+        watch(1 / (len(self.grid()) + 1) if "curve" in record else 1.0)
+
+    def fit_record(self) -> dict[str, Any]:
+        """The chosen strengths, the rule that chose them and what each candidate was worth."""
+        return getattr(self, "_record", {})
+
+
+class OnePenalty(ConvexMethod):
+    """A convex method with one penalty: `strengths` to choose from, and `strength` where nothing is chosen.
+
+    Subclasses take both in their constructor, under these names.
+    """
+
+    strengths: Sequence[float]
+    strength: float
+
+    def grid(self) -> list[Strengths]:
+        """Strong ones first."""
+        return [(strength,) for strength in sorted(self.strengths, reverse=True)]
+
+    def default(self) -> Strengths:
+        """`strength`."""
+        return (self.strength,)
+
+
+def _by(validation: Comparisons) -> Callable[[Method], float]:
+    return lambda candidate: validation_accuracy(candidate, validation)

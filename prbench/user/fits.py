@@ -1,0 +1,205 @@
+"""The fitted method that serves a user: found in a folder of results, or read from a released checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from prbench import registry
+from prbench.base.errors import InputError
+from prbench.base.files import canonical_json, file_sha256
+from prbench.comparisons import Items
+from prbench.encoders import encoder_entry_for
+from prbench.encoders.base import Encoder
+from prbench.loaders.mrm_files import read_pt
+from prbench.method import Method
+from prbench.methods.mrm import MRM
+from prbench.protocol.selection import parse_selections
+from prbench.registry import methods as methods_module
+from prbench.registry.schema import EncoderEntry, Selection
+from prbench.registry.toml_files import near
+from prbench.results import cells
+from prbench.training.compute import Precision
+
+
+class FittedModel(NamedTuple):
+    """A fitted method, the file it is in, what its embeddings were made with and of, and how exact its products."""
+
+    method: Method
+    file: Path
+    encoder: EncoderEntry
+    fingerprint: dict[str, Any] | None
+    dataset: str
+    precision: Precision
+
+
+class FitQuery(NamedTuple):
+    """Which fit of a method, where a folder has several: None for any; `model_sha256` decides among all."""
+
+    dataset: str | None
+    encoder: str | None
+    split: int
+    selection: str | None
+    model_sha256: str | None = None
+
+
+def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
+    """The fit in a folder of results.
+
+    Without `selection` a data set's fit under the method's own rule goes before its others. A fit chosen on test
+    data is none. Raises InputError when no fit is named, or several are.
+    """
+    dataset, encoder, split = wanted.dataset, wanted.encoder, wanted.split
+    rule = _asked(wanted.selection)
+    fitted = [(folder, cells.read_record(folder)) for folder in cells.folders(run)]
+    fitted = [(folder, record) for folder, record in fitted if record["status"] == "done"]
+    if not fitted:
+        raise InputError(f"{run} holds no fitted method", hint="make one with `prbench run`")
+    methods = sorted({record["method"] for _, record in fitted})
+    if method not in methods:
+        raise InputError(
+            f"unknown method in {run}: {method!r}{near(method, methods)}", hint=f"it has {', '.join(methods)}"
+        )
+    # A run names an encoder by its entry; a folder given here has the name that the run gave it.
+    names = (None, encoder, encoder_entry_for(encoder).name if encoder and Path(encoder).is_dir() else encoder)
+    chosen = [
+        (folder, record)
+        for folder, record in fitted
+        if record["method"] == method
+        and record["split"] == split
+        and dataset in (None, record["dataset"])
+        and (encoder is None or record["encoder"] in names)
+    ]
+    what = f"{method}{f' on {dataset}' if dataset else ''}{f' with {encoder}' if encoder else ''}"
+    if not chosen:
+        raise InputError(
+            f"{run} has no split {split} of {what}",
+            hint=f"it has {_places([record for _, record in fitted if record['method'] == method])}",
+        )
+    if wanted.model_sha256:
+        same = [
+            (f, r)
+            for f, r in chosen
+            if (f / cells.MODEL).is_file() and file_sha256(f / cells.MODEL) == wanted.model_sha256
+        ]
+        chosen = same or chosen[:1]
+    else:
+        chosen = _under(rule, chosen, f"{run} has no fit of split {split} of {what}")
+    if len(chosen) > 1:
+        listed = ", ".join(f"{r['dataset']} with {r['encoder']} ({r['selection']}, {f.name})" for f, r in chosen)
+        options = [name for name in ("dataset", "encoder", "selection") if len({r[name] for _, r in chosen}) > 1]
+        hint = "choose with " + " and ".join(f"--{name}" for name in options)
+        raise InputError(
+            f"{run} has several fits of {method}: {listed}", hint=hint if options else "use runs folders of their own"
+        )
+    folder, record = chosen[0]
+    return FittedModel(
+        cells.load_method(folder, record),
+        folder / cells.MODEL,
+        EncoderEntry.model_validate(record["encoder_entry"]),
+        record["encoder_fingerprint"],
+        record["dataset"],
+        record.get("precision", "highest"),
+    )
+
+
+def _asked(selection: str | None) -> Selection | None:
+    """The one selection rule asked for, if any."""
+    if selection is None:
+        return None
+    asked = parse_selections(selection)
+    if len(asked) > 1:
+        raise InputError(f"--selection {selection}: a user has one fitted method", hint="name one rule")
+    if asked == ["test-oracle"]:
+        raise InputError("--selection test-oracle: what was chosen on test data serves no user", hint="leave it out")
+    return asked[0]
+
+
+def _under(
+    rule: Selection | None, fits: list[tuple[Path, dict[str, Any]]], none: str
+) -> list[tuple[Path, dict[str, Any]]]:
+    """The fits under a rule; without one the published fit of each data set and encoder, or all where it has none."""
+    honest = [(folder, record) for folder, record in fits if record["selection"] != "test-oracle"]
+    if not honest:
+        raise InputError(f"{none} but one chosen on test data", hint="run it again without --selection test-oracle")
+    published = [(folder, record) for folder, record in honest if record["selection"] == record["entry"]["selection"]]
+    if rule is None:
+        places = {(record["dataset"], record["encoder"]) for _, record in published}
+        return published + [
+            (folder, record) for folder, record in honest if (record["dataset"], record["encoder"]) not in places
+        ]
+    found = published if rule == "published" else [(f, r) for f, r in honest if r["selection"] == rule]
+    if not found:
+        there = sorted({record["selection"] for _, record in honest})
+        raise InputError(f"{none} with --selection {rule}", hint=f"it has {', '.join(there)}")
+    return found
+
+
+def _places(records: Sequence[Mapping[str, Any]]) -> str:
+    """On which data sets, with which encoders and on how many splits a method was fitted."""
+    splits: dict[str, list[int]] = {}
+    for record in records:
+        splits.setdefault(f"{record['dataset']} with {record['encoder']}", []).append(record["split"])
+    return "; ".join(f"{place}, splits {min(found)} to {max(found)}" for place, found in splits.items())
+
+
+def from_checkpoint(file: Path, method: str, encoder: str | None) -> FittedModel:
+    """The state dict that the MRM authors' training script saves: V and w0."""
+    if not file.is_file():
+        raise InputError(f"there is no run folder or checkpoint {file}")
+    if encoder is None:
+        raise InputError(f"{file} does not say which embeddings it was trained on", hint="add --encoder skywork-v1")
+    made = methods_module.make_method(registry.get("methods", method), None, {})
+    if not isinstance(made, MRM):
+        raise InputError(f"{file}: released checkpoints are MRM's, {method} is none", hint="add --method mrm")
+    content = read_pt(file, "name the state dict that MRM's training script saved, or a folder of results")
+    tensors = content if isinstance(content, dict) else {}
+    missing = [
+        name for name in ("layers.0.weight", "shared_weight") if not isinstance(tensors.get(name), torch.Tensor)
+    ]
+    if missing:
+        raise InputError(f"{file} lacks {' and '.join(missing)}, which MRM's released checkpoints have")
+    if tensors["layers.0.weight"].dim() != 2:
+        raise InputError(f"{file}: layers.0.weight has {tensors['layers.0.weight'].dim()} dimensions, not 2")
+    bases = int(tensors["layers.0.weight"].shape[0])
+    if tensors["shared_weight"].numel() != bases:
+        raise InputError(f"{file}: shared_weight has {tensors['shared_weight'].numel()} values for {bases} bases")
+    if more := sorted(name for name in tensors if str(name).startswith("layers.") and name != "layers.0.weight"):
+        raise InputError(f"{file} also has {', '.join(more)}: only one linear layer without a bias can be read")
+    fitted = type(made)(**{**made.hyper_parameters, "bases": bases})
+    return FittedModel(fitted.restore(tensors), file, encoder_entry_for(encoder), None, "", "highest")
+
+
+def require_same_encoder(encoder: Encoder, found: FittedModel) -> None:
+    """Today's encoder must be the one that made the embeddings the method was fitted on."""
+    assert found.fingerprint is not None
+    today = json.loads(canonical_json(encoder.fingerprint()))
+    if different := [
+        key for key in sorted({*today, *found.fingerprint}) if today.get(key) != found.fingerprint.get(key)
+    ]:
+        key = different[0]
+        raise InputError(
+            f"{found.file.parent} was fitted on embeddings of {found.encoder.name} with {key} "
+            f"{found.fingerprint.get(key)}, the encoder here has {today.get(key)}",
+            hint="run again with this encoder, or bring the other one back",
+        )
+
+
+def require_same_width(encoder: Encoder, found: FittedModel) -> None:
+    """The fitted method must take the encoder's embeddings."""
+    context = None if encoder.context_dim is None else torch.zeros(1, encoder.context_dim)
+    reward, length = torch.zeros(1) if encoder.has_reward else None, torch.zeros(1, dtype=torch.int64)
+    probe = Items(torch.zeros(1, encoder.dim), reward, length=length, context=context)
+    try:
+        found.method.item_features(probe)
+    except InputError as error:
+        raise InputError(f"{found.file}: {error.args[0]}", hint=error.hint) from error
+    except RuntimeError as error:
+        raise InputError(
+            f"{found.file} does not take the {encoder.dim} dimensions of {found.encoder.name}",
+            hint="use the encoder the method was fitted with",
+        ) from error

@@ -1,0 +1,250 @@
+"""A method of the user's own: running it again after an edit, and what is wrong with it in one line."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import METHOD, registry_folder
+
+from prbench import cli, data, registry, results
+from prbench.registry import code_hash, methods, targets
+from prbench.registry.finder import importable_from
+from prbench.results import superseded
+from prbench.running import plan as planning
+
+CODE = """
+from prbench.methods.lore import LoRe
+from own_helper import STEPS
+
+class Mine(LoRe):
+    def __init__(self, *, bases: int = 2) -> None:
+        super().__init__(bases=bases, steps=STEPS, adapt_steps=5, divisor=1.0)
+"""
+MODULES = ("own_method", "own_helper", "own_package", "own_package.method", "own_package.deep", "own_loader")
+
+
+class Own:
+    """A registry folder with the method `mine`, whose code each command line reads anew."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+        self.runs = folder.parent / "runs"
+        self.write("methods/mine.toml", METHOD.format(target="own").replace("planted_methods:own", "own_method:Mine"))
+        self.write("own_method.py", CODE)
+        self.write("own_helper.py", "STEPS = 3\n")
+
+    def write(self, name: str, text: str) -> Path:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+    def forget(self) -> None:
+        """As in a new process."""
+        registry.reset()
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+    def call(self, *words: str | Path) -> tuple[int, str, str]:
+        self.forget()
+        self.capsys.readouterr()
+        code = cli.main([str(word) for word in (*words, "--registry", self.folder)])
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def refused(self, *words: str | Path) -> str:
+        code, out, err = self.call(*words)
+        assert (code, out) == (2, "")
+        lines = err.splitlines()
+        assert [line.partition(":")[0] for line in lines] == ["error", "hint"][: len(lines)], err
+        return err
+
+    def plan(self, *words: str | Path) -> list[dict[str, Any]]:
+        return self.run("--dry-run", *words)[0]
+
+    def run(self, *words: str | Path) -> tuple[list[dict[str, Any]], str]:
+        """The cells after a run, and what was said on stderr."""
+        given = ("run", "--methods", "mine", "--dataset", "tiny", "--splits", "2", "--out", self.runs, "--json")
+        code, out, err = self.call(*given, *words)
+        assert code == 0, err
+        cells: list[dict[str, Any]] = json.loads(out)["cells"]
+        return cells, err
+
+
+@pytest.fixture
+def own(prbench_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Own]:
+    made = Own(registry_folder(tmp_path / "own"), capsys)
+    yield made
+    made.forget()
+
+
+@pytest.mark.parametrize(("file", "old", "new"), [("own_method", "steps=5", "steps=4"), ("own_helper", "3", "11")])
+def test_an_edited_method_runs_again_and_supersedes_its_earlier_results(
+    own: Own, file: str, old: str, new: str
+) -> None:
+    first, _ = own.run()
+    assert [cell["status"] for cell in own.plan()] == ["done"] * 2
+    text = (own.folder / f"{file}.py").read_text()
+    assert old in text
+    own.write(f"{file}.py", text.replace(old, new) + "# an edit\n")
+    again = own.plan()
+    assert [(cell["status"], cell["reason"]) for cell in again] == [("missing", superseded.WHY)] * 2
+    assert not {cell["key"] for cell in first} & {cell["key"] for cell in again}
+    assert all(Path(cell["folder"]).is_dir() for cell in first), "a plan moves nothing"
+    done, said = own.run()
+    place = Path(first[0]["folder"]).parent / "superseded"
+    assert said == f"mine on tiny: {superseded.WHY}; 2 older results are now in {place}\n"
+    assert [cell["status"] for cell in done] == ["done"] * 2
+    assert sorted(cell.name for cell in place.iterdir()) == sorted(Path(cell["folder"]).name for cell in first)
+    loaded = results.load(own.runs)
+    assert {record["key"] for record in loaded.cells} == {cell["key"] for cell in done}
+    assert len({record["code"] for record in loaded.cells}) == 1
+    # The first code again: its results were set aside, and are made and set aside once more without a clash.
+    own.write(f"{file}.py", text)
+    assert {cell["key"] for cell in own.run()[0]} == {cell["key"] for cell in first}
+    own.write(f"{file}.py", text.replace(old, new) + "# an edit\n")
+    assert {cell["key"] for cell in own.run()[0]} == {cell["key"] for cell in done}
+    assert len(list(place.iterdir())) == 4
+
+
+def test_a_fit_of_other_code_is_not_probed(own: Own) -> None:
+    own.run()
+    probe = ("probe", "--runs", own.runs, "--support")
+    assert own.call(*probe)[0] == 0
+    own.write("own_helper.py", "STEPS = 4\n")
+    said = own.refused(*probe, "--noise", "0.1")
+    assert "was made by other code of mine" in said
+    assert "repeat the run" in said
+
+
+def test_no_split_of_the_earlier_code_is_left_beside_fewer_new_ones(own: Own) -> None:
+    own.run("--splits", "3")
+    own.run("--set", "mine.bases=3")
+    own.write("own_helper.py", "STEPS = 12\n")
+    assert "3 older results" in own.run("--splits", "1")[1]
+    kept = {(record["method"], record["split"]) for record in results.load(own.runs).cells}
+    assert kept == {("mine", 0), ("mine[bases=3]", 0), ("mine[bases=3]", 1)}
+
+
+def test_results_that_were_made_before_records_named_code_are_superseded(own: Own) -> None:
+    cells, _ = own.run()
+    for cell in cells:
+        record = Path(cell["folder"]) / "cell.json"
+        table = {key: value for key, value in json.loads(record.read_text()).items() if key != "code"}
+        record.write_text(json.dumps(table))
+        record.parent.rename(record.parent.with_name(f"split-{cell['split']}-before"))
+    assert "2 older results" in own.run()[1]
+
+
+def test_code_of_prbench_is_no_part_of_a_key(own: Own) -> None:
+    own.forget()
+    registry.use([own.folder])
+    plan = planning.plan(["bt", "mine"], ["tiny"], splits=1, out=own.runs)
+    assert ["code" in job.cells[0].record for job in plan.jobs] == [False, True]
+    assert code_hash.code_of("prbench.methods.lore:LoRe") == ""
+
+
+def test_code_reaches_over_a_package_and_the_folder_but_not_to_what_is_installed(own: Own) -> None:
+    own.write("own_package/__init__.py", "import numpy\n")
+    own.write("own_package/method.py", "def late():\n    from . import deep\n")
+    own.write("own_package/deep.py", "import own_helper, json, prbench.method, not_there\n")
+    own.write("json.py", "")
+    own.forget()
+    importable_from([own.folder.resolve()])
+    targets.resolve("own_package.method:late")
+    found = code_hash.source_files("own_package.method")
+    assert sorted(found) == ["own_helper", "own_package", "own_package.deep", "own_package.method"]
+    before = code_hash.code_of("own_package.method:late")
+    own.write("own_package/deep.py", "changed = True\n")
+    assert code_hash.code_of("own_package.method:late") == before, "what runs is what was imported"
+    own.forget()
+    importable_from([own.folder.resolve()])
+    assert code_hash.code_of("own_package.method:late") != before
+
+
+def test_tuned_parameters_of_other_code_are_refused(own: Own, tmp_path: Path) -> None:
+    entry = own.folder / "methods/mine.toml"
+    entry.write_text(entry.read_text() + "[search]\nbases = { choices = [1, 2] }\n")
+    tuned = ("--dataset", "tiny", "--methods", "mine")
+    code, _, err = own.call("tune", *tuned, "--trials", "2", "--splits", "1", "--out", tmp_path / "tuned")
+    assert code == 0, err
+    own.run("--selection", "tuned", "--tuned", tmp_path / "tuned")
+    own.write("own_helper.py", "STEPS = 12\n")
+    said = own.refused("run", *tuned, "--selection", "tuned", "--tuned", tmp_path / "tuned", "--out", own.runs)
+    assert "mine.json rests on another code of its own" in said
+    assert "hint: delete it and run `prbench tune" in said
+
+
+def test_an_edited_loader_reads_no_earlier_cache(own: Own) -> None:
+    entry = registry.get("datasets", "convarg").model_copy(update={"loader": "own_loader:Loader", "download": None})
+    folders = []
+    for text in ("class Loader: ...\n", "class Loader:\n    changed = 1\n"):
+        own.write("own_loader.py", text)
+        own.forget()
+        importable_from([own.folder.resolve()])
+        folders.append(data.cache_folder(entry))
+    assert folders[0] != folders[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("x = 1\ndef broken(:\n", "own_method.py line 2: SyntaxError: invalid syntax"),
+        ("\nfrom prbench.method import Methd\n", "own_method.py line 2: ImportError: cannot import name 'Methd'"),
+        ("\n\n1 / 0\n", "own_method.py line 3: ZeroDivisionError: division by zero"),
+        ("import json\njson.loads('{')\n", "own_method.py line 2: JSONDecodeError: Expecting property name"),
+        ("import sys\nsys.exit(3)\n", "own_method.py line 2: SystemExit: 3"),
+        ("import own_helper2\n", "own_helper2.py line 1: NameError: name 'undefined' is not defined"),
+        (
+            CODE.replace("*, bases: int = 2", "**kw").replace("bases=bases", "bases=2"),
+            "own_method.py line 5: TypeError: Mine: the hyper-parameter 'kw' must be keyword-only",
+        ),
+        ("raise KeyError\n", "own_method.py line 1: KeyError"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_line_with_its_place(own: Own, code: str, expected: str) -> None:
+    own.write("own_method.py", code)
+    own.write("own_helper2.py", "undefined\n")
+    said = own.refused("run", "--methods", "mine", "--dataset", "tiny", "--out", own.runs)
+    assert "mine.toml: target 'own_method:Mine': importing own_method failed: " in said
+    assert f"{own.folder.resolve()}/{expected}" in said
+    assert not own.runs.exists()
+    own.refused("check", "mine")
+    shown, examined = (json.loads(own.call(*words, "--json")[1]) for words in (("show", "mine"), ("doctor",)))
+    assert expected in shown["broken"]
+    assert any(expected in problem for problem in examined["problems"])
+
+
+@pytest.mark.parametrize(
+    ("constructor", "expected"),
+    [
+        ("        raise RuntimeError('no weights')\n", "own_method.py line 7: RuntimeError: no weights"),
+        ("        self.other = bases\n", "Mine does not keep its hyper-parameter bases"),
+    ],
+)
+def test_a_constructor_that_fails_is_one_line(own: Own, constructor: str, expected: str) -> None:
+    own.write("own_method.py", CODE[: CODE.index("        super()")] + constructor)
+    assert expected in own.refused("run", "--methods", "mine", "--dataset", "tiny", "--out", own.runs)
+
+
+def test_an_abstract_method_names_what_is_left_to_write(own: Own) -> None:
+    own.write("own_method.py", "from prbench.method import Method\n\nclass Mine(Method): ...\n")
+    assert "making Mine failed" in own.refused("check", "mine")
+
+
+def test_a_defect_of_prbench_keeps_its_traceback(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prbench.methods.lore import LoRe
+
+    @functools.wraps(LoRe.__init__)
+    def fail(*_: Any, **__: Any) -> None:
+        raise TypeError("a defect")
+
+    monkeypatch.setattr(LoRe, "__init__", fail)
+    with pytest.raises(TypeError, match="a defect"):
+        methods.make_method(registry.get("methods", "lore"), None, {})
