@@ -38,7 +38,7 @@ Context = tuple[Message, ...]
 def as_context(value: str | Sequence[Mapping[str, str]]) -> Context:
     """A context from a bare string (one user message) or a list of `{"role", "content"}` messages.
 
-    Raises InputError when a message lacks a role or content, or either is no string.
+    Raises InputError when a message lacks a role or content, or either is not a string.
     """
     if isinstance(value, str):
         return (Message("user", value),)

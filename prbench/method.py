@@ -74,7 +74,7 @@ class UserStates:
 
     @classmethod
     def load(cls, path: Path) -> tuple[UserStates, dict[str, str]]:
-        """Read what `save` wrote, with its metadata. Raises InputError when the file is no such file."""
+        """Read what `save` wrote, with its metadata. Raises InputError when the file is not one of these."""
         tensors, metadata = load_tensors(path)
         if "users" not in tensors:
             raise InputError(f"{path} holds no user states", hint="make one with `prbench user adapt`")
@@ -283,4 +283,4 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable safetensors file: {error}") from error
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error

@@ -45,7 +45,7 @@ def shared_data() -> Path:
     if folder is None:
         refuse_to_lack("data")
         pytest.skip(
-            "reads the publishers' own files, which are no part of this repository and which no test downloads: set "
+            "reads the publishers' own files, which are not part of this repository and which no test downloads: set "
             "PRBENCH_DATA to a folder that has them as <data set>/<upstream path>"
         )
     return folder

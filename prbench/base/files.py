@@ -32,7 +32,7 @@ def raw_data_folder() -> Path | None:
         return None
     folder = Path(value).expanduser()
     if not folder.is_dir():
-        raise InputError(f"PRBENCH_DATA names {folder}, which is no folder", hint="unset PRBENCH_DATA to download")
+        raise InputError(f"PRBENCH_DATA names {folder}, which is not a folder", hint="unset PRBENCH_DATA to download")
     return folder
 
 
@@ -45,7 +45,7 @@ def require_writable(folder: Path) -> None:
     while not there.exists():
         there = there.parent
     if not there.is_dir():
-        raise InputError(f"cannot write to {folder}: {there} is no folder", hint="choose another folder")
+        raise InputError(f"cannot write to {folder}: {there} is not a folder", hint="choose another folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"no permission to write to {folder}", hint="choose another folder")
 

@@ -22,7 +22,7 @@ class RawFiles:
     A file is looked for in this order: `PRBENCH_DATA/<family>/<path>`, `PRBENCH_DATA/<data set>/<path>`,
     `PRBENCH_HOME/raw/<family>/<path>`, and then downloaded to the last of these. What comes from the Hugging Face hub
     (`base = "hf://datasets/OWNER/NAME@REVISION"`) stays in the hub's own cache instead. An entry whose
-    `download.base` is no URL but a relative folder (imported data) keeps its files in `PRBENCH_HOME/<base>`, and
+    `download.base` is not a URL but a relative folder (imported data) keeps its files in `PRBENCH_HOME/<base>`, and
     nowhere else.
     """
 

@@ -87,7 +87,7 @@ def variant(entry: EncoderEntry, **options: str) -> EncoderEntry:
 
 
 def with_options(entry: EncoderEntry, **options: str) -> EncoderEntry:
-    """The entry with options that are no matter of its name; "auto" leaves an option as the entry has it.
+    """The entry with options that do not belong to its name; "auto" leaves an option as the entry has it.
 
     Raises InputError for an option that the encoder does not have.
     """
@@ -118,7 +118,7 @@ def _options(name: str, values: str) -> dict[str, str]:
         key = next((key for key, known in VARIANTS.items() if value in known), None)
         if key is None or key in found:
             known = ", ".join(value for known in VARIANTS.values() for value in known)
-            raise InputError(f"--encoder {name}: {value!r} is no variant", hint=f"after @ come {known}")
+            raise InputError(f"--encoder {name}: {value!r} is not a variant", hint=f"after @ come {known}")
         found[key] = value
     return found
 
@@ -136,7 +136,7 @@ def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:
 
     target = targets.load_target("encoders", entry)
     if not (isinstance(target, type) and issubclass(target, Encoder)):
-        raise InputError(f"encoder {entry.name}: target {entry.target!r} is no prbench.encoders.base.Encoder")
+        raise InputError(f"encoder {entry.name}: target {entry.target!r} is not a prbench.encoders.base.Encoder")
     known = list(inspect.signature(target).parameters)
     for key in entry.options:
         if key not in known:

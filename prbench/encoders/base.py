@@ -193,7 +193,7 @@ class TextWork(EncodingWork):
 def keys_of(fingerprint: Mapping[str, Any], texts: Sequence[Text]) -> list[bytes]:
     """The sha256 of an encoder's fingerprint and each text: 32 bytes per text.
 
-    Raises TextError for a text that is no valid Unicode.
+    Raises TextError for a text that is not valid Unicode.
     """
     prefix = digest(fingerprint, length=64).encode()
     keys = []
@@ -201,7 +201,7 @@ def keys_of(fingerprint: Mapping[str, Any], texts: Sequence[Text]) -> list[bytes
         try:
             text = canonical_json([[list(message) for message in context], response]).encode()
         except UnicodeEncodeError as error:
-            raise TextError(row, "it holds half of a surrogate pair, which is no valid Unicode") from error
+            raise TextError(row, "it holds half of a surrogate pair, which is not valid Unicode") from error
         keys.append(hashlib.sha256(prefix + text).digest())
     return keys
 

@@ -348,5 +348,5 @@ def _load(name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: 
         return Model(model, None, device, attention)
     head = getattr(model, "score", None)
     if not isinstance(head, torch.nn.Linear):
-        raise InputError(f"the reward head of {name} is no linear layer called 'score' on the last token")
+        raise InputError(f"the reward head of {name} is not a linear layer called 'score' on the last token")
     return Model(model.base_model, head, device, attention)

@@ -157,7 +157,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
                 yield _pair(path, element)
                 element.clear()
     except ParseError as error:
-        raise InputError(f"{path} is no complete XML file: {error}", hint="remove it and get it again") from error
+        raise InputError(f"{path} is not a complete XML file: {error}", hint="remove it and get it again") from error
     except DefusedXmlException as error:
         raise InputError(f"{path} declares a document type or entities, which is not allowed: {error}") from error
     except OSError as error:

@@ -15,7 +15,7 @@ from prbench.base.errors import InputError
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of each line of a JSONL file, gzipped or not; blank lines are passed over.
 
-    Raises InputError naming file and line for what is no JSON object, for NaN and for a truncated file.
+    Raises InputError naming file and line for a line that is not a JSON object, for NaN and for a truncated file.
     """
     number = 0
     decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
@@ -31,7 +31,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {number}: no valid JSON: {error.msg} at column {error.colno}") from error
     except _NotJSONError as error:
-        raise InputError(f"{path}, line {number}: {error} is no JSON value", hint="leave the row out") from error
+        raise InputError(f"{path}, line {number}: {error} is not a JSON value", hint="leave the row out") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, after line {number}: no valid UTF-8: {error.reason}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -51,7 +51,7 @@ def import_embeddings(pt: Path, meta: Path, name: str) -> Path:
     of its own. Rows that nobody compared are left out. Error messages count users and records from 1 in the order
     of the file, since user ids may be private.
 
-    Raises InputError for a file that is no such tensor or JSON; a tensor that is not two-dimensional or not of
+    Raises InputError for a file without such a tensor or JSON; a tensor that is not two-dimensional or not of
     floats; NaN or infinity in a compared row or a score; an index out of range; two scores for one row; `split` or
     scores that only some records have; fewer than two users; and for a name that is taken.
     """
@@ -161,7 +161,7 @@ def read_pt(path: Path, hint: str) -> Any:
     except UnpicklingError as error:
         # torch's refusal: with weights_only it reads by its own code, never pickle's, but raises pickle's error.
         raise InputError(
-            f"{path} holds more than tensors, or is no file of torch.save; it was not read", hint=hint
+            f"{path} holds more than tensors, or is not a file of torch.save; it was not read", hint=hint
         ) from error
     except PermissionError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
@@ -271,7 +271,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path}, line {error.lineno}: no valid JSON: {error.msg} at column {error.colno}"
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is no UTF-8") from error
+        raise InputError(f"{path}: byte {error.start} is not UTF-8") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if not isinstance(table, dict):

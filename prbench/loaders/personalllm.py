@@ -121,7 +121,7 @@ def read_table(path: Path) -> Table:
     for where, record in records(path, required, ()):
         for column in ("prompt", *texts):
             if not isinstance(record[column], str):
-                raise InputError(f"{where}: {column} is no text")
+                raise InputError(f"{where}: {column} is not a text")
         for row in columns:
             for column in row:
                 value = record[column]

@@ -55,9 +55,9 @@ class PersonalRewardBench:
 
 def _context(value: Any, where: str) -> Context:
     if not isinstance(value, str) and not (value and isinstance(value, list)):
-        raise InputError(f"{where} is no text and no list of messages")
+        raise InputError(f"{where} is neither a text nor a list of messages")
     if isinstance(value, list) and not all(isinstance(message, dict) for message in value):
-        raise InputError(f"{where} is no list of messages with a role and a content")
+        raise InputError(f"{where} is not a list of messages with a role and a content")
     try:
         messages = as_context(value)
     except InputError as error:

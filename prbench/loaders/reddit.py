@@ -101,7 +101,7 @@ def _vote(record: dict[str, Any], where: str) -> Vote:
     if not isinstance(info, dict) or not {"id", "post"} <= info.keys():
         raise InputError(f"{where}: info has no id and no post")
     if not isinstance(summaries, list) or len(summaries) != 2:
-        raise InputError(f"{where}: summaries are no list of two")
+        raise InputError(f"{where}: summaries are not a list of two")
     texts = [summary.get("text") if isinstance(summary, dict) else None for summary in summaries]
     if not all(isinstance(text, str) for text in texts):
         raise InputError(f"{where}: a summary has no text")

@@ -57,7 +57,7 @@ class RewardBench2:
                 continue
             sides = record["chosen"], record["rejected"]
             if not isinstance(prompt, str) or not all(_texts(side) for side in sides):
-                raise InputError(f"{where}: prompt is no text, or chosen or rejected no list of texts")
+                raise InputError(f"{where}: prompt is not a text, or chosen or rejected is not a list of texts")
             for good in sides[0]:
                 for bad in sides[1]:
                     if good == bad:

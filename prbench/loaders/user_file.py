@@ -158,7 +158,7 @@ def _comparison(record: Mapping[str, Any], where: str) -> tuple[Context, str, st
 def _messages(value: Any, column: str, where: str) -> Context:
     if isinstance(value, list):
         if not value or not all(isinstance(message, Mapping) for message in value):
-            raise InputError(f"{where}: {column} is no list of messages with a role and a content")
+            raise InputError(f"{where}: {column} is not a list of messages with a role and a content")
     elif not isinstance(value, str):
         raise InputError(f"{where}: {column} is {_kind(value)}, expected a text or a list of messages")
     try:

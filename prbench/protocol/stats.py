@@ -66,7 +66,7 @@ def corrected_t(difference: npt.ArrayLike, ratio: float) -> Significance:
     """Corrected resampled t-test of [J] differences over overlapping splits, J − 1 degrees of freedom.
 
     t = mean / sqrt((1/J + ratio) · s²), where `ratio` is n_test / n_train and s² the sample variance
-    (Nadeau & Bengio 2003, §4, "corrected resampled t-test"). A ratio of NaN, of splits that are no random draws,
+    (Nadeau & Bengio 2003, §4, "corrected resampled t-test"). A ratio of NaN, of splits that are not random draws,
     leaves the test undefined.
     """
     if ratio <= 0:

@@ -96,7 +96,7 @@ def options(make: Any, given: Mapping[str, Any], *, positional: int, where: str)
             hint = f"it has {', '.join(known) or 'none'}"
             raise InputError(f"{where}: options.{key}: there is no such option{near(key, list(known))}", hint=hint)
         if not finite(value):
-            raise InputError(f"{where}: options.{key}: {value} is no finite number")
+            raise InputError(f"{where}: options.{key}: {value} is not a finite number")
         if key in known and known[key].annotation is not inspect.Parameter.empty and key not in types:
             raise InputError(
                 f"{where}: options.{key}: an entry cannot give a {known[key].annotation}", hint="leave it out"

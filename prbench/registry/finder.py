@@ -19,7 +19,7 @@ from prbench.registry.schema import Kind
 class _Beside(MetaPathFinder):
     """Finds modules in `folders`, after everything that is installed.
 
-    The folders are no part of sys.path: a registry's folder `datasets` would be taken for Hugging Face's package.
+    The folders are not part of sys.path: a registry's folder `datasets` would be taken for Hugging Face's package.
     """
 
     folders: tuple[Path, ...] = ()

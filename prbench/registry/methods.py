@@ -32,7 +32,7 @@ def params_for(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Mapp
 def make_method(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Mapping[str, Any]) -> Method:
     """The unfitted method of an entry, with its parameters on a data set.
 
-    Raises InputError for a target that is no Method, for a parameter that its constructor does not have (with
+    Raises InputError for a target that is not a Method, for a parameter that its constructor does not have (with
     the nearest it has, also in tables for other data sets) or of the wrong type, and for one that is missing.
     """
     import inspect
@@ -43,7 +43,7 @@ def make_method(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Map
     where = str(file or entry.name)
     target = load_target("methods", entry)
     if not (isinstance(target, type) and issubclass(target, Method)):
-        raise InputError(f"{where}: target {entry.target!r} is no subclass of prbench.method.Method")
+        raise InputError(f"{where}: target {entry.target!r} is not a subclass of prbench.method.Method")
     signature = inspect.signature(target).parameters
     known = list(signature)
     for key in overrides:
@@ -66,7 +66,7 @@ def make_method(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Map
     for key, value in {**entry.params, **overrides}.items():
         if not finite(value):
             shown = f"--set {entry.name}.{key}" if key in overrides else f"{where}: params.{key}"
-            raise InputError(f"{shown}: {value} is no number that a method can have")
+            raise InputError(f"{shown}: {value} is not a number that a method can have")
     missing = [name for name, p in signature.items() if p.default is p.empty and name not in params]
     if missing:
         raise InputError(f"{where}: params: {target.__name__} needs a value for {', '.join(missing)}")

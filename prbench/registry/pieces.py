@@ -43,7 +43,7 @@ def read_pieces(tables: Any, where: str) -> list[Piece]:
     """
     pieces: list[Piece] = []
     if not isinstance(tables, list):
-        raise InputError(f"{where}: pieces is no list of tables", hint="give each piece as [[options.pieces]]")
+        raise InputError(f"{where}: pieces is not a list of tables", hint="give each piece as [[options.pieces]]")
     for number, table in enumerate(tables, start=1):
         name = table.get("name", f"number {number}") if isinstance(table, dict) else f"number {number}"
         try:

@@ -33,7 +33,9 @@ def parse_set(text: str) -> SetOption:
     except tomllib.TOMLDecodeError as error:
         if re.fullmatch(r"[A-Za-z_][\w./:+-]*", value):
             return SetOption(method, parameter, value)
-        raise InputError(f"--set {text}: {value!r} is no TOML value", hint="quote text that is no word") from error
+        raise InputError(
+            f"--set {text}: {value!r} is not a TOML value", hint="quote text that is not a word"
+        ) from error
 
 
 def parse_sets(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

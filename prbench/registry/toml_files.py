@@ -43,7 +43,7 @@ def _read(path: Path, _modified: int, _size: int) -> dict[str, Any]:
         line = f" line {place[1]}" if place else ""
         raise InputError(f"{path}{line}: malformed TOML: {message}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is no UTF-8") from error
+        raise InputError(f"{path}: byte {error.start} is not UTF-8") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

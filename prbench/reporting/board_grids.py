@@ -187,7 +187,7 @@ def settings_grid(board: Board) -> Grid:
     notes = [
         "publ.: the entry's own parameters under its own rule. tuned: parameters from equal-budget tuning on splits "
         "that are not reported. oracle: the entry's own parameters, training stopped where test accuracy is best; it "
-        "shows what looking at the test data claims and is no result.",
+        "shows what looking at the test data claims and is not a result.",
         f"Differences are in points of overall accuracy. {DASH}: not run, or not on all {board.splits} splits.",
     ]
     if holm:

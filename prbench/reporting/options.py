@@ -15,7 +15,7 @@ LEAST_RESAMPLES = 100
 
 
 def require_options(results: Results, *, baseline: Any, alpha: Any, resamples: Any, shots: Any = -1) -> None:
-    """Raise InputError for an option of another type or outside its range, and for a baseline that is no method.
+    """Raise InputError for an option of another type or outside its range, and for a baseline that is not a method.
 
     A registered method that was not run may be the baseline: the report then says that there is none.
     """

@@ -113,7 +113,7 @@ def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
     except InputError as error:
         raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is no model of {record['method']}: {error!r}", hint=AGAIN) from error
+        raise InputError(f"{path} is not a model of {record['method']}: {error!r}", hint=AGAIN) from error
 
 
 def write_scores(path: Path, columns: Mapping[str, Any]) -> None:
@@ -142,7 +142,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             hint="use another folder (--out of `prbench run`, --runs of a report), or the prbench that wrote it",
         )
     if problem := record_module.fault(record):
-        raise InputError(f"{path} is no record of a cell: {problem}", hint=f"delete {folder} and run again")
+        raise InputError(f"{path} is not a record of a cell: {problem}", hint=f"delete {folder} and run again")
     return record
 
 

@@ -106,7 +106,7 @@ def _condition(path: Path) -> tuple[str, str]:
     except ValueError:
         known = False
     if not known:
-        raise InputError(f"{path} is no probe of this prbench", hint="delete it")
+        raise InputError(f"{path} is not a probe of this prbench", hint="delete it")
     return kind, rest
 
 

@@ -242,7 +242,7 @@ def propose(search: Mapping[str, SearchRange], trials: Sequence[Trial], rng: Rng
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in trials:
         point = {name: _coordinate(search[name], trial.params[name]) for name in search}
-        # What lies outside the space, as a published setting may, or followed another rule, is no point of it.
+        # What lies outside the space, as a published setting may, or followed another rule, is not a point of it.
         if trial.rule == "validation" and all(value is not None for value in point.values()):
             value = trial.objective if trial.objective is not None else 0.0
             study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=value))

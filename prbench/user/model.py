@@ -161,7 +161,7 @@ def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStat
     """
     state, origin = UserStates.load(path)
     if "model_sha256" not in origin or len(state) != 1:
-        raise InputError(f"{path} is no user state", hint="make one with `prbench user adapt`")
+        raise InputError(f"{path} is not a user state", hint="make one with `prbench user adapt`")
     run = Path(origin["run"])
     if not run.exists():
         raise InputError(
@@ -197,7 +197,7 @@ def _parsed(value: str, where: str) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise InputError(f"{where}: 'responses' is no JSON list: {error}") from error
+        raise InputError(f"{where}: 'responses' is not a JSON list: {error}") from error
 
 
 def _no_comparisons(dim: int) -> Comparisons:

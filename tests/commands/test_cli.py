@@ -445,7 +445,7 @@ def test_report_prints_what_was_written(
     [
         ("alhpa = 0.1", "options.alhpa: there is no such option; did you mean alpha?"),
         ('alpha = "0.1"', "options.alpha: input should be a valid number, not '0.1'"),
-        ("alpha = nan", "options.alpha: nan is no finite number"),
+        ("alpha = nan", "options.alpha: nan is not a finite number"),
         ("alpha = 0.1\nnames = [1]", "options.names: input should be a valid string, not [1]"),
         ("alpha = 0.1\nconsole = 'x'", "options.console: an entry cannot give a Console | None"),
         ("names = []", "options: a value is needed for alpha"),
@@ -591,7 +591,9 @@ def test_doctor_says_why_the_caches_have_no_place(run: Run, monkeypatch: pytest.
     file.touch()
     for home in (file, file / "below"):
         monkeypatch.setenv("PRBENCH_HOME", str(home))
-        said = f"PRBENCH_HOME {home}: cannot write to {home}: {file} is no folder: set PRBENCH_HOME to another folder"
+        said = (
+            f"PRBENCH_HOME {home}: cannot write to {home}: {file} is not a folder: set PRBENCH_HOME to another folder"
+        )
         assert problems() == [said]
     monkeypatch.setenv("PRBENCH_HOME", str(tmp_path))
     with monkeypatch.context() as proc:

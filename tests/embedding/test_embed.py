@@ -72,7 +72,7 @@ def test_another_pooling_or_precision_has_a_store_and_a_name_of_its_own(reward_m
     data = texts_data(["a", "b"])
     assert embed(data, mean).embedding.dtype == torch.float32
     assert embed(data, entry).embedding.dtype == torch.bfloat16
-    with pytest.raises(InputError, match="'fast' is no variant"):
+    with pytest.raises(InputError, match="'fast' is not a variant"):
         encoder_entry_for("minilm@fast")
     with pytest.raises(InputError, match="minilm has no option pooling"):
         encoder_entry_for("minilm@mean")

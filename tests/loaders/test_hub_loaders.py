@@ -225,7 +225,7 @@ def test_personalrewardbench_takes_plain_texts_too_and_groups_by_context_without
     [
         ({"split": "dev"}, "row 1: split is 'dev', expected one of train, val, test"),
         ({"user_id": None}, "row 1: user_id is neither a text nor a whole number"),
-        ({"context": []}, "row 1: context is no text and no list of messages"),
+        ({"context": []}, "row 1: context is neither a text nor a list of messages"),
         (
             {"context": [{"role": "user", "content": None}]},
             "row 1: context: message 1 needs a 'role' and a 'content'",
@@ -357,7 +357,7 @@ def test_rewardbench2_refuses_other_rows(tmp_path: Path) -> None:
     file = tmp_path / "data/test-00000-of-00001.parquet"
     for change, message in (
         ({"subset": "Chat"}, "row 1: subset is 'Chat', expected one of Factuality, Precise IF"),
-        ({"rejected": []}, "row 1: prompt is no text, or chosen or rejected no list of texts"),
+        ({"rejected": []}, "row 1: prompt is not a text, or chosen or rejected is not a list of texts"),
     ):
         write_parquet(file, [{**REWARDBENCH2[0], **change}, REWARDBENCH2[1]])
         assert f"{file}, {message}" in refusal(lambda: RewardBench2().load(Files(tmp_path), "toy"))

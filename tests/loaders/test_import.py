@@ -214,8 +214,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "same": ({"rejected": "yes"}, "chosen and rejected are the same"),
     "mixed": ({"rejected": [NO]}, "chosen is str; both sides must be"),
     "number": ({"chosen": 4, "rejected": 5}, "chosen is int; both sides must be"),
-    "no messages": ({"chosen": [], "rejected": [NO]}, "chosen is no list of messages"),
-    "texts in list": ({"chosen": ["yes"], "rejected": [NO]}, "chosen is no list of messages"),
+    "no messages": ({"chosen": [], "rejected": [NO]}, "chosen is not a list of messages"),
+    "texts in list": ({"chosen": ["yes"], "rejected": [NO]}, "chosen is not a list of messages"),
     "no content": ({"chosen": [{"role": "assistant"}], "rejected": [NO]}, "chosen: message 1 needs a 'role'"),
     "empty content": ({"chosen": [message("assistant", "")], "rejected": [NO]}, "chosen is empty"),
     "user's word": ({"chosen": [message("user", "yes")], "rejected": [NO]}, "the role 'user', not assistant"),
@@ -241,7 +241,7 @@ def test_a_faulty_row_is_named_by_its_line(fault: str, tmp_path: Path, prbench_h
 
 def test_not_a_number_in_each_format(tmp_path: Path, prbench_home: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]) + '\n{"user_id": NaN}\n')
-    with pytest.raises(InputError, match=r"a\.jsonl, line 2: NaN is no JSON value"):
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: NaN is not a JSON value"):
         import_table(tmp_path / "a.jsonl", "mine")
     rows = [row(1.0), row(float("nan"))]
     with pytest.raises(InputError, match=r"a\.parquet, row 2: user_id is nan"):

@@ -159,9 +159,9 @@ def test_convarg_can_drop_less_competent_workers(tmp_path: Path) -> None:
 
 
 BAD_XML = {
-    "truncated": (lambda text: text[: len(text) // 2], "x.xml is no complete XML file"),
-    "no XML": (lambda _: "hello", "x.xml is no complete XML file"),
-    "empty": (lambda _: "", "x.xml is no complete XML file"),
+    "truncated": (lambda text: text[: len(text) // 2], "x.xml is not a complete XML file"),
+    "no XML": (lambda _: "hello", "x.xml is not a complete XML file"),
+    "empty": (lambda _: "", "x.xml is not a complete XML file"),
     "entities": (
         lambda text: text.replace("<list>", '<!DOCTYPE list [<!ENTITY e "boom">]><list>').replace("First", "&e;"),
         "x.xml declares a document type",
@@ -317,7 +317,7 @@ def test_a_truncated_gzip_is_named(answers: Path) -> None:
     [
         ('{"a": 1}\n{"a": }\n', "line 2: no valid JSON"),
         ('{"a": 1}\n\n[1]\n', "line 3: expected a JSON object, found list"),
-        ('{"a": NaN}\n', "line 1: NaN is no JSON value"),
+        ('{"a": NaN}\n', "line 1: NaN is not a JSON value"),
     ],
 )
 def test_a_bad_json_line_is_numbered(content: str, message: str, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_no_reddit_post_is_in_a_users_train_and_test_side(tmp_path: Path) -> Non
     [
         ({"choice": 2}, "row 2: choice is 2, expected 0 or 1"),
         ({"choice": None}, "row 2: choice is None, expected 0 or 1"),
-        ({"summaries": [{"text": "one", "policy": "p", "note": None}]}, "row 2: summaries are no list of two"),
+        ({"summaries": [{"text": "one", "policy": "p", "note": None}]}, "row 2: summaries are not a list of two"),
         ({"summaries": [{"text": None, "policy": "p", "note": None}] * 2}, "row 2: a summary has no text"),
         ({"info": None}, "row 2: info has no id and no post"),
     ],

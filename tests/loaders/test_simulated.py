@@ -57,7 +57,7 @@ def test_embeddings_have_a_falling_spectrum_an_offset_and_unit_scale():
     # Variance along direction j is proportional to 1 / j.
     slope = np.polyfit(np.log(np.arange(1, 65)), np.log(values), 1)[0]
     assert slope == pytest.approx(-1, abs=0.1)
-    # The basis is no axis: every coordinate has about the same variance, although the spectrum spans a factor 64.
+    # The basis is not an axis: every coordinate has about the same variance, although the spectrum spans a factor 64.
     assert x.var(axis=0).max() < 8 * x.var(axis=0).min()
     flat = simulate(posts=1500, spectrum=0.0, dim=64).embedded.embedding.numpy()
     values = np.linalg.eigvalsh(np.cov(flat.T))

@@ -82,7 +82,7 @@ def test_no_spread() -> None:
         assert test == (0.0, 1.0)
     assert stats.mean_interval(zero, 1.0) == (0.0, 0.0)
     assert stats.bootstrap_users(zero, rng=Rng("t")) == (0.0, 0.0)
-    # Rounding is no difference.
+    # Rounding is not a difference.
     assert stats.plain_t([0.1 + 0.2 - 0.3, 0.0]).p == 1.0
     assert stats.wilcoxon([0.1 + 0.2 - 0.3, 0.0]).p == 1.0
     for test in (stats.plain_t(constant), stats.corrected_t(constant, 1.0)):

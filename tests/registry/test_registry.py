@@ -217,7 +217,7 @@ def test_malformed_toml_names_file_and_line(folder: Folder, text: str, expected:
 def test_bytes_that_are_no_utf8_name_the_file(folder: Folder) -> None:
     file = folder.path / "methods/bad.toml"
     file.write_bytes(b'title = "caf\xe9"\n')
-    assert f"{file.resolve()}: byte 12 is no UTF-8" in refusal(registry.get, "methods", "bad")
+    assert f"{file.resolve()}: byte 12 is not UTF-8" in refusal(registry.get, "methods", "bad")
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_values_are_checked_against_the_constructors_types(folder: Folder) -> No
     assert made(entry, {"sizes": [1, 2]})["sizes"] == (1, 2)
     for value in ("nan", "inf", "-inf"):
         message = refusal(made, entry, {"rate": float(value)})
-        assert message == f"--set toy.rate: {value} is no number that a method can have"
+        assert message == f"--set toy.rate: {value} is not a number that a method can have"
     message = refusal(made, entry, {"bases": "four"})
     assert message == "--set toy.bases: input should be a valid integer, not 'four'"
     for wrong in (1.5, "4", True, [1]):
@@ -432,7 +432,7 @@ def test_a_missing_parameter_and_a_target_that_is_no_method_are_refused(folder: 
     assert "Strict needs a value for needed" in refusal(made, registry.get("methods", "strict"), {})
     assert made(registry.get("methods", "strict"), {"needed": 1}) == {"needed": 1, "bases": 2}
     folder.write("methods/wrong.toml", METHOD.replace("methods:Toy", "methods:Votes"))
-    assert "is no subclass of prbench.method.Method" in refusal(made, registry.get("methods", "wrong"), {})
+    assert "is not a subclass of prbench.method.Method" in refusal(made, registry.get("methods", "wrong"), {})
 
 
 def test_tables_that_nothing_reads_are_told(folder: Folder) -> None:
@@ -455,7 +455,7 @@ def test_tables_that_nothing_reads_are_told(folder: Folder) -> None:
 )
 def test_parse_set(text: str, value: Any) -> None:
     if value is None:
-        assert "is no TOML value" in refusal(set_options.parse_set, text)
+        assert "is not a TOML value" in refusal(set_options.parse_set, text)
     else:
         setting = set_options.parse_set(text)
         assert (setting.method, setting.value) == ("mrm", value)

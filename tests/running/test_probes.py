@@ -250,7 +250,7 @@ def test_a_lost_model_and_a_broken_probe_say_what_makes_them_again(runs: Path) -
     file.unlink()
     model = folder / "model.safetensors"
     model.write_bytes(model.read_bytes()[:50])
-    with pytest.raises(InputError, match="is no readable safetensors file") as caught:
+    with pytest.raises(InputError, match="is not a readable safetensors file") as caught:
         probe_module.execute(probe_module.tasks(runs, support=True))
     assert caught.value.hint == "delete this file and repeat the run: it makes this cell again"
 

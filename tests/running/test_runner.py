@@ -321,7 +321,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not out.exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU, so asking for one is no mistake")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU, so asking for one is not a mistake")
 def test_a_gpu_that_is_not_there_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "--methods", "good", "--dataset", "tiny", "--device", "cuda", "--out", str(out)]
     assert cli.main(words) == 2

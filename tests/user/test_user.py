@@ -276,7 +276,7 @@ def test_bad_pairs_are_one_line_and_write_nothing(
         ("score", {"prompt": [{"role": "user"}], "response": "a"}, "line 1: prompt: message 1 needs"),
         ("score", {"prompt": ["hello"], "response": "a"}, "line 1: 'prompt' must be a text or a list of messages"),
         ("rank", {"prompt": "a", "responses": []}, "line 1: 'responses' must be a list of texts"),
-        ("rank", {"prompt": "a", "responses": "[1"}, "line 1: 'responses' is no JSON list"),
+        ("rank", {"prompt": "a", "responses": "[1"}, "line 1: 'responses' is not a JSON list"),
         ("rank", {"prompt": "a", "responses": ["b", 3]}, "line 1: 'responses' must be a text, found 3"),
         (
             "rank",
@@ -337,7 +337,7 @@ def test_what_cannot_be_opened_is_one_line(
     (model,) = (runs / "texts" / "planted" / LORE).glob("split-0-*/model.safetensors")
     model.write_bytes(model.read_bytes()[:50])
     message = adapt("--run", runs, "--method", LORE, "--dataset", "texts")
-    assert f"{model} is no readable safetensors file" in message
+    assert f"{model} is not a readable safetensors file" in message
 
 
 def test_a_state_finds_its_own_fit_among_several(runs: Path, pairs: Path, tmp_path: Path) -> None:
@@ -500,10 +500,10 @@ def test_a_file_that_is_no_state_is_refused(runs: Path, tmp_path: Path, capsys: 
     message = refusal(capsys, "user", "score", "--state", model, "--texts", texts)
     assert "holds no user states" in message
     message = refusal(capsys, "user", "score", "--state", texts, "--texts", texts)
-    assert "is no readable safetensors file" in message
+    assert "is not a readable safetensors file" in message
     bare = tmp_path / "bare.safetensors"
     UserStates(np.zeros(1, dtype=np.int64)).save(bare)
-    assert "is no user state" in refusal(capsys, "user", "score", "--state", bare, "--texts", texts)
+    assert "is not a user state" in refusal(capsys, "user", "score", "--state", bare, "--texts", texts)
 
 
 def test_another_revision_of_the_encoder_is_refused(
@@ -600,7 +600,7 @@ def test_files_that_are_no_checkpoint_are_refused(
     home: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["user", "adapt", "--encoder", "planted", "--pairs", pairs, "--out", tmp_path / "x", "--run"]
-    assert f"{pairs} holds more than tensors, or is no file of torch.save" in refusal(
+    assert f"{pairs} holds more than tensors, or is not a file of torch.save" in refusal(
         capsys, *words, pairs, "--method", "mrm"
     )
     empty = tmp_path / "empty.pt"

@@ -189,7 +189,7 @@ def _environment() -> jinja2.Environment:
     )
 
     def asset(name: str) -> Markup:
-        """A file of the templates' folder as it is: CSS and JavaScript are no templates."""
+        """A file of the templates' folder as it is: CSS and JavaScript are not templates."""
         return Markup(loader.get_source(environment, name)[0])
 
     environment.globals["asset"] = asset

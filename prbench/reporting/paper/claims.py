@@ -175,7 +175,7 @@ def oracle(evidence: Evidence, piece: Piece) -> PieceResult:
         notes = [
             f"Overall user accuracy in %, mean over {splits_of(board)}. Chosen on test: of the same candidates, the "
             "one with the best accuracy on the test choices of seen and unseen users, the rule of the published MRM "
-            "code. It is no result."
+            "code. It is not a result."
         ]
         header = ("Method", "Chosen honestly", "Chosen on test", "Optimism")
         title = f"{piece.title}, {dataset} ({encoder})"

@@ -109,7 +109,7 @@ def sweep(evidence: Evidence, piece: Piece) -> PieceResult:
                             }
                         )
     made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
-    # One value is no sweep.
+    # One value is not a sweep.
     points = Counter((r["dataset"], r["encoder"], r["curve"]) for r in records)
     swept = [item for item in boards if any(points[(*item[:2], n)] > 1 for n in range(len(curves)))]
     if not swept:

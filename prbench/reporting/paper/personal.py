@@ -200,7 +200,7 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
                     **style,
                     **CAPS,
                 )
-            # Drawn last and clipped: the diagonal is no reason for empty room.
+            # Drawn last and clipped: the diagonal does not need empty room.
             one.set(xlim=one.get_xlim(), ylim=one.get_ylim())
             one.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, linestyle="--", zorder=1)
             one.set(xlabel="unseen users, choices shown (%)", ylabel="unseen users, test choices (%)")
