@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trained
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+# Before any test module draws a planted population.
+trained.move(int(os.environ.get(trained.START, "0")))
 
 
 def real_data_folder() -> Path | None:

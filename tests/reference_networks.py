@@ -108,7 +108,7 @@ class ReferenceNP(nn.Module):
 
 def random_network(method: NetworkMethod, seed: int = 0, dim: int = DIM) -> dict[str, torch.Tensor]:
     """Every weight, bias and norm away from its default."""
-    draw = torch.Generator().manual_seed(seed)
+    draw = Rng("planted", seed).torch()
     made = method.initial(dim, Rng("net", seed))
     return {
         name: (tensor.double() + 0.2 * torch.randn(tensor.shape, generator=draw, dtype=torch.float64))
@@ -130,4 +130,4 @@ def scores(method: Method, states: Any, data: Comparisons, users: np.ndarray[Any
 
 
 def small(users: int = 4, seed: int = 3, **changes: Any) -> Comparisons:
-    return population(users=users, dim=DIM, groups=(2, 4), pairs=(1, 2), seed=seed, **changes)
+    return population(users=users, dim=DIM, groups=(2, 4), pairs=(1, 2), seed=RNG.child(seed).seed, **changes)

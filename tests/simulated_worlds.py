@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
 from prbench.loaders.simulated import Simulated
 from prbench.method import FitProblem, Method
+from prbench.methods.user_bt import UserBT
 from prbench.protocol.selection import fit_problem
 from prbench.protocol.splits import make_split
 from prbench.registry.schema import ProtocolEntry
@@ -25,12 +27,16 @@ NOTHING_PERSONAL = {"shared": 1.0, "low_rank": 0.0, "clustered": 0.0, "idiosyncr
 
 @dataclass(frozen=True)
 class SmallWorld:
-    """One split of a simulated population, and each user's true reward vector [users, d] (of the noise-free margin)."""
+    """One split of a simulated population.
+
+    `truth` holds the true margin of each test choice, `rewards` [users, d] each user's true reward vector.
+    """
 
     chosen_by_validation: FitProblem
     everything: FitProblem
     support: Comparisons
     test: Comparisons
+    truth: NDArray[np.float64]
     unseen: NDArray[np.int64]
     rewards: NDArray[np.float64]
 
@@ -40,20 +46,30 @@ class SmallWorld:
         type(method).fit_splits([method], [one])
         return method
 
-    def adapted(self, method: Method) -> torch.Tensor:
-        """Margins of the unseen users' test choices after adaptation."""
-        states = method.adapt_unseen(self.support, users=self.unseen, rng=RNG)
-        return method.margins(states, self.test)
+    def adapted(self, method: Method, shots: int | None = None) -> torch.Tensor:
+        """Margins of the unseen users' test choices after adaptation, to `shots` choices of each where given."""
+        order = np.argsort(self.support.user, kind="stable")
+        place = np.arange(len(order)) - np.searchsorted(self.support.user[order], self.support.user[order])
+        support = self.support if shots is None else self.support.take(order[place < shots])
+        return method.margins(method.adapt_unseen(support, users=self.unseen, rng=RNG), self.test)
 
-    def accuracy(self, margins: torch.Tensor) -> NDArray[np.float64]:
-        """Per unseen user, ties one half."""
-        right = (margins.numpy() > 0) + 0.5 * (margins.numpy() == 0)
-        return np.array([right[self.test.user == user].mean() for user in self.unseen])
+    def cold(self, method: Method) -> torch.Tensor:
+        """Margins of the unseen users' test choices before adaptation."""
+        return method.margins(method.cold_start(self.test.users, self.test.items, rng=RNG), self.test)
 
-    def gain(self, method: Method, baseline: Method) -> tuple[float, float]:
-        """Mean difference of the unseen users' accuracies, and its standard error over users."""
-        difference = self.accuracy(self.adapted(method)) - self.accuracy(self.adapted(baseline))
-        return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    def accuracy(self, margins: torch.Tensor) -> float:
+        """The probability that an unseen user agrees with a decision, which has no luck of single test choices in it."""
+        right = expit(np.sign(margins.numpy()) * self.truth)
+        return float(np.mean([right[self.test.user == user].mean() for user in self.unseen]))
+
+    def gain(self, method: Method, baseline: Method, shots: int | None = None) -> float:
+        """How much more accurate an adapted method is on unseen users than another."""
+        return self.accuracy(self.adapted(method, shots)) - self.accuracy(self.adapted(baseline, shots))
+
+    def overfitting_cost(self, baseline: Method) -> float:
+        """How much less accurate than a baseline is a reward of eight choices of each user alone."""
+        alone = self.fit(UserBT())
+        return self.accuracy(self.adapted(baseline)) - self.accuracy(self.adapted(alone, 8))
 
 
 def small_world(options: Mapping[str, Any], *, permuted: bool = False) -> SmallWorld:
@@ -71,7 +87,7 @@ def small_world(options: Mapping[str, Any], *, permuted: bool = False) -> SmallW
         ]
     )
     if permuted:
-        data = replace(data, user=np.random.default_rng(0).permutation(data.user))
+        data = replace(data, user=RNG.child("permuted").numpy().permutation(data.user))
     comparisons = data.comparisons(replace(data.embedded, identity=torch.arange(data.n_items)))
     split = make_split(data, PROTOCOL, index=0)
     return SmallWorld(
@@ -79,6 +95,7 @@ def small_world(options: Mapping[str, Any], *, permuted: bool = False) -> SmallW
         fit_problem("last", data, comparisons, split, PROTOCOL),
         comparisons.take(split.unseen_support),
         comparisons.take(split.unseen_test),
+        data.truth.utility_margin[split.unseen_test],
         split.unseen,
         rewards,
     )

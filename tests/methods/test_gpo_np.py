@@ -24,9 +24,9 @@ from reference_networks import (
 )
 from torch import nn
 from torch.distributions import Normal
+from trained import all_near, measured, near
 
 from prbench.comparisons import Comparisons, Items, concatenate
-from prbench.contract import population
 from prbench.method import ParameterCount
 from prbench.methods.gpo import GPO
 from prbench.methods.neural_process import NP, BatchNorm
@@ -72,12 +72,13 @@ def test_gpo_is_the_transformer_encoder_with_the_published_mask() -> None:
         pairs = choices(data, user)
         out = reference(pairs.flatten(0, 1), torch.tensor([1.0, 0.0]).repeat(len(pairs)), data.items.embedding)
         torch.testing.assert_close(found[i], out[:, 0].detach(), atol=1e-9, rtol=0)
-    assert float(found.std(0).min()) > 1e-3
+    # What is compared differs between users by far more than the tolerance.
+    assert float(found.std(0).min()) > 1e-6
 
 
 @pytest.mark.parametrize("likelihood", ["bounded", "unbounded", "bradley-terry"])
 def test_a_questions_loss_is_the_published_one(likelihood: Any) -> None:
-    out = torch.randn(5, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    out = torch.randn(5, 2, 2, dtype=torch.float64, generator=RNG.child("questions").torch())
     mean = out[..., 0].softmax(-1)
     std = 0.05 + 0.95 * nn.functional.softplus(out[..., 1]) if likelihood == "bounded" else out[..., 1].exp()
     expected = -Normal(mean, std).log_prob(torch.tensor([1.0, 0.0])).sum(-1)
@@ -100,24 +101,34 @@ def test_only_the_bounded_likelihood_has_an_upper_bound() -> None:
     assert math.isnan(float(unbounded(certain)))
 
 
-@pytest.mark.parametrize("likelihood", ["bounded", "unbounded"])
-def test_training_on_choices_that_can_be_told_apart_has_a_floor_only_if_bounded(likelihood: Any) -> None:
-    data = population(users=2, dim=DIM, groups=(6, 6), pairs=(2, 2), seed=2, personal=0.0, noise=0.1)
-    method = GPO(likelihood=likelihood, width=16, depth=1, rate=3e-3, epochs=200, most_context=5, choices=12)
-    losses = []
+def two_sides(users: int = 2, rows: int = 12) -> Comparisons:
+    """Choices that one coordinate decides: near 1 in what is chosen, near -1 in what is rejected."""
+    n = np.arange(users * rows)
+    side = torch.tensor([1.0, -1.0]).repeat(len(n))[:, None]
+    noise = torch.randn(2 * len(n), DIM, generator=RNG.child("two sides").torch(), dtype=torch.float64)
+    return Comparisons(Items(side + 0.1 * noise), n // rows, 2 * n, 2 * n + 1, n % rows, n)
 
-    def recorded(out: torch.Tensor) -> torch.Tensor:
-        each = GPO.question_losses(method, out)
-        losses.append(float(each.detach().mean()))
-        return each
 
-    method.question_losses = recorded  # type: ignore[method-assign]
-    trained(method, data)
-    assert len(losses) == 200
-    if likelihood == "bounded":
-        assert FLOOR < min(losses) < FLOOR + 0.1
-    else:
-        assert min(losses) < 3 * FLOOR
+@pytest.mark.trained
+def test_training_on_choices_that_can_be_told_apart_has_a_floor_only_if_bounded() -> None:
+    first, least = {}, {}
+    for likelihood in ("bounded", "unbounded"):
+        method = GPO(likelihood=likelihood, width=16, depth=1, rate=3e-3, epochs=300, most_context=5, choices=12)  # type: ignore[arg-type]
+        losses: list[float] = []
+
+        def recorded(out: torch.Tensor, method: GPO = method, losses: list[float] = losses) -> torch.Tensor:
+            each = GPO.question_losses(method, out)
+            losses.append(float(each.detach().mean()))
+            return each
+
+        method.question_losses = recorded  # type: ignore[method-assign]
+        trained(method, two_sides())
+        assert len(losses) == 300
+        first[likelihood], least[likelihood] = losses[0], min(losses)
+    assert least["bounded"] >= FLOOR
+    measured("bounded", least["bounded"], at_most=FLOOR + 0.5, control=first["bounded"])
+    depth = {name: math.log10(-loss) for name, loss in least.items()}
+    measured("log10 of how far below 0 unbounded", depth["unbounded"], at_least=1, control=depth["bounded"])
 
 
 def test_np_is_the_published_network_at_evaluation() -> None:
@@ -127,7 +138,7 @@ def test_np_is_the_published_network_at_evaluation() -> None:
     network = random_network(method)
     reference = ReferenceNP(DIM, 16).load(network)
     norm = BatchNorm(torch.zeros(1, 16, dtype=torch.float64))
-    hidden = 3 * torch.randn(1, 50, 16, dtype=torch.float64) + 1
+    hidden = 3 * torch.randn(1, 50, 16, dtype=torch.float64, generator=RNG.child("hidden").torch()) + 1
     for part in hidden.split(10, 1):
         expected = reference.decoder[1](part[0])
         found = norm({name: tensor[None] for name, tensor in network.items()}, part, torch.ones(1, 10) > 0)
@@ -149,8 +160,9 @@ def test_np_is_the_published_network_at_evaluation() -> None:
 
 
 def test_batch_normalisation_leaves_padding_and_other_splits_out() -> None:
-    network = {"norm.weight": torch.rand(2, 4), "norm.bias": torch.rand(2, 4)}
-    x = torch.randn(2, 7, 4)
+    draw = RNG.child("norm").torch()
+    network = {"norm.weight": torch.rand(2, 4, generator=draw), "norm.bias": torch.rand(2, 4, generator=draw)}
+    x = torch.randn(2, 7, 4, generator=draw)
     there = torch.ones(2, 7) > 0
     there[0, 5:] = False
     padded, alone = BatchNorm(torch.zeros(2, 4)), BatchNorm(torch.zeros(1, 4))
@@ -197,6 +209,7 @@ def pairs_at(train: Comparisons, rows: np.ndarray[Any, Any]) -> torch.Tensor:
     return train.items.embedding[torch.from_numpy(np.stack([train.chosen[rows], train.rejected[rows]], -1))]
 
 
+@pytest.mark.trained
 def test_gpo_trains_as_a_plain_loop_does() -> None:
     method = GPO(width=8, depth=2, epochs=3, rate=1e-2, cold_share=0.0, choices=4, most_context=3, input_scale=1.0)
     train = small(users=5)
@@ -208,10 +221,11 @@ def test_gpo_trains_as_a_plain_loop_does() -> None:
     assert updates == 9
     expected = dict(reference.named_parameters())
     ours = dict(ReferenceGPO(DIM, 8, 2).load(found).named_parameters())
-    for name, tensor in expected.items():
-        torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=0, msg=name)
+    before = dict(ReferenceGPO(DIM, 8, 2).load(start(method)).named_parameters())
+    all_near("weights", ours, expected, at_most=1e-5, control=before)
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize("overlap", [True, False])
 def test_np_trains_as_a_plain_loop_does(overlap: bool) -> None:
     method = NP(
@@ -227,13 +241,18 @@ def test_np_trains_as_a_plain_loop_does(overlap: bool) -> None:
     reference.eval()
     norm = reference.decoder[1]
     weight = norm.weight / (norm.running_var + norm.eps).sqrt()
-    torch.testing.assert_close(found["norm.weight"], weight.detach(), atol=1e-6, rtol=0)
+    first = start(method)
+    near("norm.weight", found["norm.weight"], weight, at_most=1e-5, control=first["norm.weight"])
     bias = norm.bias - norm.running_mean * weight
-    torch.testing.assert_close(found["norm.bias"], bias.detach(), atol=1e-6, rtol=0)
+    near("norm.bias", found["norm.bias"], bias, at_most=1e-5, control=first["norm.bias"])
     ours = dict(ReferenceNP(DIM, 16).load(found).named_parameters())
-    for name, tensor in reference.named_parameters():
-        if not name.startswith("decoder.1."):
-            torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=0, msg=name)
+
+    def settled(module: nn.Module) -> dict[str, torch.Tensor]:
+        """All but the decoder's normalisation, which is compared above."""
+        return {name: tensor for name, tensor in module.named_parameters() if not name.startswith("decoder.1.")}
+
+    ours, before = (settled(ReferenceNP(DIM, 16).load(network)) for network in (found, first))
+    all_near("weights", ours, settled(reference), at_most=1e-5, control=before)
 
 
 def start(method: NetworkMethod) -> dict[str, torch.Tensor]:
@@ -252,9 +271,12 @@ def plain_training(
     steps = plan.updates * method.epochs
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps) if cosine else None
     done = 0
+    # Where nobody in an update shows a choice, attention has a gradient of zeros: Adam's moments and the decay go on.
+    for parameter in reference.parameters():
+        parameter.grad = torch.zeros_like(parameter)
     for number in range(method.epochs):
         for update in plan.epoch(number):
-            optimiser.zero_grad()
+            optimiser.zero_grad(set_to_none=False)
             loss(reference, method, update, train).backward()
             optimiser.step()
             if schedule:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from torch.nn.functional import logsigmoid
+from trained import measured, near
 
 from prbench import registry
 from prbench.base.seeds import Rng
@@ -19,7 +21,6 @@ from prbench.contract import population
 from prbench.method import Method, UserStates
 from prbench.methods.linear_maml import LinearMAML
 from prbench.methods.mrm import MRM
-from prbench.protocol.metrics import user_accuracy
 from prbench.registry import methods
 from prbench.training.gradient import SplitBatch
 from prbench.training.optimiser import warmup_cosine
@@ -41,11 +42,15 @@ QUICK: dict[str, Any] = {"users_per_update": 6, "epochs": 150, "rate": 0.01}
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """A population with the users' true weights of two true bases [2, d], cut into the parts of a split."""
+    """A population with the users' true weights of two true bases [2, d], cut into the parts of a split.
+
+    `truth` holds the true margin of each choice.
+    """
 
     data: Comparisons
     bases: FloatArray
     share: FloatArray
+    truth: FloatArray
     train: Comparisons
     seen_test: Comparisons
     support: Comparisons
@@ -61,7 +66,7 @@ def cut(data: Comparisons, groups: int) -> tuple[Comparisons, Comparisons, Compa
 @cache
 def two_bases(dim: int = 8, groups: int = 60) -> Population:
     """60 users with rewards 3·e·(π a + (1 − π) b), orthonormal a and b, most of them near one or the other."""
-    draw, users = np.random.default_rng(4), 60
+    draw, users = RNG.child("two bases").numpy(), 60
     bases = np.linalg.qr(draw.normal(size=(dim, 2)))[0].T
     share = draw.beta(0.3, 0.3, size=users)
     user = np.repeat(np.arange(users), groups)
@@ -78,7 +83,7 @@ def two_bases(dim: int = 8, groups: int = 60) -> Population:
         group=np.tile(np.arange(groups), users),
         row=np.arange(len(user)),
     )
-    return Population(data, bases, share, *cut(data, groups))
+    return Population(data, bases, share, np.where(wins, margin, -margin), *cut(data, groups))
 
 
 def fit(name: str, train: Comparisons, **params: Any) -> Method:
@@ -86,9 +91,17 @@ def fit(name: str, train: Comparisons, **params: Any) -> Method:
     return method.fit_seen(train, train.take([]), rng=RNG)
 
 
-def unseen_accuracy(method: Method, support: Comparisons, test: Comparisons) -> float:
+def unseen_accuracy(method: Method, support: Comparisons, test: Comparisons, truth: FloatArray) -> float:
+    """The probability that an unseen user agrees with a decision, which has no luck of single test choices in it.
+
+    `truth` holds the true margin of each row of the population.
+    """
     margins = method.margins(method.adapt_unseen(support, users=test.users, rng=RNG), test)
-    return user_accuracy(margins, test.user)
+    return agreement(margins, test, truth)
+
+
+def agreement(margins: torch.Tensor, test: Comparisons, truth: FloatArray) -> float:
+    return float(expit(np.sign(margins.numpy()) * truth[test.row]).mean())
 
 
 def flips(method: Method, support: Comparisons, test: Comparisons) -> float:
@@ -103,16 +116,20 @@ def more_steps() -> Method:
     return fit("mrm", two_bases().train, **MORE)
 
 
+def accuracy(method: Method, world: Population) -> float:
+    return unseen_accuracy(method, world.support, world.test, world.truth)
+
+
 @cache
 def shared_alone() -> float:
-    world = two_bases()
-    return unseen_accuracy(fit("bt-ridge", world.train), world.support, world.test)
+    return accuracy(fit("bt-ridge", two_bases().train), two_bases())
 
 
 def base_weight(states: UserStates) -> FloatArray:
     return states.tensors["weight"].softmax(-1)[:, 0].double().numpy()
 
 
+@pytest.mark.trained
 def test_more_inner_steps_find_the_users_base_weights() -> None:
     world, method = two_bases(), more_steps()
     v = method.learned()["bases"].double().numpy()
@@ -120,90 +137,127 @@ def test_more_inner_steps_find_the_users_base_weights() -> None:
     true = (world.bases[0] - world.bases[1]) / np.sqrt(2)
     # Which of the two learned bases is the first is arbitrary; what must agree is the line between them.
     sign = np.sign(direction @ true)
-    assert abs(direction @ true) > 0.9
-    for states in (method.seen_users(), method.adapt_unseen(world.support, rng=RNG)):
-        found = sign * base_weight(states)
-        assert np.corrcoef(found, world.share[states.users])[0, 1] > 0.9
+    drawn = RNG.child("direction").numpy().normal(size=len(true))
+    measured("cosine", abs(direction @ true), at_least=0.8, control=abs(drawn @ true) / np.linalg.norm(drawn))
+    for name, states in {
+        "seen": method.seen_users(),
+        "unseen": method.adapt_unseen(world.support, rng=RNG),
+    }.items():
+        found, share = sign * base_weight(states), world.share[states.users]
+        dealt = RNG.child("dealt").numpy().permutation(share)
+        measured(name, np.corrcoef(found, share)[0, 1], at_least=0.8, control=np.corrcoef(found, dealt)[0, 1])
 
 
+@pytest.mark.trained
 def test_more_inner_steps_beat_bradley_terry() -> None:
-    world = two_bases()
-    assert unseen_accuracy(more_steps(), world.support, world.test) > shared_alone() + 0.05
-    assert flips(more_steps(), world.support, world.test) > 0.15
+    world, method = two_bases(), more_steps()
+    cold = method.margins(method.cold_start(world.test.users, world.test.items, rng=RNG), world.test)
+    gain = accuracy(method, world) - shared_alone()
+    measured("gain", gain, at_least=0.03, control=agreement(cold, world.test, world.truth) - shared_alone())
+    published = fit("mrm", world.train)
+    flipped = flips(method, world.support, world.test)
+    measured("flips", flipped, at_least=0.1, control=flips(published, world.support, world.test))
 
 
+@pytest.mark.trained
 def test_published_mrm_does_not_personalise_even_there() -> None:
-    """One fresh Adam step moves a logit by its step size, whatever the data say."""
-    world = two_bases()
+    """One fresh Adam step moves a logit by no more than its step size, whatever the data say."""
+    world, more = two_bases(), more_steps()
     method = fit("mrm", world.train)
-    assert flips(method, world.support, world.test) < 0.01
-    assert unseen_accuracy(method, world.support, world.test) < shared_alone() + 0.02
+    flipped = flips(method, world.support, world.test)
+    measured("flips", flipped, at_most=0.03, control=flips(more, world.support, world.test))
+    gain = accuracy(method, world) - shared_alone()
+    measured("gain", gain, at_most=0.02, control=accuracy(more, world) - shared_alone())
     moved = method.adapt_unseen(world.support, rng=RNG).tensors["weight"] - method.learned()["start"]
-    torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.005), atol=1e-5, rtol=0)
+    further = more.adapt_unseen(world.support, rng=RNG).tensors["weight"] - more.learned()["start"]
+    measured("moved", moved.abs().max(), at_most=0.005 + 1e-5, control=further.abs().max())
 
 
+@pytest.mark.trained
 def test_first_order_gradients_find_the_same_as_second_order_ones() -> None:
     world = two_bases()
     method = fit("mrm-first-order", world.train, **MORE)
-    assert unseen_accuracy(method, world.support, world.test) > shared_alone() + 0.05
+    published = accuracy(fit("mrm", world.train), world)
+    measured("gain", accuracy(method, world) - shared_alone(), at_least=0.03, control=published - shared_alone())
 
 
+@pytest.mark.trained
 def test_one_base_function_is_nothing_personal() -> None:
     world = two_bases()
     method = fit("mrm-k1", world.train, epochs=30, rate=0.05, input_scale=0.3)
     assert flips(method, world.support, world.test) == 0
-    assert unseen_accuracy(method, world.support, world.test) == pytest.approx(shared_alone(), abs=0.02)
+    away = abs(accuracy(method, world) - shared_alone())
+    measured("away from BT", away, at_most=0.03, control=accuracy(more_steps(), world) - shared_alone())
 
 
+@pytest.mark.trained
 def test_maml_adapts_to_each_user() -> None:
     world = two_bases(32, 120)
     method = fit("maml", world.train, **QUICK)
-    loss, error = behind(method, fit("bt-ridge", world.train), world.support, world.test)
-    assert loss < min(-0.01, -2 * error)
+    shared = accuracy(fit("bt-ridge", world.train), world)
+    cold = method.margins(method.cold_start(world.test.users, world.test.items, rng=RNG), world.test)
+    gain = accuracy(method, world) - shared
+    measured("gain", gain, at_least=0.01, control=agreement(cold, world.test, world.truth) - shared)
     states = method.adapt_unseen(world.support, rng=RNG)
     found = states.tensors["weight"].double().numpy()
     share = world.share[states.users, None]
     true = share * world.bases[0] + (1 - share) * world.bases[1]
     start = method.learned()["start"].double().numpy()
-    nearer = cosine(found, true) - cosine(np.tile(start, (len(true), 1)), true)
-    assert nearer.mean() > 0.03
-    assert (nearer > 0).mean() > 0.9
+    away = cosine(np.tile(start, (len(true), 1)), true)
+    nearer, strangers = cosine(found, true) - away, cosine(np.roll(found, 1, axis=0), true) - away
+    measured("nearer", nearer.mean(), at_least=0.03, control=strangers.mean())
+    measured("share of users nearer", (nearer > 0).mean(), at_least=0.75, control=(strangers > 0).mean())
 
 
 def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.einsum("nd,nd->n", a, b) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def behind(method: Method, other: Method, support: Comparisons, test: Comparisons) -> tuple[float, float]:
-    """By how much the method is less accurate than the other on unseen users, and that mean's standard error."""
-    right = []
-    for one in (method, other):
-        margins = one.margins(one.adapt_unseen(support, users=test.users, rng=RNG), test).numpy()
-        right.append(np.array([(margins[test.user == user] > 0).mean() for user in test.users]))
-    difference = right[1] - right[0]
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
-
-
-@pytest.mark.parametrize(("name", "params"), [("maml", QUICK), ("mrm", MORE)])
-def test_among_clones_adapting_costs_no_more_than_noise(name: str, params: dict[str, Any]) -> None:
-    data = population(
-        users=60, dim=64, groups=(60, 60), pairs=(1, 1), seed=5, personal=0.0, noise=3.0, dtype=torch.float32
+def clones(users: int = 60, groups: int = 60, dim: int = 64) -> tuple[Comparisons, FloatArray]:
+    """Users with one reward, whose choices are noisy, and the true margin of each choice."""
+    draw = RNG.child("clones").numpy()
+    n = users * groups
+    embedding, reward = draw.normal(size=(n, 2, dim)), draw.normal(size=dim)
+    margin = 2 * (embedding[:, 0] - embedding[:, 1]) @ (reward / np.linalg.norm(reward))
+    wins = draw.random(n) < expit(margin)
+    first = 2 * np.arange(n)
+    items = Items(torch.from_numpy(embedding.reshape(-1, dim)).float())
+    data = Comparisons(
+        items=items,
+        user=np.repeat(np.arange(users), groups),
+        chosen=np.where(wins, first, first + 1),
+        rejected=np.where(wins, first + 1, first),
+        group=np.tile(np.arange(groups), users),
+        row=np.arange(n),
     )
+    return data, np.where(wins, margin, -margin)
+
+
+@pytest.mark.trained
+@pytest.mark.parametrize(("name", "params"), [("maml", QUICK), ("mrm", MORE)])
+def test_among_clones_adapting_costs_little(name: str, params: dict[str, Any]) -> None:
+    data, truth = clones()
     train, _, support, test = cut(data, 60)
-    shared = fit("bt-ridge", train)
-    assert unseen_accuracy(shared, support, test) > 0.75
-    loss, error = behind(fit(name, train, **params), shared, support, test)
-    assert error < 0.015
-    assert loss < 2 * error
+
+    def behind(method: Method) -> float:
+        return float(expit(np.abs(truth[test.row])).mean()) - unseen_accuracy(method, support, test, truth)
+
+    # A reward from a user's own choices alone.
+    alone = behind(fit("user-bt", train))
+    measured("Bradley-Terry behind the truth", behind(fit("bt-ridge", train)), at_most=0.05, control=alone)
+    measured("behind the truth", behind(fit(name, train, **params)), at_most=0.06, control=alone)
 
 
-def test_choices_dealt_to_the_wrong_users_cost_no_more_than_noise() -> None:
+@pytest.mark.trained
+def test_choices_dealt_to_the_wrong_users_cost_little() -> None:
     world = two_bases(64)
-    dealt: IntArray = np.random.default_rng(0).permutation(world.data.user)
+    dealt: IntArray = RNG.child("dealt").numpy().permutation(world.data.user)
     train, _, support, test = cut(replace(world.data, user=dealt), 60)
-    loss, error = behind(fit("maml", train, **QUICK), fit("bt-ridge", train), support, test)
-    assert error < 0.015
-    assert loss < 2 * error
+    maml, shared, alone = (
+        unseen_accuracy(fit(name, train, **params), support, test, world.truth)
+        for name, params in (("maml", QUICK), ("bt-ridge", {}), ("user-bt", {}))
+    )
+    measured("cost", shared - maml, at_most=0.03, control=shared - alone)
 
 
 def test_the_sweeps_vary_one_thing_each() -> None:
@@ -290,17 +344,17 @@ MAML_VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.trained
 @pytest.mark.parametrize("variant", MAML_VARIANTS)
 def test_linear_maml_follows_a_plain_loop_for_50_updates(variant: str) -> None:
-    data = population(users=9, groups=(1, 7), seed=3)
+    data = population(users=9, groups=(1, 7), seed=RNG.child("ragged").seed)
     method = LinearMAML(epochs=50, rate=0.05, **MAML_VARIANTS[variant])
     rng = Rng("test", 1)
     per_epoch = method.plan(data, rng).updates
     epochs = -(-50 // per_epoch)
     (snapshot,) = method.train_splits(SplitBatch([data], [rng], [{epochs}]))
     plain = plain_maml(method, data, rng, epochs * per_epoch)
-    assert (plain - method.initial(6, rng)).abs().max() > 0.1
-    torch.testing.assert_close(snapshot.tensors["start"], plain, atol=1e-6, rtol=0)
+    near("start", snapshot.tensors["start"], plain, at_most=1e-6, control=method.initial(6, rng))
 
 
 def test_linear_maml_does_not_depend_on_the_scale_of_embeddings() -> None:

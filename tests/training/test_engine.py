@@ -302,7 +302,7 @@ def test_batches_lay_out_every_update_of_splits_of_unequal_length() -> None:
 
 @pytest.mark.parametrize("separate", [False, True])
 def test_stacked_adam_is_adam_with_a_step_size_per_split(separate: bool) -> None:
-    draw = torch.Generator().manual_seed(0)
+    draw = Rng("planted", 0).torch()
     ours = torch.randn(3, 2, 5, generator=draw, dtype=torch.float64)
     theirs = [part.clone().requires_grad_() for part in ours]
     rates = np.array([0.1, 0.2, 0.3]) if separate else np.full(3, 0.1)
