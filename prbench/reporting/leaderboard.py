@@ -11,6 +11,7 @@ from prbench.base.files import write_text
 from prbench.protocol import metrics, stats
 from prbench.reporting import board_tests, writers
 from prbench.reporting.board import Board, build
+from prbench.reporting.calibration import calibration_frame
 from prbench.reporting.options import require_options
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def leaderboard(
 
     leaderboard.csv (a row per data set, encoder, method and selection rule; accuracies as fractions),
     comparisons.csv (every pair of rows, per population), adapting.csv (every row against its own cold start),
+    calibration.csv (`reporting.calibration.CAPTION` says what its columns mean),
     worst-k.csv (the figure's numbers), leaderboard.md, leaderboard.tex, worst-k.png, worst-k.pdf, and index.html, the
     page to open first. Each row is compared with `baseline` and, in each population, the best row with the best other
     one. `shots`: support comparisons per user, −1 for all there are.
@@ -66,6 +68,7 @@ def leaderboard(
         _write_csv(leaderboard_frame(boards), out / "leaderboard.csv"),
         _write_csv(comparisons_frame(boards), out / "comparisons.csv"),
         _write_csv(adapting_frame(boards), out / "adapting.csv"),
+        _write_csv(calibration_frame(results.scores, shots), out / "calibration.csv"),
     ]
     for name, writer in (("leaderboard.md", writers.markdown), ("leaderboard.tex", writers.latex)):
         write_text(out / name, "\n".join(writer(grid) for grid in grids))

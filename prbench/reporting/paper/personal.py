@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from prbench.protocol import metrics
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry.pieces import Piece
 from prbench.reporting import grid
+from prbench.reporting.calibration import calibration_frame
 from prbench.reporting.figure import CAPS, finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import Grid, TableCell
 from prbench.reporting.paper.evidence import Evidence, PieceResult, counted, heading, setting_heading
@@ -213,8 +215,8 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
 def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     """Reliability of p = σ(margin): of the comparisons given p for one option, how often that option was chosen.
 
-    Every comparison counts from the side given at least one half, so p runs from 0.5 to 1; the expected calibration
-    error is the mean over ten bins of |p − frequency|, weighted by comparisons (Guo et al. 2017, Eq. 3).
+    Every comparison counts from the side given at least one half, so p runs from 0.5 to 1. The errors in the table
+    are those of calibration.csv: `prbench.protocol.calibration`.
     """
     import pandas as pd
 
@@ -236,6 +238,8 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     made.frame = pd.DataFrame(records)
     if not records:
         return made
+    adapted = calibration_frame(scores).query("margins == 'adapted' and temperature == 'none'")
+    table = adapted.set_index(["dataset", "encoder", "method", "population"])["error"].to_dict()
     settings = sorted({(r["dataset"], r["encoder"]) for r in records})
     splits = {row[:2]: count for row, count in drawn.items()}
     look = looks(evidence, piece.methods)
@@ -250,19 +254,23 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
                     continue
                 x, y = ([100 * r[key] for r in bins] for key in ("probability", "frequency"))
                 one.plot(x, y, label=evidence.title(method), **look[method])
-                error = expected_calibration_error(bins)
-                lines[setting].append([TableCell(evidence.title(method)), TableCell(grid.percent(error, digits=2))])
+                errors = [table.get((*setting, method, population), math.nan) for population in ("seen", "unseen")]
+                printed = [TableCell(grid.percent(error, digits=2)) for error in errors]
+                lines[setting].append([TableCell(evidence.title(method)), *printed])
             one.set(xlabel="predicted (%)", ylabel="chosen (%)", title=setting_heading(*setting, splits[setting]))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         made.figure = finished(figure)
     for dataset, encoder in settings:
         notes = [
-            "Expected calibration error in points over ten bins of the predicted probability, all test comparisons "
-            f"of {counted(splits[dataset, encoder])} together; 0 is calibrated."
+            "Root mean squared calibration error in points, corrected for bias, without a temperature; the mean over "
+            f"{counted(splits[dataset, encoder])}, each user weighing the same. 0 is best, and what a method that "
+            "always says one half has."
         ]
         title = f"Calibration on {dataset} ({encoder})"
         label = f"{piece.name}:{dataset}:{encoder}"
-        made.grids.append(Grid(title, ("Method", "ECE"), lines[(dataset, encoder)], (), notes, label))
+        made.grids.append(
+            Grid(title, ("Method", "Error, seen", "Error, unseen"), lines[(dataset, encoder)], (), notes, label)
+        )
     return made
 
 
@@ -281,9 +289,3 @@ def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) 
             }
         )
     return found
-
-
-def expected_calibration_error(bins: list[dict[str, Any]]) -> float:
-    """Σ n_b |p_b − f_b| / Σ n_b."""
-    total = sum(b["comparisons"] for b in bins)
-    return float(sum(b["comparisons"] * abs(b["probability"] - b["frequency"]) for b in bins) / total)
