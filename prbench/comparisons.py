@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prbench.base.errors import InputError
+from prbench.base.texts import canonical_text
 
 if TYPE_CHECKING:
     import torch
@@ -244,6 +245,36 @@ class PreferenceData:
                 state.update(self.embedded.context.contiguous().numpy().tobytes())
         return state.hexdigest()[:16]
 
+    @cached_property
+    def same_item(self) -> IntArray:
+        """A number for each item, [m], equal for items that say the same.
+
+        That is the response and the last message of the context, both in the form of `canonical_text`: the same
+        question and reply later in another conversation are the same. Of items without texts it is the embeddings.
+        """
+        numbers: dict[object, int] = {}
+        if self.embedded is not None:
+            keys: Iterable[object] = _digests(self.embedded)
+        else:
+            asked = [canonical_text(context[-1].content) if context else "" for context in self.contexts]
+            keys = ((asked[c], canonical_text(r)) for c, r in zip(self.item_context, self.responses, strict=True))
+        return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, self.n_items)
+
+    @cached_property
+    def same_pair(self) -> IntArray:
+        """A number for each comparison, [n], equal where the two sides say the same, whichever was chosen."""
+        a, b = self.same_item[self.chosen], self.same_item[self.rejected]
+        pair = np.minimum(a, b) * (self.n_items + 1) + np.maximum(a, b)
+        numbers: IntArray = np.unique(pair, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        return numbers
+
+    def regrouped(self, group: IntArray, counts: Mapping[str, int]) -> PreferenceData:
+        """The same data with other groups [n] and counts."""
+        data = replace(self, group=group, counts=counts)
+        # Neither depends on groups, and texts take long to compare.
+        data.__dict__.update(same_item=self.same_item, same_pair=self.same_pair)
+        return data
+
     def comparisons(self, items: Items) -> Comparisons:
         """The comparisons over the given items.
 
@@ -301,3 +332,16 @@ class PreferenceData:
             truth=truth,
             **rows,
         )
+
+
+def _digests(items: Items) -> Iterable[bytes]:
+    """One digest of each item's embedding and, where there is one, its context's."""
+    import torch
+
+    parts = [part for part in (items.embedding, items.context) if part is not None]
+    columns = [part.detach().cpu().contiguous().view(torch.uint8).numpy() for part in parts]
+    for row in range(len(items)):
+        state = hashlib.blake2b(digest_size=16)
+        for column in columns:
+            state.update(column[row])
+        yield state.digest()

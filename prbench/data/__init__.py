@@ -11,6 +11,7 @@ from prbench.base.errors import InputError
 from prbench.base.files import digest, home
 from prbench.comparisons import PreferenceData
 from prbench.data.downloads import RawFiles
+from prbench.protocol.repeats import divide_pairs, join_repeats
 from prbench.registry.code_hash import code_of
 from prbench.registry.schema import DatasetEntry
 
@@ -25,18 +26,25 @@ def load(entry: DatasetEntry) -> PreferenceData:
     """The data set of an entry, from its cache where there is one, else from its raw files.
 
     Counts that differ from the entry's `[expect]` are reported on stderr and recorded in `counts` ("expected
-    users", ...). Raises InputError for a wrong option, a file with a wrong hash, one that can be had neither here
+    users", ...). Equal comparisons of one person are in one group, whatever the loader said, and where everybody has
+    one group alone, groups are the pairs (`prbench.protocol.repeats`); `counts` says both. Raises InputError for a wrong option, a file with a wrong hash, one that can be had neither here
     nor from the network, and whatever the loader finds wrong in the files.
     """
+    data = join_repeats(_loaded(entry))
+    # Whole blocks and the source's own marks divide people with one group too.
+    return _check(divide_pairs(data) if entry.protocol.unit == "group" else data, entry)
+
+
+def _loaded(entry: DatasetEntry) -> PreferenceData:
     loader = make_loader(entry)
     if entry.simulated or not getattr(loader, "cached", True):
-        return _check(loader.load(RawFiles(entry), entry.name), entry)
+        return loader.load(RawFiles(entry), entry.name)
     folder = cache_folder(entry)
     data = read_cache(folder)
     if data is None:
         data = loader.load(RawFiles(entry), entry.name)
         write_cache(folder, data, entry)
-    return _check(replace(data, name=entry.name), entry)
+    return replace(data, name=entry.name)
 
 
 def cache_folder(entry: DatasetEntry) -> Path:
@@ -92,4 +100,4 @@ def _check(data: PreferenceData, entry: DatasetEntry) -> PreferenceData:
                 style="yellow",
                 soft_wrap=True,
             )
-    return replace(data, counts={**data.counts, **wrong}) if wrong else data
+    return data.regrouped(data.group, {**data.counts, **wrong}) if wrong else data

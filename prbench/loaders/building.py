@@ -34,7 +34,6 @@ class Builder:
         self._rows: list[tuple[int, int, int, int]] = []
         self._marks: list[int] = []
         self._times: list[float | None] = []
-        self._seen: set[tuple[int, int, int]] = set()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -53,10 +52,7 @@ class Builder:
         """One comparison. `mark` is given in all of them or in none; where one has no `time`, the data have none."""
         number = self._contexts[context]
         sides = self._items[number, chosen], self._items[number, rejected]
-        row = (self._users[user], *sides)
-        self.counts["comparisons that repeat an earlier one"] += row in self._seen
-        self._seen.add(row)
-        self._rows.append((*row, self._groups[group]))
+        self._rows.append((self._users[user], *sides, self._groups[group]))
         self._times.append(time)
         if mark is not None:
             self._marks.append(mark)

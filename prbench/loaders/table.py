@@ -42,7 +42,6 @@ class ImportedTable:
             np.array([items[key] for key in zip(context.tolist(), frame[side], strict=True)], dtype=np.int64)
             for side in ("chosen", "rejected")
         )
-        repeated = pd.DataFrame({"user": user, "chosen": chosen, "rejected": rejected}).duplicated()
         return PreferenceData(
             name=name,
             contexts=tuple(as_context(json.loads(text)) for text in contexts),
@@ -56,6 +55,5 @@ class ImportedTable:
             user_keys=tuple(map(str, users)),
             counts={
                 "users with one comparison, which cannot be divided": int((np.bincount(user) == 1).sum()),
-                "comparisons that repeat an earlier one": int(repeated.sum()),
             },
         )

@@ -1,7 +1,8 @@
 """Protocols: which users are seen, which comparisons are train and which test, and which are shots.
 
 Every draw comes from a stream named by the base seed, the data set and the split's index, so a split is the
-same whichever other splits were drawn before it. Two protocols:
+same whichever other splits were drawn before it, unless it repeats one of these: see `draw_splits`. In no split has
+a person an equal comparison (`prbench.protocol.repeats`) on both sides. Two protocols:
 
 `paper` (MRM, Cai et al. 2026, section 5.1): users are divided at random into seen and unseen, and each user's
 comparisons into train and test. `unit` says what is divided: the user's groups; whole blocks, once for all
@@ -11,7 +12,8 @@ under every limit.
 `published-code`: the splits of the published MRM code (utils.py, `build_prism_dataset` for `unit = "group"` and
 `build_reddit_dataset` for `unit = "mark"`), seed by seed. There a limit counts conversations under "group" and
 comparisons under "mark". Users left without train or test rows are dropped under both; its filter of training
-pairs by score difference is not applied, since comparisons carry no scores.
+pairs by score difference is not applied, since comparisons carry no scores. Under "mark", training comparisons that
+say the same as one of the same user's test comparisons are left out and counted.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import hashlib
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +31,16 @@ from numpy.typing import NDArray
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.comparisons import IntArray, PreferenceData
+from prbench.protocol.repeats import require_apart, shared_with_training
 from prbench.registry.schema import ProtocolEntry
 
 DEFAULT_SEED = 42
 TUNING_FROM = 1_000
 """Splits with this index and above are for tuning only (prbench.running.tune); no result is reported on them."""
+DRAWS = 200
+"""How often a split is drawn until it is none of the earlier ones."""
+FURTHER_SEEDS = 1_000_003
+"""How far the published code's seed moves from one draw of a split to the next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +50,9 @@ class Split:
     `seen` and `unseen` are user numbers, ascending. The other arrays are row numbers of the data set's
     comparisons, each user's rows together and users ascending. Train and support rows of a user are in drawn
     order, so that their first k are a nested sample; test rows are ascending. `dropped` counts what was left
-    out: `users_without_train_or_test`, `train_rows_of_test_groups` and `train_rows_over_limit`.
+    out: `users_without_train_or_test`, `train_rows_of_test_groups` and `train_rows_over_limit`. `shared` counts the
+    test items and pairs, and those of them that are in training too (`prbench.protocol.repeats`). `draw` is above 0
+    where earlier draws repeated another split.
     """
 
     index: int
@@ -55,12 +64,21 @@ class Split:
     unseen_support: IntArray
     unseen_test: IntArray
     dropped: Mapping[str, int]
+    shared: Mapping[str, int] = field(default_factory=dict)
+    draw: int = 0
+
+    def same_division(self) -> bytes:
+        """Equal for two splits that have the same rows and users on each side, in whatever order."""
+        state = hashlib.sha256()
+        for part in (self.seen, self.unseen, self.seen_train, self.seen_test, self.unseen_support, self.unseen_test):
+            state.update(len(part).to_bytes(8, "big") + np.sort(part).tobytes())
+        return state.digest()
 
 
 class _Sides(NamedTuple):
     """A user's train rows in drawn order, the unit (0, 1, ...) of each that a limit counts, and its test rows.
 
-    `crossing` is the number of rows taken out of train because their group is also in test.
+    `crossing` is the number of rows taken out of train because their group, or an equal comparison, is also in test.
     """
 
     train: IntArray
@@ -74,20 +92,55 @@ class _Sides(NamedTuple):
         return len(self.train) > 0 and len(self.test) > 0
 
 
-def make_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, seed: int = DEFAULT_SEED) -> Split:
-    """Split number `index` (0, 1, ...) of `data` under `protocol`, from the base seed `seed`.
+def draw_splits(
+    data: PreferenceData, protocol: ProtocolEntry, count: int, *, seed: int = DEFAULT_SEED
+) -> list[Split]:
+    """The splits 0, 1, ... of `data`, at most `count`, each another division than those before it.
+
+    Few people with few groups can be divided in few ways. A draw that repeats an earlier split is drawn again, up to
+    `DRAWS` times; when none of these is new, the splits end there. Raises InputError as `make_split`.
+    """
+    found: dict[bytes, Split] = {}
+    for index in range(count):
+        for draw in range(DRAWS):
+            split = make_split(data, protocol, index=index, seed=seed, draw=draw)
+            if found.setdefault(split.same_division(), split) is split:
+                break
+        else:
+            break
+    return list(found.values())
+
+
+def repeated_draws(name: str, drawn: list[Split], asked: int) -> str | None:
+    """One sentence on the splits of `name` that were drawn more than once and on those that there are not, or None."""
+    again = [split.index for split in drawn if split.draw]
+    said = []
+    if again:
+        shown = ", ".join(map(str, again[:10])) + (", ..." if len(again) > 10 else "")
+        said.append(f"{len(again)} splits repeated an earlier one and were drawn again ({shown})")
+    if len(drawn) < asked:
+        said.append(f"{asked} splits were asked for, and {len(drawn)} different ones were found; each counts once")
+    return f"{name}: {'; '.join(said)}" if said else None
+
+
+def make_split(
+    data: PreferenceData, protocol: ProtocolEntry, *, index: int, seed: int = DEFAULT_SEED, draw: int = 0
+) -> Split:
+    """Split number `index` (0, 1, ...) of `data` under `protocol`, from the base seed `seed`; its draw number `draw`.
 
     Users who would have no train or no test rows are dropped and counted. Shares are rounded down for the seen
     and for the train side, and either side gets at least one user, group or block.
 
-    Raises InputError when the protocol needs a column that the data lack, or when fewer than one seen and one
-    unseen user would remain.
+    Raises InputError when the protocol needs a column that the data lack, when fewer than one seen and one
+    unseen user would remain, and when equal comparisons of a person lie in different groups, which
+    `prbench.data.load` prevents.
     """
     _check(data, protocol)
     if protocol.name == "published-code":
-        sides, seen_order, unseen_order = _published(data, protocol, seed + index)
+        sides, seen_order, unseen_order = _published(data, protocol, seed + index + draw * FURTHER_SEEDS)
     else:
-        sides, seen_order, unseen_order = _paper(data, protocol, Rng(seed, data.name, "split", index))
+        rng = Rng(seed, data.name, "split", index)
+        sides, seen_order, unseen_order = _paper(data, protocol, rng.child("draw", draw) if draw else rng)
     kept = {user: side for user, side in sides.items() if side.complete}
     seen = np.array(sorted(user for user in seen_order if user in kept), dtype=np.int64)
     unseen = np.array(sorted(user for user in unseen_order if user in kept), dtype=np.int64)
@@ -105,20 +158,25 @@ def make_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, see
     seen_train = limited(seen, protocol.seen_train_limit)
     unseen_support = limited(unseen, protocol.unseen_train_limit)
     train_rows = sum(len(side.train) for side in kept.values())
+    seen_test, unseen_test = (np.concatenate([kept[u].test for u in users.tolist()]) for users in (seen, unseen))
+    train, test = np.concatenate([seen_train, unseen_support]), np.concatenate([seen_test, unseen_test])
+    require_apart(data, train, test)
     return Split(
         index=index,
         seed=seed + index,
         seen=seen,
         unseen=unseen,
         seen_train=seen_train,
-        seen_test=np.concatenate([kept[u].test for u in seen.tolist()]),
+        seen_test=seen_test,
         unseen_support=unseen_support,
-        unseen_test=np.concatenate([kept[u].test for u in unseen.tolist()]),
+        unseen_test=unseen_test,
         dropped={
             "users_without_train_or_test": data.n_users - len(kept),
             "train_rows_of_test_groups": sum(side.crossing for side in sides.values()),
             "train_rows_over_limit": train_rows - len(seen_train) - len(unseen_support),
         },
+        shared=shared_with_training(data, train, test),
+        draw=draw,
     )
 
 
@@ -221,8 +279,10 @@ def _published(
             mark = _column(data, "mark")[rows]
             shuffled = rows[mark == 0].tolist()
             generator.shuffle(shuffled)
-            train = np.array(shuffled, dtype=np.int64)
-            sides[user] = _Sides(train, np.arange(len(train)), rows[mark == 1])
+            train, test = np.array(shuffled, dtype=np.int64), rows[mark == 1]
+            repeats = np.isin(data.same_pair[train], data.same_pair[test])
+            train = train[~repeats]
+            sides[user] = _Sides(train, np.arange(len(train)), test, int(repeats.sum()))
             continue
         groups = _in_order(data.group[rows]).tolist()
         generator.shuffle(groups)

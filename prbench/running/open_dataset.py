@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 
 from prbench import data as datasets
 from prbench import registry
+from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, PreferenceData
@@ -19,6 +21,7 @@ from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import OWN, encoder_entry_for
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.repeats import said_of_repeats
 from prbench.protocol.splits import Split
 from prbench.registry.schema import DatasetEntry, EncoderEntry
 
@@ -99,4 +102,8 @@ def _reported(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) 
             "tuning and never reported",
             hint=f"--splits {splits.TUNING_FROM} is the most",
         )
-    return [splits.make_split(data, entry.protocol, index=i, seed=seed) for i in range(count)]
+    drawn = splits.draw_splits(data, entry.protocol, count, seed=seed)
+    for said in (said_of_repeats(data), splits.repeated_draws(entry.name, drawn, count)):
+        if said:
+            stderr().print(escape(said), soft_wrap=True)
+    return drawn

@@ -6,11 +6,15 @@ import numpy as np
 import torch
 
 from prbench.comparisons import PreferenceData
+from prbench.protocol.repeats import OPPOSITE, REPEATS
 from prbench.protocol.splits import Split
 
 
-def split_counts(split: Split) -> dict[str, int]:
-    """The numbers of users and choices of each part of the split, and of what was dropped."""
+def split_counts(data: PreferenceData, split: Split) -> dict[str, int]:
+    """The numbers of users and choices of each part of the split, of what was dropped, and of what occurs twice.
+
+    The last are one person's repeats in the whole data set, and the test items and pairs that are in training too.
+    """
     return {
         "seen_users": len(split.seen),
         "unseen_users": len(split.unseen),
@@ -19,6 +23,9 @@ def split_counts(split: Split) -> dict[str, int]:
         "unseen_support": len(split.unseen_support),
         "unseen_test": len(split.unseen_test),
         **{f"dropped_{name}": count for name, count in split.dropped.items()},
+        "repeats": data.counts.get(REPEATS, 0),
+        "opposite_repeats": data.counts.get(OPPOSITE, 0),
+        **split.shared,
     }
 
 

@@ -24,7 +24,7 @@ from prbench.data import describe
 from prbench.loaders.mrm_files import import_embeddings
 from prbench.loaders.new_entry import to_toml
 from prbench.loaders.user_file import import_table, read_rows
-from prbench.protocol import splits
+from prbench.protocol import repeats, splits
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -98,7 +98,9 @@ def test_plain_texts(kind: str, tmp_path: Path, prbench_home: Path, capsys: pyte
     assert found.time is None
     assert found.counts == {
         "users with one comparison, which cannot be divided": 1,
-        "comparisons that repeat an earlier one": 0,
+        repeats.REPEATS: 0,
+        repeats.OPPOSITE: 0,
+        repeats.JOINED: 0,
     }
 
 
@@ -110,10 +112,11 @@ def test_conversations_and_times(kind: str, tmp_path: Path, prbench_home: Path) 
         row("ben", "Milk?", conversation_id="x", timestamp="90.5"),
     ]
     found = imported(WRITERS[kind](tmp_path / f"my{kind}", rows))
-    assert found.group.tolist() == [0, 1, 0]
+    # Ann's second conversation repeats her first.
+    assert found.group.tolist() == [0, 0, 0]
     assert found.time is not None
     assert found.time.tolist() == [60.0, 0.0, 90.5]
-    assert found.counts["comparisons that repeat an earlier one"] == 1
+    assert found.counts[repeats.REPEATS] == 1
 
 
 def test_parquet_date_times_and_whole_numbers(tmp_path: Path, prbench_home: Path) -> None:
@@ -432,8 +435,8 @@ def test_published_files_keep_their_order(tmp_path: Path, prbench_home: Path) ->
     assert found.embedded.reward is None
     assert found.chosen.tolist() == [3, 0, 3, 1, 2]
     assert found.rejected.tolist() == [2, 2, 0, 2, 1]
-    # Records without a conversation are a group each.
-    assert found.group.tolist() == [0, 0, 1, 2, 3]
+    # Records without a conversation are a group each, but for a user's two judgements of one pair.
+    assert found.group.tolist() == [0, 0, 1, 2, 2]
     assert found.mark is None
     assert found.counts["rows that nobody compared, left out"] == 2
     entry = registry.get("datasets", "v2")

@@ -67,7 +67,6 @@ def test_reddit_prompts_with_the_post_alone_and_drops_by_reason(tmp_path: Path) 
         "rows without a post dropped": 1,
         "rows without a worker dropped": 1,
         "rows with two equal summaries dropped": 1,
-        "comparisons that repeat an earlier one": 0,
     }
 
 

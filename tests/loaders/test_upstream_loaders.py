@@ -26,6 +26,7 @@ from prbench.base.errors import InputError
 from prbench.comparisons import PreferenceData
 from prbench.loaders.prism import Prism, Turn, read_dialogues
 from prbench.loaders.prism import Reply as PrismReply
+from prbench.protocol.repeats import REPEATS, join_repeats
 
 
 def of(found: PreferenceData, user: str) -> list[tuple[tuple[str, ...], str, str]]:
@@ -83,7 +84,6 @@ def test_prism_counts_each_drop_by_its_reason(tmp_path: Path) -> None:
         "comparisons with an empty reply dropped": 2,
         "comparisons of two replies with the same text dropped": 1,
         "first-turn ties kept (the source drew the winner)": 1,
-        "comparisons that repeat an earlier one": 0,
         "dialogues without a readable time": 0,
     }.items():
         assert found.counts[key] == expected, key
@@ -163,7 +163,7 @@ def test_prism_variants_of_ties_history_augmentation_and_threshold(tmp_path: Pat
     # of the chosen reply beats the same reply once more.
     assert len(added) == 6 + 2 + 2
     assert len(more) == 26 + len(added) + 1
-    assert more.counts["comparisons that repeat an earlier one"] == 1
+    assert join_repeats(more).counts[REPEATS] == 1
     assert not {(c, a, b) for _, c, a, b in texts(more)} & {(c, b, a) for _, c, a, b in texts(more)}
 
     far = prism(tmp_path, score_threshold=40)
@@ -180,7 +180,7 @@ def test_prism_repeats_are_kept_and_counted(tmp_path: Path) -> None:
     found = prism(tmp_path, min_dialogues=1)
     assert len(found) == 2
     assert found.n_items == 2
-    assert found.counts["comparisons that repeat an earlier one"] == 1
+    assert join_repeats(found).counts[REPEATS] == 1
 
 
 def test_prism_without_a_message_in_a_turn_skips_the_turn(tmp_path: Path) -> None:

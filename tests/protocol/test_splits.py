@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
-from prbench.comparisons import PreferenceData
+from prbench.comparisons import Message, PreferenceData
 from prbench.protocol.splits import Split, hold_out, make_split, shots
 from prbench.registry.schema import ProtocolEntry
 
 
 def population(rows, *, keys=None, name="toy", blocks=None, marks=None) -> PreferenceData:
-    """Data from rows of (user, group); every comparison is of item 0 against item 1."""
+    """Data from rows of (user, group); no two comparisons are of the same items."""
     table = np.array(rows, dtype=np.int64).reshape(-1, 2)
     n_users = int(table[:, 0].max()) + 1 if len(table) else 0
     return PreferenceData(
         name=name,
-        contexts=(),
-        item_context=np.empty(0, dtype=np.int64),
-        responses=("a", "b"),
+        contexts=((Message("user", "Which?"),),),
+        item_context=np.zeros(2 * len(table), dtype=np.int64),
+        responses=tuple(f"reply {i}" for i in range(2 * len(table))),
         user=table[:, 0],
-        chosen=np.zeros(len(table), dtype=np.int64),
-        rejected=np.ones(len(table), dtype=np.int64),
+        chosen=np.arange(len(table), dtype=np.int64) * 2,
+        rejected=np.arange(len(table), dtype=np.int64) * 2 + 1,
         group=table[:, 1],
         user_keys=tuple(keys or (f"worker-{u}" for u in range(n_users))),
         block=None if blocks is None else np.array(blocks, dtype=np.int64),
