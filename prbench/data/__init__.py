@@ -27,8 +27,10 @@ def load(entry: DatasetEntry) -> PreferenceData:
 
     Counts that differ from the entry's `[expect]` are reported on stderr and recorded in `counts` ("expected
     users", ...). Equal comparisons of one person are in one group, whatever the loader said, and where everybody has
-    one group alone, groups are the pairs (`prbench.protocol.repeats`); `counts` says both. Raises InputError for a wrong option, a file with a wrong hash, one that can be had neither here
-    nor from the network, and whatever the loader finds wrong in the files.
+    one group alone, groups are the pairs (`prbench.protocol.repeats`); `counts` says both.
+
+    Raises InputError for a wrong option, a file with a wrong hash, one that can be had neither here nor from the
+    network, and whatever the loader finds wrong in the files.
     """
     data = join_repeats(_loaded(entry))
     # Whole blocks and the source's own marks divide people with one group too.

@@ -112,7 +112,7 @@ def draw_splits(
 
 
 def repeated_draws(name: str, drawn: list[Split], asked: int) -> str | None:
-    """One sentence on the splits of `name` that were drawn more than once and on those that there are not, or None."""
+    """One sentence on the splits of `name` that were drawn again and on those that were not found, or None."""
     again = [split.index for split in drawn if split.draw]
     said = []
     if again:

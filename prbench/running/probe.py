@@ -169,9 +169,7 @@ def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
     if not probe.on:
         protocol = type(protocol).model_validate(record["protocol"])
     seed = record["seed"] - record["split"]
-    split = splits.make_split(
-        setting.data, protocol, index=record["split"], seed=seed, draw=record.get("draw", 0)
-    )
+    split = splits.make_split(setting.data, protocol, index=record["split"], seed=seed, draw=record.get("draw", 0))
     # What has to be embedded first is embedded as a run does it.
     setting.comparisons()
     with computing(record.get("precision", "highest")):

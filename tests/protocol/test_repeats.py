@@ -136,7 +136,9 @@ def test_what_others_trained_on_is_counted() -> None:
     train = np.concatenate([split.seen_train, split.unseen_support])
     test = np.concatenate([split.seen_test, split.unseen_test])
     pairs = [{data.same_pair[row] for row in rows} for rows in (train, test)]
-    items = [{data.same_item[i] for row in rows for i in (data.chosen[row], data.rejected[row])} for rows in (train, test)]
+    items = [
+        {data.same_item[i] for row in rows for i in (data.chosen[row], data.rejected[row])} for rows in (train, test)
+    ]
     assert split.shared == {
         "test_items": len(items[1]),
         "test_items_trained_on": len(items[0] & items[1]),

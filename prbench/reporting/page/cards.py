@@ -62,6 +62,9 @@ class Provenance:
     cells: list[tuple[Row, list[str]]]
 
 
+SHARED = ("test_items", "test_items_trained_on", "test_pairs", "test_pairs_trained_on")
+
+
 def cards(boards: Sequence[Board], results: Results) -> list[Card]:
     """A card per method, by family and title."""
     found: dict[str, list[tuple[Board, Row, list[dict[str, Any]]]]] = {}
@@ -95,6 +98,8 @@ def provenance(board: Board, results: Results) -> Provenance:
         ("Encoder", _distinct(_encoder(cell) for cell in done)),
         ("Users", _counts(cells, ("seen_users", "unseen_users"))),
         ("Comparisons", _counts(cells, ("seen_train", "seen_test", "unseen_support", "unseen_test"))),
+        ("Repeats of one person", _counts(cells, ("repeats", "opposite_repeats"))),
+        ("Test in training too", _counts(cells, SHARED)),
         ("Devices", _distinct(cell.get("device") for cell in done)),
         ("Versions", _distinct(assignments(cell["versions"]) for cell in done if cell.get("versions"))),
         ("Results format", _distinct(str(cell["format"]) for cell in cells)),
