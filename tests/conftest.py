@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trained
@@ -14,6 +14,7 @@ import trained
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+LEFT = pytest.StashKey[list[str]]()
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Before any test module draws a planted population.
@@ -34,6 +35,41 @@ def refuse_to_lack(what: str) -> None:
     """
     if what in os.environ.get("PRBENCH_TEST_NEEDS", "").split(","):
         pytest.fail(f"PRBENCH_TEST_NEEDS names {what}, but there is none here")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--extras`: only the tests that `make test` leaves to `make test-extras`."""
+    parser.addoption("--extras", action="store_true", help="run the tests marked extras, and only these")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `extras` run under --extras alone, and only they do."""
+    wanted = config.getoption("--extras")
+    left = [item for item in items if (item.get_closest_marker("extras") is not None) != wanted]
+    items[:] = [item for item in items if item not in left]
+    config.hook.pytest_deselected(items=left)
+    if not wanted:
+        config.stash[LEFT] = sorted({item.nodeid.split("[")[0] for item in left})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name what was left to the other command."""
+    if names := config.stash.get(LEFT, []):
+        terminalreporter.section("left to make test-extras")
+        for name in names:
+            terminalreporter.write_line(name)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the process that prints what it left."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = session.config.stash.get(LEFT, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take from a worker of pytest-xdist what it left; all workers leave the same."""
+    node.config.stash[LEFT] = getattr(node, "workeroutput", {}).get("left", [])
 
 
 @pytest.fixture(autouse=True)
