@@ -129,7 +129,7 @@ class Store:
 
     def make(self, piece: Piece, **options: Any) -> PieceResult:
         """A piece made from these results."""
-        return targets.resolve(piece.target)(self.evidence(piece, **options), piece)
+        return targets.resolve(piece.target, "pieces")(self.evidence(piece, **options), piece)
 
 
 def piece(function: str, methods: list[str], **options: Any) -> Piece:

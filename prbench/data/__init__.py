@@ -67,7 +67,7 @@ def make_loader(entry: DatasetEntry) -> Loader:
 
     from prbench.registry import targets
 
-    cls = targets.resolve(entry.loader)
+    cls = targets.load_target("datasets", entry)
     known = list(inspect.signature(cls).parameters)
     for option in entry.options:
         if option not in known:

@@ -25,6 +25,9 @@ VARIANTS = {
 }
 """Options that make other embeddings of a model: "NAME@mean", "NAME@mean-float32"."""
 
+HUGGING_FACE = "prbench.encoders.huggingface:HuggingFace"
+"""What reads a model that has no entry."""
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -130,13 +133,11 @@ def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:
     """
     import inspect
 
-    from prbench.encoders.base import Encoder, resolved_device
+    from prbench.encoders.base import resolved_device
     from prbench.registry import targets
     from prbench.registry.toml_files import near
 
     target = targets.load_target("encoders", entry)
-    if not (isinstance(target, type) and issubclass(target, Encoder)):
-        raise InputError(f"encoder {entry.name}: target {entry.target!r} is not a prbench.encoders.base.Encoder")
     known = list(inspect.signature(target).parameters)
     for key in entry.options:
         if key not in known:
@@ -144,16 +145,30 @@ def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:
                 f"encoder {entry.name}: options.{key}: there is no such option{near(key, known)}",
                 hint=f"it has {', '.join(known) or 'none'}",
             )
-    encoder = target(**entry.options)
+    encoder: Encoder = target(**entry.options)
     encoder.device = resolved_device(device)
     return encoder
+
+
+def require_recorded(entry: EncoderEntry, where: Path | str) -> None:
+    """Raise InputError unless an encoder that results name is one that this prbench would use under that name.
+
+    A model named on the command line has no entry: what reads it is always the same class.
+    """
+    from prbench import registry
+    from prbench.registry import targets
+
+    name = entry.name.partition("@")[0]
+    if entry.name == OWN or (name not in registry.names("encoders") and entry.target == HUGGING_FACE):
+        return
+    targets.require_recorded("encoders", name, entry.target, where)
 
 
 def _made(name: str, model: str, title: str) -> EncoderEntry:
     return EncoderEntry(
         name=name,
         title=title,
-        target="prbench.encoders.huggingface:HuggingFace",
+        target=HUGGING_FACE,
         licence="see the model",
         homepage="" if Path(model).is_absolute() else f"https://huggingface.co/{model}",
         summary="a Hugging Face model named on the command line",

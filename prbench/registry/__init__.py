@@ -61,8 +61,28 @@ def folders(kind: Kind) -> list[Path]:
     found = [_own_folder(kind)]
     found += [folder / kind for folder in (*_folders, *_entry_point_folders())]
     if kind == "datasets":
-        found.append(home() / "imported" / "datasets")
+        found.append(imported_folder())
     return list(dict.fromkeys(folder.resolve() for folder in found if folder.is_dir()))
+
+
+def imported_folder() -> Path:
+    """Where `data import` writes the entries of data sets."""
+    return home() / "imported" / "datasets"
+
+
+def may_name_code(kind: Kind, name: str) -> bool:
+    """Whether the file that gives an entry its target may name code.
+
+    An import writes data, and so does whoever hands on an imported data set: its entry may not, nor may one that
+    inherits its loader.
+    """
+    path, key = source(kind, name), "loader" if kind == "datasets" else "target"
+    table, passed = read(path), {name}
+    while key not in table and isinstance(parent := table.get("extends"), str) and parent not in passed:
+        passed.add(parent)
+        path = source(kind, parent)
+        table = read(path)
+    return path.parent != imported_folder().resolve()
 
 
 def names(kind: Kind) -> list[str]:

@@ -29,6 +29,14 @@ def code_of(target: str) -> str:
     return _digest(sys.modules.get(name) or importlib.import_module(name))
 
 
+def code_before_import(target: str) -> str:
+    """As `code_of`, of the files that an import would read, where the module is not imported yet."""
+    name = target.partition(":")[0]
+    if _top(name) == "prbench" or name in sys.modules:
+        return code_of(target)
+    return _of_files(name)
+
+
 def source_files(module: str) -> dict[str, Path]:
     """The source files behind an imported module, by the names of their modules."""
     found: dict[str, Path] = {}
@@ -50,7 +58,11 @@ def source_files(module: str) -> dict[str, Path]:
 
 @lru_cache(maxsize=256)
 def _digest(module: ModuleType) -> str:
-    return digest({name: file_sha256(file) for name, file in source_files(module.__name__).items()}, length=12)
+    return _of_files(module.__name__)
+
+
+def _of_files(module: str) -> str:
+    return digest({name: file_sha256(file) for name, file in source_files(module).items()}, length=12)
 
 
 def _top(name: str) -> str:

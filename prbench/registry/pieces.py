@@ -64,7 +64,7 @@ def read_pieces(tables: Any, where: str) -> list[Piece]:
         try:
             for method in (*piece.methods, *piece.ours):
                 registry.source("methods", method)
-            targets.resolve(piece.target)
+            targets.resolve(piece.target, "pieces")
         except InputError as error:
             raise InputError(f"{where}: piece {name}: {error.args[0]}", hint=error.hint) from error
         pieces.append(piece)

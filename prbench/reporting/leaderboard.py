@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prbench.base.console import progress, stdout
 from prbench.base.files import write_text
 from prbench.protocol import metrics, stats
+from prbench.registry import marks
 from prbench.reporting import board_tests, writers
 from prbench.reporting.board import Board, build
 from prbench.reporting.calibration import calibration_frame
@@ -29,6 +30,7 @@ from prbench.reporting.frames import (
 )
 
 
+@marks.report
 def leaderboard(
     results: Results,
     out: Path,

@@ -98,17 +98,22 @@ def write_undone(runs: Path, record: Mapping[str, Any], state: str, reason: str)
 def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
     """The method that a finished cell fitted, without users' states.
 
-    Raises InputError when it cannot be read, or when a method of the user's own was edited since.
+    A folder of results names no code: what is imported is what the present entry of the method names. Raises
+    InputError when there is no such entry or it names something else, when the model cannot be read, and when a
+    method of the user's own was edited since.
     """
     from prbench.registry import code_hash, targets
 
     path = folder / MODEL
     if not path.is_file():
         raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
+    name, target = record["entry"]["name"], record["entry"]["target"]
+    targets.require_recorded("methods", name, target, folder / "cell.json")
+    if record.get("code", "") != code_hash.code_before_import(target):
+        raise InputError(f"{folder} was made by other code of {record['method']}", hint=REPEAT)
+    cls = targets.resolve(target, "methods", file=folder / "cell.json")
     try:
-        made: Method = targets.resolve(record["entry"]["target"])(**record["params"])
-        if record.get("code", "") != code_hash.code_of(record["entry"]["target"]):
-            raise InputError(f"{folder} was made by other code of {record['method']}", hint=REPEAT)
+        made: Method = cls(**record["params"])
         return made.load(path)
     except InputError as error:
         raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error

@@ -13,7 +13,7 @@ from prbench import registry
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, file_sha256
 from prbench.comparisons import Items
-from prbench.encoders import encoder_entry_for
+from prbench.encoders import encoder_entry_for, require_recorded
 from prbench.encoders.base import Encoder
 from prbench.loaders.mrm_files import read_pt
 from prbench.method import Method
@@ -97,10 +97,12 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
             f"{run} has several fits of {method}: {listed}", hint=hint if options else "use runs folders of their own"
         )
     folder, record = chosen[0]
+    encoder_entry = EncoderEntry.model_validate(record["encoder_entry"])
+    require_recorded(encoder_entry, folder / "cell.json")
     return FittedModel(
         cells.load_method(folder, record),
         folder / cells.MODEL,
-        EncoderEntry.model_validate(record["encoder_entry"]),
+        encoder_entry,
         record["encoder_fingerprint"],
         record["dataset"],
         record.get("precision", "highest"),

@@ -431,7 +431,7 @@ def test_report_prints_what_was_written(
     run: Run, plant: Callable[..., None], mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_report.py").write_text(
-        "def make(results, out, *, alpha):\n    return [out / f'{results}-{alpha}.csv']\n"
+        "from prbench.reporting import report\n@report\ndef make(results, out, *, alpha):\n    return [out / f'{results}-{alpha}.csv']\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     plant("results", load=lambda runs: runs.name)
@@ -455,9 +455,9 @@ def test_a_reports_options_are_checked_before_anything_is_read(
     run: Run, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: str
 ) -> None:
     (tmp_path / "checked_report.py").write_text(
-        "from __future__ import annotations\n"
-        "def make(results: Results, out: Path, *, alpha: float, names: Sequence[str] = (), console: Console | None = None): ...\n"
-        "def one(results): ...\nnumber = 1\n"
+        "from __future__ import annotations\nfrom prbench.reporting import report\n"
+        "@report\ndef make(results: Results, out: Path, *, alpha: float, names: Sequence[str] = (), console: Console | None = None): ...\n"
+        "@report\ndef one(results): ...\ndef unmarked(results, out): ...\nnumber = 1\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     entry = mine / "reports" / "mine-report.toml"
@@ -465,9 +465,11 @@ def test_a_reports_options_are_checked_before_anything_is_read(
     entry.write_text(text)
     words = ("report", "mine-report", "--runs", tmp_path / "none", "--out", tmp_path / "out", "--registry", mine)
     assert f"error: {entry}: {expected}" in refused(run(*words))
-    for target in ("one", "number"):
+    entry.write_text(text.replace(":make", ":one"))
+    assert "cannot be called with 2 arguments" in refused(run(*words))
+    for target in ("unmarked", "number"):
         entry.write_text(text.replace(":make", f":{target}"))
-        assert "cannot be called with 2 arguments" in refused(run(*words))
+        assert "is not marked as a report" in refused(run(*words))
     assert not (tmp_path / "out").exists()
 
 

@@ -316,7 +316,9 @@ def test_an_unknown_encoder(name: str, message: str) -> None:
 
 def test_a_target_that_is_no_encoder() -> None:
     entry = EncoderEntry(name="x", title="x", target="pathlib:Path", licence="", homepage="", summary="", options={})
-    with pytest.raises(InputError, match=r"target 'pathlib:Path' is not a prbench\.encoders\.base\.Encoder"):
+    with pytest.raises(
+        InputError, match=r"target 'pathlib:Path' is not a subclass of prbench\.encoders\.base\.Encoder"
+    ):
         build_encoder(entry)
 
 

@@ -71,7 +71,8 @@ class Strict(Toy):
     def __init__(self, *, needed: int, bases: int = 1):
         self.needed, self.bases = needed, bases
 
-class Votes: ...
+class Votes:
+    def load(self, raw, name): ...
 def function(): ...
 """
 
@@ -356,7 +357,7 @@ def test_the_kind_of_a_name(folder: Folder) -> None:
 
 
 def test_resolving_a_target(folder: Folder) -> None:
-    assert targets.resolve("toy_methods:function").__name__ == "function"
+    assert targets.resolve("toy_methods:Votes", "datasets").__name__ == "Votes"
     entry = registry.get("methods", "toy")
     assert targets.load_target("methods", entry).__name__ == "Toy"
     assert targets.load_target("datasets", registry.get("datasets", "votes")).__name__ == "Votes"
@@ -380,7 +381,7 @@ def test_a_target_that_does_not_resolve_names_the_entrys_file(folder: Folder, ta
 
 
 def test_what_an_encoder_needs_is_the_hint(folder: Folder) -> None:
-    message = refusal(lambda: targets.resolve("no_such_module:E", needs="prbench[minilm]"))
+    message = refusal(lambda: targets.resolve("no_such_module:E", "encoders", needs="prbench[minilm]"))
     assert "pip install 'prbench[minilm]'" in message
 
 
@@ -506,13 +507,13 @@ def test_a_target_may_lie_in_the_registrys_folder_but_shadows_nothing(
 ) -> None:
     for name in ("methods/__init__.py", "datasets/x.toml", "beside_the_entries.py", "json.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("here = True\n")
+        (tmp_path / name).write_text("class Here:\n    def load(self, raw, name): ...\n")
     with pytest.raises(InputError, match=r"put beside_the_entries\.py into the folder that --registry names"):
-        targets.resolve("beside_the_entries:here")
+        targets.resolve("beside_the_entries:Here", "datasets")
     registry.use([tmp_path])
     try:
-        assert targets.resolve("beside_the_entries:here") is True
-        assert targets.resolve("json:loads") is json.loads
+        assert targets.resolve("beside_the_entries:Here", "datasets").__module__ == "beside_the_entries"
+        assert importlib.import_module("json") is json
         # The folders of entries are no packages, whatever lies in them.
         found = importlib.util.find_spec("methods")
         assert found is None or str(tmp_path) not in map(str, found.submodule_search_locations or ())

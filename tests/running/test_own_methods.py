@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from small_runs import METHOD, registry_folder
 
 from prbench import cli, data, registry, results
-from prbench.registry import code_hash, methods, targets
+from prbench.registry import code_hash, methods
 from prbench.registry.finder import importable_from
 from prbench.results import superseded
 from prbench.running import plan as planning
@@ -157,7 +158,7 @@ def test_code_reaches_over_a_package_and_the_folder_but_not_to_what_is_installed
     own.write("json.py", "")
     own.forget()
     importable_from([own.folder.resolve()])
-    targets.resolve("own_package.method:late")
+    importlib.import_module("own_package.method")
     found = code_hash.source_files("own_package.method")
     assert sorted(found) == ["own_helper", "own_package", "own_package.deep", "own_package.method"]
     before = code_hash.code_of("own_package.method:late")
@@ -235,7 +236,7 @@ def test_a_constructor_that_fails_is_one_line(own: Own, constructor: str, expect
 
 def test_an_abstract_method_names_what_is_left_to_write(own: Own) -> None:
     own.write("own_method.py", "from prbench.method import Method\n\nclass Mine(Method): ...\n")
-    assert "making Mine failed" in own.refused("check", "mine")
+    assert "is an abstract class: it does not define adapt_unseen, fit_seen" in own.refused("check", "mine")
 
 
 def test_a_defect_of_prbench_keeps_its_traceback(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:

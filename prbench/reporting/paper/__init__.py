@@ -15,7 +15,7 @@ from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError
 from prbench.base.files import write_text, writing
 from prbench.protocol import stats
-from prbench.registry import targets
+from prbench.registry import marks, targets
 from prbench.registry.pieces import Piece, read_pieces
 from prbench.reporting import writers
 from prbench.reporting.checks import refuse_mixtures
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 WHERE = "reports/paper.toml"
 
 
+@marks.report
 def paper(
     results: Results,
     out: Path,
@@ -65,7 +66,7 @@ def paper(
         drawn: list[PieceResult] = []
         for piece in read:
             display.update(task, description=escape(piece.name))
-            drawn.append(targets.resolve(piece.target)(evidence, piece))
+            drawn.append(targets.resolve(piece.target, "pieces")(evidence, piece))
             display.advance(task)
         # Written when all are made: a piece that fails leaves no half of a report.
         finished = [(piece, made, write_piece(made, piece, out)) for piece, made in zip(read, drawn, strict=True)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prbench.protocol import metrics
+from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting import grid
 from prbench.reporting.board import ORACLE, Board, Row
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@marks.piece
 def ranks(evidence: Evidence, piece: Piece) -> PieceResult:
     """Mean rank of each method over splits, Friedman's test, and bars over methods that no test tells apart.
 
@@ -130,6 +132,7 @@ def _ranked(
     one.grid(axis="y", visible=False)
 
 
+@marks.piece
 def oracle(evidence: Evidence, piece: Piece) -> PieceResult:
     """Overall accuracy under the honest choice and with the epoch chosen on test accuracy, and the difference."""
     import pandas as pd
@@ -184,6 +187,7 @@ def oracle(evidence: Evidence, piece: Piece) -> PieceResult:
     return made
 
 
+@marks.piece
 def transfer(evidence: Evidence, piece: Piece) -> PieceResult:
     """Accuracy of another data set's unseen users, adapted (markers) and before any choice of theirs (crosses).
 

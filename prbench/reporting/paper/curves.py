@@ -11,6 +11,7 @@ import numpy as np
 from prbench import registry
 from prbench.protocol import metrics
 from prbench.protocol.metrics import ALL_SHOTS
+from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting import grid
 from prbench.reporting.figure import CAPS, band, finished, legend_below, looks, panels, styled
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SWEPT = {"rho": "ρ", "gamma": "γ", "users_per_update": "users in an update", "bases": "base functions K"}
 
 
+@marks.piece
 def robustness(evidence: Evidence, piece: Piece) -> PieceResult:
     """Figure 3: mean accuracy of the worst k% of all users, k = 1 … 100; markers at the paper's 10, 20 and 50%.
 
@@ -78,6 +80,7 @@ def _worst_grid(board: Board, table: pd.DataFrame, piece: Piece, evidence: Evide
                 f"{piece.name}:{board.dataset}:{board.encoder}")  # fmt: skip
 
 
+@marks.piece
 def sweep(evidence: Evidence, piece: Piece) -> PieceResult:
     """Figures 4 and 5: overall accuracy and that of the worst 10% against one parameter, ±1 SD over splits.
 
@@ -174,6 +177,7 @@ def _family_of(methods: Sequence[str]) -> str:
     return parents.most_common(1)[0][0] if parents else methods[0]
 
 
+@marks.piece
 def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
     """Figure 6: accuracy of unseen users against the number of their choices, cold start at 0, all support last.
 
@@ -217,6 +221,7 @@ def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
     return made
 
 
+@marks.piece
 def noise(evidence: Evidence, piece: Piece) -> PieceResult:
     """Accuracy of unseen users against the share of their support labels that is flipped, ±1 SD over splits."""
     import pandas as pd

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from prbench.protocol import metrics
 from prbench.protocol.metrics import ALL_SHOTS
+from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting import grid
 from prbench.reporting.calibration import calibration_frame
@@ -20,6 +21,7 @@ from prbench.reporting.paper.evidence import Evidence, PieceResult, counted, hea
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
+@marks.piece
 def flips(evidence: Evidence, piece: Piece) -> PieceResult:
     """Overall accuracy against the share of test decisions that adaptation changed from the method's cold start."""
     import pandas as pd
@@ -94,6 +96,7 @@ def _ticks(records: list[dict[str, Any]]) -> list[int]:
     return [tick for tick in (0, 1, 3, 10, 20, 30, 50, 70, 100) if tick <= 1.1 * most]
 
 
+@marks.piece
 def gains(evidence: Evidence, piece: Piece) -> PieceResult:
     """Each user's accuracy less the baseline's, averaged over the splits that tested the user: its distribution.
 
@@ -161,6 +164,7 @@ def gains(evidence: Evidence, piece: Piece) -> PieceResult:
     return made
 
 
+@marks.piece
 def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     """Unseen users' accuracy on the support they adapted on and on test choices, ±1 SD over splits."""
     import pandas as pd
@@ -212,6 +216,7 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     return made
 
 
+@marks.piece
 def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     """Reliability of p = σ(margin): of the comparisons given p for one option, how often that option was chosen.
 

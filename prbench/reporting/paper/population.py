@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from prbench import registry
-from prbench.registry import methods
+from prbench.registry import marks, methods
 from prbench.registry.pieces import Piece
 from prbench.reporting.figure import finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell
@@ -20,6 +20,7 @@ BYTES = 4
 PERSONAL = {"personalised parameters": 1, "personalised input": 0, "no personalisation": 0, "reference": 0}
 
 
+@marks.piece
 def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
     """Figure 7: trained parameters at d = 4,096 for 10 to 10,000 users, on log axes, and what is stored per user.
 
@@ -96,6 +97,7 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
     return made
 
 
+@marks.piece
 def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
     """Seconds to fit a split, milliseconds to adapt a user, comparisons scored per second and bytes per user.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting import board_grids
 from prbench.reporting import grid as grid_module
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = ("overall", "worst10", "worst20", "worst50")
 
 
+@marks.piece
 def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
     """Table 1: seen, unseen and overall accuracy with tests, and the papers' own numbers where they apply.
 
@@ -111,6 +113,7 @@ def _gain_over_baselines(board: Board, piece: Piece) -> list[TableCell]:
     return cells
 
 
+@marks.piece
 def ablation(evidence: Evidence, piece: Piece) -> PieceResult:
     """Table 2: overall accuracy and that of the worst 10, 20 and 50% of seen and of unseen users."""
     import pandas as pd
