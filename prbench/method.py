@@ -102,17 +102,35 @@ class Method(ABC):
     adaptation_is_random: ClassVar[bool] = False
     # True where a user's state comes out of a forward pass: it is stored, but none of it is fitted to the user.
     encodes_users: ClassVar[bool] = False
+    # Raised by one with a change of code that moves the scores by more than rounding: earlier results are then set
+    # aside and made again. It is part of a result's key above 1.
+    revision: ClassVar[int] = 1
+    # Hyper-parameters that were added when there were results already: each is part of a result's key only where it
+    # differs from its default, which must be what those results were made with.
+    later_parameters: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name, parameter in inspect.signature(cls).parameters.items():
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 raise TypeError(f"{cls.__name__}: the hyper-parameter {name!r} must be keyword-only")
+            if name in cls.later_parameters and parameter.default is parameter.empty:
+                raise TypeError(f"{cls.__name__}: the later hyper-parameter {name!r} must have a default")
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
         """The constructor arguments by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @property
+    def key_parameters(self) -> dict[str, Any]:
+        """The hyper-parameters that name a result: all but those of `later_parameters` at their defaults."""
+        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+        return {
+            name: value
+            for name, value in self.hyper_parameters.items()
+            if name not in self.later_parameters or value != defaults[name]
+        }
 
     def fresh(self) -> Self:
         """A new, unfitted method with the same hyper-parameters."""

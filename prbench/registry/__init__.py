@@ -176,6 +176,12 @@ def kind_of(name: str, kind: Kind | None = None) -> Kind:
     return found[0]
 
 
+def comes_with_prbench(kind: Kind, name: str) -> bool:
+    """Whether an entry of this name is one of prbench's own files; False where there is none."""
+    file = _files(kind).get(name)
+    return file is not None and file.parent == _own_folder(kind).resolve()
+
+
 def _own_folder(kind: Kind) -> Path:
     """Where prbench's own entries of a kind are.
 

@@ -1,4 +1,5 @@
-"""Results of a method's earlier code: set aside when the edited method runs, so that no report mixes the two.
+"""Results of an earlier state of a method, its entry or its data: set aside when the method runs again, so that no
+report mixes the two.
 
 runs/<data set>/<encoder>/<method>/superseded/split-<i>-<key>/
 """
@@ -7,39 +8,81 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prbench.base.files import require_writable
+from prbench import registry
+from prbench.base.files import canonical_json, require_writable
 from prbench.results import cells as cells_module
 from prbench.results import scores
 
 FOLDER = "superseded"
-WHY = "its code is not what it was when it ran before"
+OTHER_CODE = "its code is not what it was when it ran before"
+OTHER_DATA = "the data set is not what it was when it ran before"
 
 
-def cells_of_older_code(runs: Path, record: Mapping[str, Any]) -> list[Path]:
-    """The cells of all splits of a planned cell's method, data set, encoder and selection that other code made.
+@dataclass(frozen=True)
+class Older:
+    """Cells of all splits that an earlier state made, and in one phrase what has changed since."""
 
-    None for a method of prbench, whose records name no code. Raises InputError as `cells_module.read_record`.
+    cells: list[Path]
+    why: str
+
+    def __bool__(self) -> bool:
+        return bool(self.cells)
+
+
+def older_cells(runs: Path, record: Mapping[str, Any]) -> Older:
+    """The cells of all splits of a planned cell's method, data set, encoder and selection that an earlier state made.
+
+    An earlier state is other code of a method that is not prbench's, a lower `revision` of the method's class, other
+    parameters of an entry whose class is prbench's, and another fingerprint of a data set that comes with prbench.
+    Tuned parameters are none of these: they belong to a record of tuning. Raises InputError as
+    `cells_module.read_record`.
     """
-    if not record.get("code"):
-        return []
-    found = []
-    for cell in sorted(cells_module.cell_folder(runs, record).parent.glob("split-*/cell.json")):
-        other = cells_module.read_record(cell.parent)
-        same = all(other[key] == record[key] for key in scores.COLUMNS)
-        if same and other.get("code") != record["code"]:
-            found.append(cell.parent)
-    return found
+    found: list[Path] = []
+    why: dict[str, None] = {}
+    for file in sorted(cells_module.cell_folder(runs, record).parent.glob("split-*/cell.json")):
+        other = cells_module.read_record(file.parent)
+        if any(other[key] != record[key] for key in scores.COLUMNS):
+            continue
+        if changes := _changes(other, record):
+            found.append(file.parent)
+            why |= dict.fromkeys(changes)
+    return Older(found, " and ".join(why))
 
 
-def set_aside(cells: list[Path]) -> None:
-    """Move cells where no report reads them; a cell set aside before under the same name is replaced."""
-    for cell in cells:
-        target = cell.parent / FOLDER / cell.name
+def _changes(older: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """What has changed since a cell was made, where that is a reason to set it aside."""
+    changes = []
+    if record.get("code") and older.get("code") != record["code"]:
+        changes.append(OTHER_CODE)
+    before, now = older.get("revision", 1), record.get("revision", 1)
+    if before < now:
+        changes.append(f"its results were of revision {before}, the method now has revision {now}")
+    if not record.get("code") and record["selection"] != "tuned":
+        a, b = older["params"], record["params"]
+        if names := [key for key in sorted({*a, *b}) if canonical_json(a.get(key)) != canonical_json(b.get(key))]:
+            changes.append(f"its entry had another value of {', '.join(names)}")
+    if older["data_fingerprint"] != record["data_fingerprint"] and registry.comes_with_prbench(
+        "datasets", record["dataset"]
+    ):
+        changes.append(OTHER_DATA)
+    return changes
+
+
+def set_aside(older: Older) -> Path:
+    """Move cells to where no report reads them, and return that folder.
+
+    A cell set aside before under the same name is replaced. Raises InputError without permission.
+    """
+    place = older.cells[0].parent / FOLDER
+    for cell in older.cells:
+        target = place / cell.name
         require_writable(target)
-        target.parent.mkdir(exist_ok=True)
+        place.mkdir(exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
         cell.rename(target)
+    return place

@@ -243,14 +243,16 @@ def _job(
     def make() -> Method:
         return methods_module.make_method(entry, setting.entry, overrides)
 
-    parameters = make().hyper_parameters
+    unfitted = make()
+    parameters = unfitted.key_parameters
     # A parameter set by hand makes another method: it gets a name of its own and is never averaged with the entry.
     by_hand = {} if selection == "tuned" else overrides
     lowered: dict[str, str] = {} if precision == "highest" else {"precision": precision}
     changes = ",".join(f"{key}={value}" for key, value in sorted({**by_hand, **lowered}.items()))
     name = f"{entry.name}[{changes}]" if changes else entry.name
     job = MethodJob(name, entry, selection, rule, setting, make, skip)
-    code = {"code": digits} if (digits := code_of(entry.target)) else {}
+    code: dict[str, Any] = {"code": digits} if (digits := code_of(entry.target)) else {}
+    code |= {"revision": unfitted.revision} if unfitted.revision > 1 else {}
     for split in setting.splits:
         changes_scores = {
             "format": cells_module.FORMAT,
@@ -305,9 +307,9 @@ def _job(
             reason = f"will be skipped: {skip}"
         left = [k for k in shots if state == "done" and not cells_module.scores_file(folder, k).is_file()]
         job.cells.append(RunCell(record, folder, state, reason, left))
-    if not skip and superseded.cells_of_older_code(out, job.cells[0].record):
+    if not skip and (older := superseded.older_cells(out, job.cells[0].record)):
         for cell in (cell for cell in job.cells if cell.state == "missing"):
-            cell.reason = superseded.WHY
+            cell.reason = older.why
     return job
 
 

@@ -90,13 +90,11 @@ def execute(plan: Plan) -> Outcome:
 
 
 def _set_aside(job: MethodJob, plan: Plan) -> None:
-    """Put results of a method's earlier code where no report takes them for the present one's, and say so."""
-    if job.skip or not (cells := superseded.cells_of_older_code(plan.out, job.cells[0].record)):
+    """Put results of an earlier state where no report takes them for the present one's, and say so."""
+    if job.skip or not (older := superseded.older_cells(plan.out, job.cells[0].record)):
         return
-    superseded.set_aside(cells)
-    said = f"{job.name} on {job.setting.entry.name}: {superseded.WHY}"
-    where = f"{len(cells)} older results are now in {cells[0].parent / superseded.FOLDER}"
-    stderr().print(escape(f"{said}; {where}"), soft_wrap=True)
+    where = f"{len(older.cells)} older results are now in {superseded.set_aside(older)}"
+    stderr().print(escape(f"{job.name} on {job.setting.entry.name}: {older.why}; {where}"), soft_wrap=True)
 
 
 def _run(job: MethodJob, plan: Plan, watch: Callable[[float], None]) -> None:

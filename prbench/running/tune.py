@@ -281,7 +281,8 @@ def _trial(study: Study, device: str, watch: Callable[[float], None]) -> Trial:
     """Do the next trial of a study."""
     record, entry, setting = study.record, study.entry, study.setting
     number = len(record.trials)
-    published = {name: record.basis.params[name] for name in entry.search}
+    parameters = methods_module.make_method(entry, setting.entry, {}).hyper_parameters
+    published = {name: parameters[name] for name in entry.search}
     if number == 0:
         params, rule = published, _published_rule(entry)
     elif number == 1 and _published_rule(entry) != "validation":

@@ -33,6 +33,7 @@ Accuracy = Annotated[float, Field(ge=0, le=1)]
 WORDS = {
     "target": "class",
     "code": "code of its own",
+    "revision": "revision of the method",
     "rule": "rule",
     "params": "published parameters",
     "search": "search space",
@@ -49,13 +50,14 @@ WORDS = {
 class Basis(Record):
     """What the trials of one method on one data set rest on; another basis makes other trials.
 
-    `rule` and `params` are the published setting, `params` with every hyper-parameter of the method. `splits` are the
+    `rule` and `params` are the published setting, `params` with the method's `key_parameters`. `splits` are the
     indices of the tuning splits and `seed` is the base seed that they are drawn from. `code` stands for the source
-    of a method that is not prbench's.
+    of a method that is not prbench's, `revision` is that of its class.
     """
 
     target: str
     code: str = ""
+    revision: int = 1
     rule: SelectionRule
     params: dict[str, Any]
     search: dict[str, SearchRange]
@@ -153,8 +155,12 @@ class TuningRecord(Record):
         """What a result made with the tuned parameters says of them."""
         assert self.tuned is not None
         assert self.published is not None
+        table = self.model_dump(mode="json", exclude={"trials": {"__all__": {"seconds"}}})
+        # Records made before revisions were counted keep their digest.
+        if self.basis.revision == 1:
+            del table["basis"]["revision"]
         return {
-            "record": digest(self.model_dump(mode="json", exclude={"trials": {"__all__": {"seconds"}}})),
+            "record": digest(table),
             "trials": self.budget,
             "failed": self.failed,
             "best": self.best,
@@ -230,11 +236,13 @@ def nothing_to_tune(entry: MethodEntry) -> str:
 
 def basis(setting: OpenDataset, entry: MethodEntry, seed: int, protocol_version: int) -> Basis:
     """What the tuning of a method on a setting's splits, drawn from the base seed `seed`, rests on."""
+    method = methods.make_method(entry, setting.entry, {})
     return Basis(
         target=entry.target,
         code=code_of(entry.target),
+        revision=method.revision,
         rule=entry.selection,
-        params=methods.make_method(entry, setting.entry, {}).hyper_parameters,
+        params=method.key_parameters,
         search=entry.search,
         data_fingerprint=setting.data.fingerprint,
         embedding_fingerprint=setting.embedding_fingerprint,

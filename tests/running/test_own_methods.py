@@ -95,12 +95,12 @@ def test_an_edited_method_runs_again_and_supersedes_its_earlier_results(
     assert old in text
     own.write(f"{file}.py", text.replace(old, new) + "# an edit\n")
     again = own.plan()
-    assert [(cell["status"], cell["reason"]) for cell in again] == [("missing", superseded.WHY)] * 2
+    assert [(cell["status"], cell["reason"]) for cell in again] == [("missing", superseded.OTHER_CODE)] * 2
     assert not {cell["key"] for cell in first} & {cell["key"] for cell in again}
     assert all(Path(cell["folder"]).is_dir() for cell in first), "a plan moves nothing"
     done, said = own.run()
     place = Path(first[0]["folder"]).parent / "superseded"
-    assert said == f"mine on tiny: {superseded.WHY}; 2 older results are now in {place}\n"
+    assert said == f"mine on tiny: {superseded.OTHER_CODE}; 2 older results are now in {place}\n"
     assert [cell["status"] for cell in done] == ["done"] * 2
     assert sorted(cell.name for cell in place.iterdir()) == sorted(Path(cell["folder"]).name for cell in first)
     loaded = results.load(own.runs)
