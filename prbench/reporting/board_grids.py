@@ -6,88 +6,56 @@ What a cell says (`TableCell`) is decided once, here; the three writers only spe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from prbench.protocol import metrics, stats
-from prbench.reporting.board import ORACLE, RANKED, TUNED, Board, Pair, Row
-from prbench.reporting.grid import DAGGER, DASH, STAR, Grid, TableCell, mean_and_spread, percent
+from prbench.protocol import stats
+from prbench.reporting import columns
+from prbench.reporting.board import RANKED, TUNED, Board, Row
+from prbench.reporting.grid import DAGGER, DASH, STAR, Grid, TableCell, percent
 
 # A larger share of undecided choices than this is named below the table.
 MANY_TIES = 0.01
-SELECTED_ON = {
-    "validation": "validation",
-    "last": "last epoch",
-    TUNED: "tuning splits",
-    ORACLE: "test data",
-    "truth": "",
-}
-
-
-def marks(pair: Pair | None, alpha: float) -> str:
-    """The star of the corrected and Holm-adjusted test, the dagger of the plain one."""
-    if pair is None:
-        return ""
-    star = STAR if pair.holm_table < alpha else ""
-    return star + (DAGGER if pair.result.plain.p < alpha else "")
-
-
-def baseline_name(baselines: Sequence[Row]) -> str:
-    """The baseline's title; without the rule where rows are compared with it under several of them."""
-    titles = {row.title for row in baselines}
-    return titles.pop() if len(titles) == 1 else next((row.method_title or row.method for row in baselines), "")
 
 
 def accuracy_grid(board: Board) -> Grid:
     """The leaderboard proper: accuracies, worst users, flips, the difference from the baseline."""
-    ranks = {p: board.ranked(p) for p in RANKED}
-    rivals = {p: board.best_and_rival(p) for p in RANKED}
-    baselines = [b for b in board.baseline.values() if b]
-    several = len({row.selection for row in board.rows}) > 1
-    partial = any(not row.complete for row in board.rows)
-    header = ["Method", *(["Selected on"] if several else []), *(p.capitalize() for p in RANKED)]
-    header += [*(f"Worst {k}%" for k in metrics.WORST), "Flips"]
-    header += ["vs " + baseline_name(baselines)] * bool(baselines) + ["Splits"] * partial
-
-    def line(row: Row) -> list[TableCell]:
-        cells = [TableCell(row.title)] + [TableCell(SELECTED_ON.get(row.selection, row.selection))] * several
-        for p in RANKED:
-            rank = next((i for i, rows in enumerate(ranks[p], 1) if row in rows), 0)
-            pair = rivals[p]
-            best = board.pair(*pair, p) if pair and row is pair[0] else None
-            cells.append(TableCell(mean_and_spread(row, p), rank if rank < 3 else 0, marks(best, board.alpha)))
-        cells += [TableCell(percent(row.value("overall", f"worst{k}"))) for k in metrics.WORST]
-        cells.append(TableCell(percent(row.value("overall", "flip_rate"))))
-        if baselines:
-            against = board.against_baseline(row)
-            difference = against.result.difference if against else math.nan
-            cells.append(TableCell(percent(difference, signed=True, digits=2), marks=marks(against, board.alpha)))
-        if partial:
-            cells.append(TableCell(f"{len(row.splits)}/{board.splits}"))
-        return cells
-
-    rows = [line(row) for row in board.rows if row.rankable]
-    rules = [len(rows)]
-    rows += [line(row) for row in board.rows if not row.rankable and not row.oracle]
-    rules.append(len(rows))
-    rows += [line(row) for row in board.rows if row.oracle]
-    rules.append(len(rows))
-    rows += [line(row) for row in board.bounds.values()]
-    rules.append(len(rows))
-    if any(rivals.values()):
-        improvement = [TableCell("% improvement over runner-up")] + [TableCell("")] * several
-        for p in RANKED:
-            pair = rivals[p]
-            gain = pair[0].value(p) / pair[1].value(p) - 1 if pair and pair[1].value(p) > 0 else math.nan
-            improvement.append(TableCell(percent(gain, signed=True)))
-        rows.append(improvement + [TableCell("")] * (len(header) - len(improvement)))
+    view, shown = columns.View(board), columns.shown(board, "table")
+    parts = [
+        [row for row in board.rows if row.rankable],
+        [row for row in board.rows if not row.rankable and not row.oracle],
+        [row for row in board.rows if row.oracle],
+        list(board.bounds.values()),
+    ]
+    rows: list[list[TableCell]] = []
+    rules = []
+    for part in parts:
+        rows += [[_cell(column.entry(view, row)) for column in shown] for row in part]
+        rules.append(len(rows))
+    if any(view.rivals.values()):
+        gains = {p: pair[0].value(p) / pair[1].value(p) - 1 for p, pair in view.rivals.items()
+                 if pair and pair[1].value(p) > 0}  # fmt: skip
+        rows.append(summary_row(board, "% improvement over runner-up", gains))
     return Grid(
         title=f"User accuracy in % on {board.dataset} ({board.encoder})",
-        header=tuple(header),
+        header=tuple(column.heading(view, "table") for column in shown),
         rows=rows,
         rules=tuple(sorted({r for r in rules if 0 < r < len(rows)})),
         notes=notes(board),
         label=f"leaderboard:{board.dataset}:{board.encoder}",
     )
+
+
+def summary_row(board: Board, name: str, gains: Mapping[str, float]) -> list[TableCell]:
+    """A last line: a name and, below the accuracy of each population, a relative gain; "–" where there is none."""
+    cells = [
+        TableCell(percent(gains.get(column.population, math.nan), signed=True) if column.population else "")
+        for column in columns.shown(board, "table")
+    ]
+    return [TableCell(name), *cells[1:]]
+
+
+def _cell(entry: columns.Entry) -> TableCell:
+    return TableCell(entry.text + entry.spread, entry.rank, entry.marks)
 
 
 def notes(board: Board) -> list[str]:
@@ -98,7 +66,7 @@ def notes(board: Board) -> list[str]:
     said = [f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
     selections = {row.selection for row in board.rows}
     if len(selections) == 1:
-        said.append(f"Selected on: {SELECTED_ON.get(*selections, *selections)}.")
+        said.append(f"Selected on: {columns.selected_on(board.rows[0])}.")
     said.append("Bold: best; underlined: second.")
     if family:
         said.append(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair
-from prbench.reporting.board_grids import accuracy_grid, corrected_test, marks, settings_grid
+from prbench.reporting.board_grids import accuracy_grid, corrected_test, settings_grid
 from prbench.reporting.grid import DAGGER, STAR, Grid, TableCell, interval, p_value, percent
+from prbench.reporting.significance import marks
 
 
 def grids(board: Board) -> list[Grid]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prbench.base.files import writing
 from prbench.protocol import metrics
-from prbench.reporting.board import RANKED, Board, Pair, Row
+from prbench.reporting import columns
+from prbench.reporting.board import RANKED, Board
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,47 +25,9 @@ def leaderboard_frame(boards: Sequence[Board]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame([_record(board, row) for board in boards for row in board.rows])
-
-
-def _record(board: Board, row: Row) -> dict[str, Any]:
-    pair = board.against_baseline(row)
-    compared = _comparison_record(pair) if pair else dict.fromkeys(_COMPARISON, math.nan)
-    return {
-        "dataset": board.dataset,
-        "encoder": board.encoder,
-        "method": row.method,
-        "title": row.title,
-        "selection": row.selection,
-        **{p: row.value(p) for p in RANKED},
-        **{f"{p}_std": row.spread(p) for p in RANKED},
-        **{f"worst{k}": row.value("overall", f"worst{k}") for k in metrics.WORST},
-        **{m: row.value("overall", m) for m in ("flip_rate", "cold_start", "tie_rate", "bt_loss")},
-        "n_splits": len(row.splits),
-        "complete": row.complete,
-        "baseline": pair.b.method if pair else "",
-        "baseline_selection": pair.b.selection if pair else "",
-        **compared,
-        "p_holm": pair.holm_table if pair else math.nan,
-        **{f"worst{k}_{p}": row.value(p, f"worst{k}") for p in RANKED[:2] for k in metrics.WORST},
-        **{f"{m}_{p}": row.value(p, m) for m in ("flip_rate", "cold_start") for p in RANKED[:2]},
-        **{name: bound.value("overall") for name, bound in board.bounds.items()},
-        "note": row.note,
-    }
-
-
-_COMPARISON = (
-    "difference", "difference_low", "difference_high", "p_plain", "p_corrected", "p_wilcoxon",
-    "bootstrap_low", "bootstrap_high", "n_splits_compared", "n_users_compared",
-)  # fmt: skip
-
-
-def _comparison_record(pair: Pair) -> dict[str, float]:
-    r = pair.result
-    values = (
-        r.difference, *r.interval, r.plain.p, r.corrected.p, r.wilcoxon.p, *r.bootstrap, r.n_splits, r.n_users
-    )  # fmt: skip
-    return dict(zip(_COMPARISON, values, strict=True))
+    stored = columns.stored(boards)
+    views = [columns.View(board) for board in boards]
+    return pd.DataFrame([columns.record(view, row, stored) for view in views for row in view.board.rows])
 
 
 def comparisons_frame(boards: Sequence[Board]) -> pd.DataFrame:
@@ -85,7 +47,7 @@ def comparisons_frame(boards: Sequence[Board]) -> pd.DataFrame:
             "a_selection": pair.a.selection,
             "b": pair.b.method,
             "b_selection": pair.b.selection,
-            **_comparison_record(pair),
+            **columns.comparison_record(pair.result),
             "p_holm": pair.holm_pairs,
             "p_holm_table": pair.holm_table,
         }
@@ -93,7 +55,7 @@ def comparisons_frame(boards: Sequence[Board]) -> pd.DataFrame:
         for pair in board.pairs
     ]
     keys = ["dataset", "encoder", "population", "a", "a_selection", "b", "b_selection"]
-    return pd.DataFrame(records, columns=[*keys, *_COMPARISON, "p_holm", "p_holm_table"])
+    return pd.DataFrame(records, columns=[*keys, *columns.COMPARISON, "p_holm", "p_holm_table"])
 
 
 def adapting_frame(boards: Sequence[Board]) -> pd.DataFrame:
@@ -114,14 +76,14 @@ def adapting_frame(boards: Sequence[Board]) -> pd.DataFrame:
             "cold_start": pair.b.value(pair.population),
             "adapted": pair.a.value(pair.population),
             "flip_rate": pair.a.value(pair.population, "flip_rate"),
-            **_comparison_record(pair),
+            **columns.comparison_record(pair.result),
             "p_holm": pair.holm_table,
         }
         for board in boards
         for pair in board.adapting
     ]
     keys = ["dataset", "encoder", "population", "method", "selection", "cold_start", "adapted", "flip_rate"]
-    return pd.DataFrame(records, columns=[*keys, *_COMPARISON, "p_holm"])
+    return pd.DataFrame(records, columns=[*keys, *columns.COMPARISON, "p_holm"])
 
 
 def _comparisons_planned(results: Results) -> int:

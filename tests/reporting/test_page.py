@@ -248,7 +248,7 @@ def test_rows_that_are_not_ranked_have_no_curves(fake: Fake, built: tuple[list[A
 
 
 def test_table_fields_say_what_the_board_says(board: Any) -> None:
-    columns = [column.label for column in pagetable.columns(board)]
+    columns = [heading.label for heading in pagetable.headings(board)]
     groups = pagetable.groups(board, {("mrm", "validation"): "personalised parameters"}, {})
     assert [group.title.partition(":")[0] for group in groups] == ["", "Lack results", "Selected on test data"]
     first = groups[0].lines[0]
@@ -267,7 +267,7 @@ def test_table_fields_say_what_the_board_says(board: Any) -> None:
     assert notes["lore-early", "validation"] == "2 of 4 splits: not run"
     assert notes["mrm", "validation"] == ""
     assert all(len(line.fields) == len(columns) for group in groups for line in group.lines)
-    assert all(len(fields) == len(columns) for _, fields in pagetable.bounds(board, len(columns)))
+    assert all(len(fields) == len(columns) for _, fields in pagetable.bounds(board))
 
 
 def test_words_for_numbers() -> None:

@@ -139,7 +139,6 @@ def _section(
     papers: Mapping[tuple[str, str], dict[tuple[str, str], str]],
 ) -> dict[str, Any]:
     """Everything the template needs of one board."""
-    columns = table.columns(board)
     chart = None
     if curves is not None and any(row.mean for row in board.rows):
         chart = chart_data.chart_data(board, users, curves, results)
@@ -148,9 +147,9 @@ def _section(
         "id": _slug(f"{board.dataset}-{board.encoder}"),
         "findings": sentences.findings(board, families),
         "families": sorted({line_family for line_family in families.values() if line_family}),
-        "columns": columns,
+        "columns": table.headings(board),
         "groups": table.groups(board, families, papers.get((board.dataset, board.encoder), {})),
-        "bounds": table.bounds(board, len(columns)),
+        "bounds": table.bounds(board),
         "notes": table_notes(board),
         "looks": chart_data.looks(board),
         # The first is the leaderboard proper, which the page shows in its own way.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from prbench.base.files import canonical_json
 from prbench.reporting.board import Board, Row
-from prbench.reporting.board_grids import SELECTED_ON, corrected_test
+from prbench.reporting.board_grids import corrected_test
+from prbench.reporting.columns import selected_on
 from prbench.reporting.grid import DASH, mean_and_spread
 from prbench.reporting.page.chart_data import cells_of
 
@@ -151,7 +152,7 @@ def _setting(board: Board, row: Row, cells: Sequence[Mapping[str, Any]], shared:
     return SettingFacts(
         board=board,
         row=row,
-        selected_on=SELECTED_ON.get(row.selection, row.selection),
+        selected_on=selected_on(row),
         chosen=told + "".join(f", then refitted on {what}" for what in refitted),
         shared=_whole(counts, "shared"),
         per_user=_whole(counts, "per_user"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair, Row
-from prbench.reporting.board_grids import SELECTED_ON, baseline_name
+from prbench.reporting.columns import baseline_name, selected_on
 from prbench.reporting.grid import percent
 
 Kind = Literal["tested", "measured", "missing"]
@@ -382,9 +382,11 @@ def _oracle(board: Board, families: Families) -> Iterator[Said]:
             continue
         honest = min(twins, key=lambda r: not r.published)
         gap = row.value("overall") - honest.value("overall")
-        chosen = SELECTED_ON.get(honest.selection, honest.selection)
         text = f"choosing {honest.title}'s epoch on test data would claim {percent(row.value('overall'))}%, "
-        yield "measured", text + f"{points(gap)} {'more' if gap >= 0 else 'less'} than chosen on {chosen}"
+        yield (
+            "measured",
+            text + f"{points(gap)} {'more' if gap >= 0 else 'less'} than chosen on {selected_on(honest)}",
+        )
 
 
 def _missing(board: Board, families: Families) -> Iterator[Said]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prbench.registry import marks
 from prbench.registry.pieces import Piece
-from prbench.reporting import board_grids
+from prbench.reporting import board_grids, columns
 from prbench.reporting import grid as grid_module
 from prbench.reporting.board import RANKED, Board, Row
 from prbench.reporting.grid import DASH, Grid, TableCell
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+TABLE_1 = (
+    "dataset", "encoder", "method", "selection", *RANKED, *(f"{p}_std" for p in RANKED), "n_splits", "difference",
+    "p_corrected", "p_holm", "p_plain", "note",
+)  # fmt: skip
 COLUMNS = ("overall", "worst10", "worst20", "worst50")
 
 
@@ -39,21 +43,7 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
 
 
 def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
-    pair = board.against_baseline(row)
-    record: dict[str, Any] = {
-        "dataset": board.dataset,
-        "encoder": board.encoder,
-        "method": row.method,
-        "selection": row.selection,
-        **{p: row.value(p) for p in RANKED},
-        **{f"{p}_std": row.spread(p) for p in RANKED},
-        "n_splits": len(row.splits),
-        "difference": pair.result.difference if pair else math.nan,
-        "p_corrected": pair.result.corrected.p if pair else math.nan,
-        "p_holm": pair.holm_table if pair else math.nan,
-        "p_plain": pair.result.plain.p if pair else math.nan,
-        "note": row.note,
-    }
+    record: dict[str, Any] = columns.record(columns.View(board), row, columns.by_key(*TABLE_1))
     for source, rows in printed.items() if row.published else ():
         for p, value in zip(RANKED, rows.get(row.method, ()), strict=False):
             record[f"published_{p}: {source}"] = value / 100
@@ -70,8 +60,7 @@ def in_spreads(row: Row, population: str, theirs: float) -> float:
 def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> Grid:
     grid = board_grids.accuracy_grid(board)
     if gain := _gain_over_baselines(board, piece):
-        blank = [TableCell("")] * (len(grid.header) - len(gain))
-        grid.rows.append([*gain, *blank])
+        grid.rows.append(gain)
     header = list(grid.header)
     notes = list(grid.notes)
     by_title = {row.title: row for row in board.rows if row.published}
@@ -105,12 +94,8 @@ def _gain_over_baselines(board: Board, piece: Piece) -> list[TableCell]:
     rest = [row for row in board.rows if row.rankable and not row.method.startswith(tuple(piece.ours))]
     if not own or not rest:
         return []
-    several = len({row.selection for row in board.rows}) > 1
-    cells = [TableCell(f"% improvement of {own[0].title} over the best other")] + [TableCell("")] * several
-    for p in RANKED:
-        best = max(row.value(p) for row in rest)
-        cells.append(TableCell(grid_module.percent(max(row.value(p) for row in own) / best - 1, signed=True)))
-    return cells
+    gains = {p: max(row.value(p) for row in own) / max(row.value(p) for row in rest) - 1 for p in RANKED}
+    return board_grids.summary_row(board, f"% improvement of {own[0].title} over the best other", gains)
 
 
 @marks.piece
