@@ -52,6 +52,11 @@ def adapt(
 def score(
     state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
     texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and response.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Folder of results, or the checkpoint, where the state's method is now."),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="A checkpoint's encoder, where it is a folder.")] = None,
     device: OnDevice = Device.auto,
     as_json: AsJson = False,
 ) -> None:
@@ -59,13 +64,18 @@ def score(
     from prbench.commands import output
     from prbench.user import files
 
-    output.show_rows(files.score(state, texts, device=device.value), as_json)
+    output.show_rows(files.score(state, texts, run=run, encoder=encoder, device=device.value), as_json)
 
 
 @app.command(epilog="Example: prbench user rank --state me.safetensors --texts candidates.jsonl")
 def rank(
     state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
     texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and responses.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Folder of results, or the checkpoint, where the state's method is now."),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="A checkpoint's encoder, where it is a folder.")] = None,
     device: OnDevice = Device.auto,
     as_json: AsJson = False,
 ) -> None:
@@ -73,4 +83,4 @@ def rank(
     from prbench.commands import output
     from prbench.user import files
 
-    output.show_rows(files.rank(state, texts, device=device.value), as_json)
+    output.show_rows(files.rank(state, texts, run=run, encoder=encoder, device=device.value), as_json)

@@ -1,6 +1,6 @@
 """One person's workflow: own choices in, scores of new texts for that person out; in Python and over files."""
 
 from prbench.user.files import adapt, rank, score
-from prbench.user.model import Pair, UserModel, open_state
+from prbench.user.model import Pair, Prediction, RankedResponse, UserModel, open_state
 
-__all__ = ["Pair", "UserModel", "adapt", "open_state", "rank", "score"]
+__all__ = ["Pair", "Prediction", "RankedResponse", "UserModel", "adapt", "open_state", "rank", "score"]

@@ -9,7 +9,7 @@ from typing import Any
 from prbench.base.errors import InputError
 from prbench.loaders.rows import records
 from prbench.loaders.user_file import read_rows
-from prbench.user.model import Pair, UserModel, _context, _parsed, _text, open_state
+from prbench.user.model import Pair, UserModel, _context, _parsed, _text, open_state, ranked
 
 
 def adapt(
@@ -24,17 +24,23 @@ def adapt(
     selection: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Adapt to one user's choices in a file and save the state; says what was done."""
+    """Adapt to one user's choices in a file and save the state; says what was done.
+
+    Raises InputError for a file that holds the choices of several users.
+    """
     model = UserModel.open(
         run, method, dataset=dataset, encoder=encoder, split=split, selection=selection, device=device
     )
     choices = _read_pairs(pairs)
     state = model.adapt(choices)
-    state.save(out, model.origin)
+    predicted = model.predicted(state, choices)
+    model.save(state, out)
     values = sum(tensor.numel() for tensor in state.tensors.values())
     return {
         "state": str(out),
         "comparisons": len(choices),
+        "predicted before": predicted.before,
+        "predicted after": predicted.after,
         "method": method,
         "encoder": model.origin["encoder"],
         "values": values,
@@ -42,9 +48,11 @@ def adapt(
     }
 
 
-def score(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, Any]]:
+def score(
+    state: Path, texts: Path, *, run: Path | None = None, encoder: str | None = None, device: str = "auto"
+) -> list[dict[str, Any]]:
     """The score of each line's response for the user of a saved state, in the order of the file."""
-    model, user = open_state(state, device=device)
+    model, user = open_state(state, run=run, encoder=encoder, device=device)
     rows = [
         (where, _context(record, where), _text(record.get("response"), "response", where))
         for where, record in _rows(texts, "response", other=("responses", "rank"))
@@ -58,9 +66,11 @@ def score(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, A
     ]
 
 
-def rank(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, Any]]:
+def rank(
+    state: Path, texts: Path, *, run: Path | None = None, encoder: str | None = None, device: str = "auto"
+) -> list[dict[str, Any]]:
     """The responses to each line's prompt for the user of a saved state, best first (best of n)."""
-    model, user = open_state(state, device=device)
+    model, user = open_state(state, run=run, encoder=encoder, device=device)
     prompts = []
     for where, record in _rows(texts, "responses", other=("response", "score")):
         responses = record.get("responses")
@@ -73,21 +83,22 @@ def rank(state: Path, texts: Path, *, device: str = "auto") -> list[dict[str, An
         raise InputError(f"{texts} has no rows")
     flat = [(context, response) for context, responses in prompts for response in responses]
     values = iter(model.score_texts(user, flat).tolist())
-    ranked = []
-    for number, (_, responses) in enumerate(prompts, start=1):
-        scored = sorted(((next(values), response) for response in responses), key=lambda pair: -pair[0])
-        ranked += [
-            {"prompt": number, "rank": place, "score": value, "response": response}
-            for place, (value, response) in enumerate(scored, start=1)
-        ]
-    return ranked
+    return [
+        {"prompt": number, **place._asdict()}
+        for number, (_, responses) in enumerate(prompts, start=1)
+        for place in ranked([next(values) for _ in responses], responses)
+    ]
 
 
 def _read_pairs(path: Path) -> list[Pair]:
-    pairs = [
-        Pair([message._asdict() for message in row.context], row.chosen, row.rejected)
-        for row in read_rows(path, needs_user=False)
-    ]
+    rows = list(read_rows(path, needs_user=False))
+    people = {row.user for row in rows}
+    if len(people) > 1:
+        raise InputError(
+            f"{path} holds the choices of {len(people):,} people in user_id",
+            hint="keep one person's lines; for all of them `prbench data import`",
+        )
+    pairs = [Pair([message._asdict() for message in row.context], row.chosen, row.rejected) for row in rows]
     if not pairs:
         raise InputError(f"{path} has no rows", hint='each line needs "prompt", "chosen" and "rejected"')
     return pairs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from prbench.comparisons import Comparisons, Context, IntArray, Items, as_contex
 from prbench.encoders import OWN, build_encoder
 from prbench.encoders.base import Encoder, TextError, require_device, resolved_device
 from prbench.method import Method, UserStates
+from prbench.protocol.metrics import decisions
 from prbench.training.compute import Precision, computing
 from prbench.user.fits import FitQuery, from_checkpoint, from_results, require_same_encoder, require_same_width
 
@@ -29,7 +31,8 @@ USER: IntArray = np.zeros(1, dtype=np.int64)
 RNG = Rng("user")
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True)
+class Pair:
     """One choice of a user: a prompt (a string or chat messages), the chosen and the rejected response."""
 
     prompt: str | Sequence[dict[str, str]]
@@ -37,12 +40,34 @@ class Pair(NamedTuple):
     rejected: str
 
 
+class RankedResponse(NamedTuple):
+    """A response with its score for a user; the best has rank 1, and equal scores share a rank."""
+
+    rank: int
+    score: float
+    response: str
+
+
+class Prediction(NamedTuple):
+    """How many of a user's own choices are predicted before and after adapting; a tie counts one half."""
+
+    before: float
+    after: float
+
+
 @dataclass(eq=False)
 class UserModel:
     """A fitted method with its encoder, for single users and their texts.
 
-    `origin` says where it came from: what a saved user state needs to find it again. `precision` is that of the
-    products when the method was fitted; adaptation and scores keep to it.
+        model = UserModel.open("runs", "lore", dataset="convarg")
+        me = model.adapt([Pair(prompt, chosen, rejected), ...])
+        model.rank(me, prompt, [response, ...])
+        model.save(me, "me.safetensors")
+        model, me = UserModel.load("me.safetensors", run="runs")
+
+    `run` is the folder of results or the checkpoint it came from, `origin` names the fit by the hash of its file:
+    with both a saved state finds it again. `precision` is that of the products when the method was fitted;
+    adaptation and scores keep to it.
     """
 
     method: Method
@@ -50,6 +75,7 @@ class UserModel:
     origin: dict[str, str]
     device: str
     precision: Precision = "highest"
+    run: Path = Path("runs")
 
     @classmethod
     def open(
@@ -91,18 +117,33 @@ class UserModel:
             require_same_encoder(made, found)
         require_same_width(made, found)
         origin = {
-            "run": str(run.resolve()),
             "method": method,
             "dataset": found.dataset,
             "encoder": found.encoder.name,
             "split": str(wanted.split),
             "model_sha256": file_sha256(found.file),
         }
-        if not run.is_dir():
-            # A name made for a folder does not lead back to the folder.
-            folder = Path(wanted.encoder or "")
-            origin["encoder"] = str(folder.resolve()) if folder.is_dir() else str(wanted.encoder)
-        return cls(found.method, made, origin, device, found.precision)
+        return cls(found.method, made, origin, device, found.precision, run)
+
+    @classmethod
+    def load(
+        cls, path: Path | str, *, run: Path | str | None = None, encoder: str | None = None, device: str = "auto"
+    ) -> tuple[UserModel, UserStates]:
+        """A saved user's state and the fitted method it belongs to, found in `run` by the hash of its file.
+
+        Without `run` it is looked for where it lay, relative to the state, when the state was saved. `encoder` is
+        needed only for a checkpoint whose encoder is a folder. Raises InputError when the file is not a state and
+        when the fit is not there.
+        """
+        return open_state(Path(path), run=None if run is None else Path(run), encoder=encoder, device=device)
+
+    def save(self, state: UserStates, path: Path | str) -> None:
+        """Write a user's state; the weights of the method stay where they are."""
+        path = Path(path)
+        where = os.path.relpath(self.run.resolve(), path.resolve().parent)
+        # A path through the root would tell the folders of this machine and lead nowhere on another.
+        beside = os.path.commonpath([self.run.resolve(), path.resolve()]) != os.path.sep
+        state.save(path, {**self.origin, **({"run": where} if beside else {})})
 
     def embed(self, texts: Sequence[tuple[Context, str]]) -> Items:
         """Items of (context, response) texts. Raises InputError for a text that cannot be encoded."""
@@ -119,17 +160,35 @@ class UserModel:
         context = None if own is None else embedding[:, :own]
         return Items(embedding, reward, self.encoder.head(), length, context=context)
 
-    def adapt(self, pairs: Sequence[Pair]) -> UserStates:
-        """The user's state from the user's own choices; without any, the method's cold start."""
-        if not pairs:
-            return self._adapt(_no_comparisons(self.encoder.dim))
+    def adapt(self, pairs: Sequence[Pair | Mapping[str, Any]]) -> UserStates:
+        """The user's state from the user's own choices; without any, the method's cold start.
+
+        Choices may be given as dicts with `prompt`, `chosen` and `rejected`. Raises InputError that names the choice
+        at fault, for an empty text and for a choice between two equal ones.
+        """
+        choices = _pairs(pairs)
+        return self._adapt(self._comparisons(choices) if choices else _no_comparisons(self.encoder.dim))
+
+    def predicted(self, state: UserStates, pairs: Sequence[Pair | Mapping[str, Any]]) -> Prediction:
+        """How many of `pairs` the cold start and the adapted state predict. Raises InputError as `adapt` does."""
+        choices = _pairs(pairs)
+        if not choices:
+            return Prediction(0.0, 0.0)
+        own = self._comparisons(choices)
+        with computing(self.precision):
+            cold = self.method.cold_start(USER, own.items, rng=RNG)
+            margins = [self.method.margins(states, own) for states in (cold, state)]
+        before, after = (float(decisions(margin.cpu().numpy()).sum()) for margin in margins)
+        return Prediction(before, after)
+
+    def _comparisons(self, choices: Sequence[Pair]) -> Comparisons:
         texts: dict[tuple[Context, str], int] = {}
         chosen, rejected = (
-            [texts.setdefault((as_context(pair.prompt), getattr(pair, side)), len(texts)) for pair in pairs]
+            [texts.setdefault((as_context(pair.prompt), getattr(pair, side)), len(texts)) for pair in choices]
             for side in ("chosen", "rejected")
         )
-        n = np.arange(len(pairs), dtype=np.int64)
-        support = Comparisons(
+        n = np.arange(len(choices), dtype=np.int64)
+        return Comparisons(
             items=self.embed(list(texts)),
             user=np.zeros_like(n),
             chosen=np.array(chosen, dtype=np.int64),
@@ -137,15 +196,28 @@ class UserModel:
             group=n,
             row=n,
         )
-        return self._adapt(support)
 
     def _adapt(self, support: Comparisons) -> UserStates:
         with computing(self.precision):
             return self.method.adapt_unseen(support, users=USER, rng=RNG)
 
     def score(self, state: UserStates, prompt: str | Sequence[dict[str, str]], responses: Sequence[str]) -> Tensor:
-        """Scores [n] of responses to one prompt, for the user of `state`. Higher is preferred."""
+        """Scores [n] of responses to one prompt, for the user of `state`. Higher is preferred.
+
+        Raises InputError for one text in place of a list, for an empty list and an empty text.
+        """
+        _require_list(responses, "responses", "a list of texts")
+        if not responses:
+            raise InputError("responses: there is no text to score")
+        for number, response in enumerate(responses, start=1):
+            _text(response, "response", f"response {number}")
         return self.score_texts(state, [(as_context(prompt), response) for response in responses])
+
+    def rank(
+        self, state: UserStates, prompt: str | Sequence[dict[str, str]], responses: Sequence[str]
+    ) -> list[RankedResponse]:
+        """The responses to one prompt, best first for the user of `state`. Raises InputError as `score` does."""
+        return ranked(self.score(state, prompt, responses).tolist(), responses)
 
     def score_texts(self, state: UserStates, texts: Sequence[tuple[Context, str]]) -> Tensor:
         """Scores [n] of (context, response) texts, for the user of `state`."""
@@ -154,26 +226,62 @@ class UserModel:
             return self.method.score(state, np.zeros(len(texts), dtype=np.int64), items)
 
 
-def open_state(path: Path, *, device: str = "auto") -> tuple[UserModel, UserStates]:
-    """A saved user state and the fitted method it belongs to.
+def ranked(scores: Sequence[float], responses: Sequence[str]) -> list[RankedResponse]:
+    """Responses by their scores, best first; equal scores share a rank and keep their order."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return [RankedResponse(1 + sum(s > scores[i] for s in scores), scores[i], responses[i]) for i in order]
 
-    Raises InputError when the fitted method is gone or is no longer the one the state was made with.
-    """
+
+def open_state(
+    path: Path, *, run: Path | None = None, encoder: str | None = None, device: str = "auto"
+) -> tuple[UserModel, UserStates]:
+    """As `UserModel.load`."""
     state, origin = UserStates.load(path)
     if "model_sha256" not in origin or len(state) != 1:
         raise InputError(f"{path} is not a user state", hint="make one with `prbench user adapt`")
-    run = Path(origin["run"])
-    if not run.exists():
-        raise InputError(
-            f"{path} belongs to a method fitted in {run}, which is gone", hint="run it again, then adapt"
-        )
-    fit = FitQuery(origin["dataset"] or None, origin["encoder"], int(origin["split"]), None, origin["model_sha256"])
+    elsewhere = "name the folder that holds it with --run, or adapt again"
+    if run is None:
+        if "run" not in origin:
+            raise InputError(f"{path} does not say where its method was fitted", hint=elsewhere)
+        run = path.resolve().parent / origin["run"]
+        if not run.exists():
+            raise InputError(f"{path} belongs to a method fitted in {run}, which is gone", hint=elsewhere)
+    fit = FitQuery(
+        origin["dataset"] or None, encoder or origin["encoder"], int(origin["split"]), None, origin["model_sha256"]
+    )
     model = UserModel._open(run, origin["method"], fit, device)
     if model.origin["model_sha256"] != origin["model_sha256"]:
         raise InputError(
-            f"{path} was made with another fit of {origin['method']} than {run} now holds", hint="adapt again"
+            f"{path} was made with another fit of {origin['method']} than {run} now holds", hint=elsewhere
         )
     return model, state
+
+
+def _require_list(value: Any, name: str, wanted: str) -> None:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise InputError(f"{name} is a {type(value).__name__}, not {wanted}")
+
+
+def _pairs(choices: Sequence[Pair | Mapping[str, Any]]) -> list[Pair]:
+    """The choices, each checked."""
+    if isinstance(choices, Pair):
+        raise InputError("one choice was given where a list of choices belongs")
+    _require_list(choices, "pairs", "a list of choices")
+    checked = []
+    for number, choice in enumerate(choices, start=1):
+        where = f"choice {number}"
+        if isinstance(choice, Mapping):
+            if missing := [key for key in ("prompt", "chosen", "rejected") if key not in choice]:
+                raise InputError(f"{where} has no {missing[0]!r}", hint="give prompt, chosen and rejected")
+            choice = Pair(choice["prompt"], choice["chosen"], choice["rejected"])
+        if not isinstance(choice, Pair):
+            raise InputError(f"{where} is a {type(choice).__name__}, not a Pair or a dict")
+        _context({"prompt": choice.prompt}, where)
+        chosen, rejected = (_text(getattr(choice, side), side, where) for side in ("chosen", "rejected"))
+        if chosen == rejected:
+            raise InputError(f"{where}: chosen and rejected are the same text", hint="leave it out")
+        checked.append(choice)
+    return checked
 
 
 def _context(record: dict[str, Any], where: str) -> Context:

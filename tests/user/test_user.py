@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from prbench.running import run
 from prbench.running.plan import plan as make_plan
 from prbench.user import files
 from prbench.user import model as model_module
-from prbench.user.model import Pair, UserModel
+from prbench.user.model import Pair, UserModel, ranked
 
 ENCODER = """
 title = "planted"
@@ -614,3 +615,79 @@ def test_files_that_are_no_checkpoint_are_refused(
     good = checkpoint(tmp_path / "g.pt", layers__0__weight=torch.zeros(2, 5), shared_weight=torch.zeros(2))
     assert "new texts cannot be embedded" in refusal(capsys, *own, "--run", good)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_state_serves_python_and_the_command_line_and_moves_with_its_run(
+    runs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = UserModel.open(str(runs), LORE)
+    me = model.adapt(PAIRS)
+    model.save(me, str(tmp_path / "python.safetensors"))
+    files.adapt(runs, LORE, pairs, tmp_path / "command.safetensors")
+    saved, command = (UserStates.load(tmp_path / f"{name}.safetensors") for name in ("python", "command"))
+    assert saved[1] == command[1]
+    assert torch.equal(saved[0].tensors["weight"], command[0].tensors["weight"])
+    python = (tmp_path / "python.safetensors").read_bytes()
+    assert str(tmp_path).encode() not in python
+
+    moved = tmp_path / "elsewhere" / "results"
+    moved.parent.mkdir()
+    shutil.move(runs, moved)
+    (state := tmp_path / "away" / "me.safetensors").parent.mkdir()
+    state.write_bytes(python)
+    texts = jsonl(tmp_path / "t.jsonl", [{"prompt": "Which one?", "responses": ["blue", "green"]}])
+    words = ["user", "rank", "--state", state, "--texts", texts]
+    assert "which is gone\nhint: name the folder that holds it with --run" in refusal(capsys, *words)
+    code, out, err = prbench(capsys, *words, "--run", moved, "--json")
+    assert code == 0, err
+    there, mine = UserModel.load(state, run=moved)
+    expected = model.rank(me, "Which one?", ["blue", "green"])
+    assert there.rank(mine, "Which one?", ["blue", "green"]) == expected
+    assert [{"prompt": 1, **place._asdict()} for place in expected] == json.loads(out)
+
+
+def test_equal_scores_share_a_rank() -> None:
+    places = ranked([1.0, 3.0, 1.0, 0.5], ["a", "b", "c", "d"])
+    assert [(place.rank, place.response) for place in places] == [(1, "b"), (2, "a"), (2, "c"), (4, "d")]
+
+
+def test_adapting_says_how_many_own_choices_are_predicted(runs: Path, pairs: Path, tmp_path: Path) -> None:
+    model = UserModel.open(runs, LORE)
+    me = model.adapt(PAIRS)
+    by_hand = []
+    for state in (model.adapt([]), me):
+        scores = [model.score(state, row["prompt"], [row["chosen"], row["rejected"]]) for row in PAIRS]
+        by_hand.append(sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in scores))
+    assert model.predicted(me, PAIRS) == tuple(by_hand)
+    shown = files.adapt(runs, LORE, pairs, tmp_path / "me.safetensors")
+    assert (shown["predicted before"], shown["predicted after"]) == tuple(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, me: model.score(me, "Which one?", "blue"), "responses is a str, not a list of texts"),
+        (lambda model, me: model.rank(me, "Which one?", []), "there is no text to score"),
+        (lambda model, me: model.score(me, "Which one?", ["blue", " "]), "response 2: 'response' must be a text"),
+        (lambda model, _: model.adapt("blue"), "pairs is a str, not a list of choices"),
+        (lambda model, _: model.adapt(PAIRS[0]), "pairs is a dict, not a list of choices"),
+        (lambda model, _: model.adapt(Pair("a", "b", "c")), "one choice was given where a list of choices belongs"),
+        (lambda model, _: model.adapt([*PAIRS, {"prompt": "a", "chosen": "b"}]), "choice 7 has no 'rejected'"),
+        (lambda model, _: model.adapt([Pair("a", "b", "b")]), "choice 1: chosen and rejected are the same text"),
+        (lambda model, _: model.adapt([Pair("a", "", "b")]), "choice 1: 'chosen' must be a text"),
+        (lambda model, _: model.adapt([Pair("", "a", "b")]), "choice 1: 'prompt' must be a text"),
+    ],
+)
+def test_wrong_calls_are_refused(runs: Path, call: Callable[[UserModel, UserStates], Any], message: str) -> None:
+    model = UserModel.open(runs, LORE)
+    with pytest.raises(InputError, match=re.escape(message)):
+        call(model, model.adapt([]))
+
+
+def test_a_file_of_several_people_is_not_one_user(runs: Path, tmp_path: Path) -> None:
+    several = jsonl(tmp_path / "all.jsonl", [{"user_id": i % 3, **row} for i, row in enumerate(PAIRS)])
+    with pytest.raises(InputError, match="holds the choices of 3 people in user_id"):
+        files.adapt(runs, LORE, several, tmp_path / "me.safetensors")
+    assert not (tmp_path / "me.safetensors").exists()
+    one = jsonl(tmp_path / "one.jsonl", [{"user_id": "me", **row} for row in PAIRS])
+    assert files.adapt(runs, LORE, one, tmp_path / "me.safetensors")["comparisons"] == len(PAIRS)
