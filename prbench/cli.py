@@ -59,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as closed:
         if not isinstance(closed.__context__, BrokenPipeError):
             raise
-        # Whoever read stdout has gone, as in `| head`. What other tools return then is not a code for failed cells.
+        # stdout was closed (`| head`): exit as other tools do; 1 would mean failed cells.
         return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -167,7 +167,7 @@ class Truth:
     """What is known of simulated users. Accuracies are expected values over the choice noise, per user [users].
 
     `ceiling` belongs to the user's own true reward (Bayes-optimal), `floor` to the best single reward shared by
-    all users. `reward` [users, items] is not kept; `utility_margin` [n] is the true reward difference of each
+    all users. `utility_margin` [n] is the true reward difference of each
     comparison (chosen minus rejected) before noise. `cluster` [users] is the planted cluster.
     """
 

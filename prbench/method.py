@@ -30,7 +30,7 @@ ITEMS_AT_ONCE = 16_384
 class ParameterCount(NamedTuple):
     """Stored numbers: `shared` by all users, which fitting finds, and `per_user` for each of them.
 
-    Whether a user's are fitted to the user or come out of a forward pass, `Method.encodes_users` says.
+    `Method.encodes_users` is true when a user's numbers come from a forward pass instead of a fit.
     """
 
     shared: int

@@ -79,7 +79,7 @@ def embed(
     team = team or Team(resolved_device(device))
     job = open_job(data, encoder_entry, family, team.device, token_budget)
     missing = job.missing()
-    # Nobody stores anything before all have seen what is missing: each takes its share of the same texts.
+    # Wait: every process must compute the same list of missing texts before one stores any.
     team.wait()
     if missing:
         _encode(job, missing, team, batch)

@@ -93,7 +93,7 @@ class Encoder(ABC):
     context_dim: int | None = None
     # How many texts `encode` takes at a time: the step of progress.
     texts_at_once: ClassVar[int] = 512
-    # What choices left to the machine are made for.
+    # The device used to resolve options set to "auto".
     device: str = "cpu"
     # The tokens of one forward pass, where the encoder packs several texts into one; 0 leaves it to the encoder.
     token_budget: int = 0

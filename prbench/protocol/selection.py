@@ -1,6 +1,7 @@
 """How epochs and hyper-parameters are chosen: named rules, and what `--selection` may ask for.
 
-- `validation`: part of each seen user's training choices is held out; what is chosen on it is trained again on all.
+- `validation`: part of each seen user's training choices is held out. After choosing, the method is fitted again on
+  all of them.
 - `last`: the recipe's own budget, nothing chosen.
 - `test-oracle`: the published MRM code's rule, the best accuracy on the test choices of seen and unseen users. It
   shows how much choosing on test data claims, and is labelled so wherever it appears.

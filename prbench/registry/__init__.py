@@ -28,7 +28,7 @@ NOUNS: dict[Kind, str] = {"methods": "method", "datasets": "data set", "encoders
 ENTRY_POINTS = "prbench.registry"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-# What a child never takes from its parent: what it is called, and whether `all` means it.
+# Keys that a variant does not inherit.
 OWN_KEYS = ("name", "title", "extends", "default")
 
 _folders: tuple[Path, ...] = ()

@@ -157,7 +157,7 @@ class EncoderEntry(Record):
     summary: str
     options: dict[str, Any] = Field(default_factory=dict)
     needs: str = ""
-    """What to install, as a pip command's argument, where it is not a core dependency."""
+    """Extra pip requirement, empty if none."""
 
 
 class ReportEntry(Record):

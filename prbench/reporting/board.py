@@ -201,7 +201,7 @@ def build(
 
 
 def planned_splits(cells: list[dict[str, Any]]) -> set[int]:
-    """The splits that any row has or was meant to have; rows chosen on test data set no standard for the others."""
+    """The splits that any row has or was meant to have; ignores rows selected on test data."""
     honest = {cell["split"] for cell in cells if cell["selection"] != ORACLE}
     return honest or {cell["split"] for cell in cells}
 

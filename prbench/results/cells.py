@@ -36,7 +36,7 @@ SCORES = {
 def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
     """Where a cell with this record belongs.
 
-    A method's name may hold any value of `--set`; the key tells methods apart that share a folder.
+    Names are shortened for the file system; the key keeps cells of two such methods apart.
     """
     method = re.sub(r"[^\w.=,\[\]+-]+", "_", record["method"])[:LONGEST_NAME]
     place = (record["dataset"], record["encoder"], method)

@@ -3,10 +3,9 @@
 *Splits.* Tuning splits are drawn by the data set's own protocol, with indices from `TUNING_FROM` on; a run refuses
 to report on those. The training side of a tuning split is divided once more: part of each seen user's training
 choices and part of each unseen user's support (`validation_share` of the groups, or whole blocks where the
-protocol's unit is one) are set aside to judge by. Test rows of a tuning split are used for nothing. A tuning split
-divides the same people's choices anew, so what is a training choice there may be a test choice of a reported split:
-what passes from one to the other is the few numbers in a [search], chosen over all tuning splits together, and for
-every method alike.
+protocol's unit is one) are set aside to judge by. Test rows of a tuning split are used for nothing. Tuning splits
+redraw the same users, so a training choice there may be a test choice of a reported split. Only the few tuned numbers
+of a [search] pass across, chosen over all tuning splits together, for every method alike.
 
 *Trial.* All tuning splits are fitted together by rule `validation` on what is left, where each method makes the
 choices that are its own (when to stop, which strength) on an inner validation part and fits again on both; then
@@ -242,7 +241,7 @@ def propose(search: Mapping[str, SearchRange], trials: Sequence[Trial], rng: Rng
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in trials:
         point = {name: _coordinate(search[name], trial.params[name]) for name in search}
-        # What lies outside the space, as a published setting may, or followed another rule, is not a point of it.
+        # Skip trials outside the search space (the published setting may be) or under another rule.
         if trial.rule == "validation" and all(value is not None for value in point.values()):
             value = trial.objective if trial.objective is not None else 0.0
             study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=value))

@@ -2,9 +2,8 @@
 
     tuned/<data set>/<encoder>/<method>.json
 
-A record is journal and outcome at once: the trials so far, what they rest on, and the best of them. It is no
-entry: parameters that are right on one data set are wrong on another, so a run reads them for the data set they were
-tuned on and for nothing else.
+The file is both the log of trials and the result: the trials so far, the data and code they rest on, and the best
+of them. It is not a registry entry: it applies only to the data set it was tuned on.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class FitQuery(NamedTuple):
 def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     """The fit in a folder of results.
 
-    Without `selection` a data set's fit under the method's own rule goes before its others. A fit chosen on test
-    data is none. Raises InputError when no fit is named, or several are.
+    Without `selection` a data set's fit under the method's own rule goes before its others. Fits selected on
+    test data are never used. Raises InputError when no fit is named, or several are.
     """
     dataset, encoder, split = wanted.dataset, wanted.encoder, wanted.split
     rule = _asked(wanted.selection)
