@@ -57,8 +57,9 @@ def grow(
     """Tries of sequences of one token or more, which go by their `numbers`.
 
     `limit` is the number of nodes that a trie may have (0 for any); a longer sequence has a trie of its own.
-    `balance` is the cost of attending to one more token, measured in tokens of matrix work: attention in a trie of T nodes costs T^2, so a sequence joins only where the beginning that it shares
-    saves more than the attention to the whole trie costs. `math.inf` counts tokens alone.
+    `balance` is the cost of attending to one more token, measured in tokens of matrix work: attention in a trie of T
+    nodes costs T^2, so a sequence joins only where the beginning that it shares saves more than the attention to the
+    whole trie costs. `math.inf` counts tokens alone.
     """
     # Big-endian bytes sort as the numbers do.
     order = sorted(range(len(sequences)), key=lambda k: sequences[k].astype(">u4").tobytes())
