@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 from scipy.special import expit
 from torch import nn
 from trained import all_near, measured, near
@@ -146,19 +147,32 @@ SMALL_VPL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def dealt(cluster: NDArray[np.int64]) -> NDArray[np.int64]:
+def dealt(cluster: NDArray[np.int64], deal: int = 0) -> NDArray[np.int64]:
     """The same clusters, given to users at random."""
-    return RNG.child("dealt").numpy().permutation(cluster)
+    return RNG.child("dealt", deal).numpy().permutation(cluster)
+
+
+def found_clusters(values: torch.Tensor, count: int) -> NDArray[np.int64]:
+    """The best of ten runs of k-means, each of which may end in a poor division."""
+    x = values.double().numpy()
+    runs = [kmeans2(x, count, minit="++", rng=run) for run in range(10)]
+    found: NDArray[np.int64] = min(runs, key=lambda run: float(((x - run[0][run[1]]) ** 2).sum()))[1]
+    return found
 
 
 @pytest.mark.trained
 def test_pal_finds_the_planted_clusters(three: World) -> None:
-    pal = three.fit(PAL(prototypes=3, **SMALL_PAL))
+    """With as many prototypes as clusters, two clusters often start near one prototype and stay there; six suffice.
+
+    A user's ideal point is then a mixture of several prototypes, so that the ideal points are what has clusters.
+    """
+    pal = three.fit(PAL(prototypes=6, **SMALL_PAL))
     for name, states in {"seen": pal.seen_users(), "unseen": pal.adapt_unseen(three.support, rng=RNG)}.items():
-        found, cluster = states.tensors["weight"].argmax(-1).numpy(), three.cluster[states.users]
-        measured(name, rand_index(found, cluster), at_least=0.6, control=rand_index(dealt(cluster), cluster))
-    baseline = three.accuracy(three.fit(BTRidge()))
-    measured("gain", three.accuracy(pal) - baseline, at_least=0.1, control=three.cold(pal) - baseline)
+        found = found_clusters(states.tensors["weight"].softmax(-1) @ pal.learned()["prototypes"], 3)
+        cluster = three.cluster[states.users]
+        measured(name, rand_index(found, cluster), at_least=0.5, control=rand_index(dealt(cluster), cluster))
+    measured("accuracy", three.accuracy(pal), at_least=0.7, control=three.accuracy(three.fit(BTRidge())))
+    measured("accuracy at cold start", three.cold(pal), at_most=0.7, control=three.accuracy(pal))
 
 
 @pytest.mark.trained
@@ -188,17 +202,21 @@ def test_vpl_finds_clusters_from_context_alone(three: World) -> None:
         apart, same = torch.cdist(z, z).numpy(), cluster[:, None] == cluster
         return float(apart[~same].mean() / apart[same & ~np.eye(len(z), dtype=bool)].mean())
 
-    measured("next to their own", hits(centre), at_least=0.75, control=hits(dealt(centre)))
-    measured("apart", spread(cluster), at_least=1.3, control=spread(dealt(cluster)))
-    baseline = three.accuracy(three.fit(BTRidge()))
-    measured("gain", three.accuracy(vpl) - baseline, at_least=0.1, control=three.cold(vpl) - baseline)
+    strangers = np.mean([hits(dealt(centre, deal)) for deal in range(20)])
+    measured("next to their own", hits(centre), at_least=0.75, control=strangers)
+    measured("log10 of apart", np.log10(spread(cluster)), at_least=0.28, control=np.log10(spread(dealt(cluster))))
+    measured("accuracy", three.accuracy(vpl), at_least=0.6, control=three.accuracy(three.fit(BTRidge())))
+    measured("accuracy at cold start", three.cold(vpl), at_most=0.6, control=three.accuracy(vpl))
 
 
 @pytest.mark.trained
 @pytest.mark.parametrize("method", [PAL(**SMALL_PAL), VPL(**SMALL_VPL)], ids=["pal", "vpl"])
 def test_on_clones_little_is_lost_by_personalising(clones: World, method: Method) -> None:
     best = clones.agreement(clones.truth)
-    alone = best - clones.accuracy(clones.fit(UserBT()))
+    # A reward of a user's own eight choices alone.
+    user_bt = clones.fit(UserBT())
+    few = user_bt.adapt_unseen(clones.support.take(clones.support.group < 8), rng=RNG)
+    alone = best - clones.agreement(user_bt.margins(few, clones.test).numpy())
     # Bradley-Terry is as good as the truth, so nothing can be gained over it.
     measured("left to gain", best - clones.accuracy(clones.fit(BTRidge())), at_most=0.01, control=alone)
     measured("behind the truth", best - clones.accuracy(clones.fit(method)), at_most=0.04, control=alone)
