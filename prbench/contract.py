@@ -19,8 +19,9 @@ from prbench.registry import methods
 from prbench.registry.schema import MethodEntry
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from torch import Tensor
+
+    from prbench.base.layout import Sheet
 
 # Accuracy on unseen users' test comparisons that a method must reach: shared preferences are strong, chance is 0.5.
 BEATS = 0.65
@@ -107,19 +108,22 @@ class CheckReport:
         """Whether every check held."""
         return all(check.passed for check in self.checks)
 
-    def table(self) -> Table:
+    def table(self) -> Sheet:
         """One row per check."""
-        from rich.markup import escape
-        from rich.table import Table
+        from prbench.base.layout import Sheet
 
         ran = sum(not check.skipped for check in self.checks)
-        table = Table(title=f"{self.entry}: {ran} checks", title_justify="left")
-        for column in ("check", "", "detail"):
-            table.add_column(column)
-        for check in self.checks:
-            verdict = "not applicable" if check.skipped else "ok" if check.passed else "FAILED"
-            table.add_row(check.name, verdict, "" if verdict == "ok" else escape(check.detail))
-        return table
+        verdicts = ["not applicable" if c.skipped else "ok" if c.passed else "FAILED" for c in self.checks]
+        return Sheet(
+            title=f"{self.entry}: {ran} checks",
+            header=("check", "", "detail"),
+            rows=[
+                [check.name, verdict, "" if verdict == "ok" else check.detail]
+                for check, verdict in zip(self.checks, verdicts, strict=True)
+            ],
+            prose=frozenset({2}),
+            needed=2,
+        )
 
 
 def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> CheckReport:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from prbench.base.layout import Sheet
 
 
 # A table with more keys than this is counted instead of shown.
@@ -38,35 +38,38 @@ def show_rows(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     show_json(found) if as_json else show(rows_table(found))
 
 
-def rows_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """A table with a column for every key that a row has."""
-    from rich import box
-    from rich.table import Table
+def rows_table(
+    found: Sequence[Mapping[str, Any]], *, title: str = "", order: Sequence[str] = (), needed: int = 1
+) -> Sheet:
+    """A table with a column for every key that a row has; a terminal too narrow for `needed` of them shows blocks.
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    `order` names the keys that matter most first, and without it the last of them, in which listings describe.
+    """
+    from prbench.base.layout import Sheet, prose_columns
+
     columns = list(dict.fromkeys(column for row in found for column in row))
-    for number, column in enumerate(columns):
-        # The first column holds what a person types next: it is never shortened.
-        table.add_column(column.replace("_", " "), no_wrap=number == 0, overflow="fold")
-    for row in found:
-        table.add_row(*(_text(row.get(column)) for column in columns))
-    return table
+    rows = [[_plain(row.get(column)) for column in columns] for row in found]
+    return Sheet(
+        header=[column.replace("_", " ") for column in columns],
+        rows=rows,
+        title=title,
+        prose=prose_columns(rows),
+        order=[columns.index(name) for name in (*order, *columns[-1:], *columns[1:-1]) if name in columns],
+        needed=needed,
+        whole=not any(" " in row[0] for row in rows if row),
+        elsewhere="--json",
+    )
 
 
-def record_table(record: Mapping[str, Any]) -> Table:
+def record_table(record: Mapping[str, Any]) -> Sheet:
     """A line per value; nested keys are joined by dots, and a table of many keys is only counted.
 
     A value that comes with its source, `{"value": 2, "from": "entry"}`, is one line.
     """
-    from rich import box
-    from rich.table import Table
+    from prbench.base.layout import Sheet
 
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    for key, value in _flat(record):
-        table.add_row(key, _text(value))
-    return table
+    rows = [[key, _plain(value)] for key, value in _flat(record)]
+    return Sheet(header=("", ""), rows=rows, prose=frozenset({1}), headed=False)
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -85,13 +88,6 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _is_sourced(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"value", "from"}
-
-
-def _text(value: Any) -> str:
-    """A value as rich markup."""
-    from rich.markup import escape
-
-    return escape(_plain(value))
 
 
 def _plain(value: Any) -> str:

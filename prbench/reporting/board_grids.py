@@ -42,6 +42,7 @@ def accuracy_grid(board: Board) -> Grid:
         rules=tuple(sorted({r for r in rules if 0 < r < len(rows)})),
         notes=notes(board),
         label=f"leaderboard:{board.dataset}:{board.encoder}",
+        first=("Overall", f"vs {view.baseline}", "Splits", "Selected on", "Unseen", "Seen", "Flips"),
     )
 
 
@@ -176,6 +177,7 @@ def settings_grid(board: Board) -> Grid:
         rules=(),
         notes=notes,
         label=f"settings:{board.dataset}:{board.encoder}",
+        first=(*(f"Overall {name}" for name in named), "tuned −publ.", "oracle −publ."),
     )
 
 

@@ -55,6 +55,8 @@ def tests_grid(board: Board) -> Grid:
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
         ],
         label=f"tests:{board.dataset}:{board.encoder}",
+        first=(header[1], "p Holm", "p corr.", "p plain"),
+        file="comparisons.csv",
     )
 
 
@@ -97,4 +99,6 @@ def adapting_grid(board: Board) -> Grid:
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
         ],
         label=f"adapting:{board.dataset}:{board.encoder}",
+        first=("Gain", "p Holm", "Adapted", "Cold start", header[5]),
+        file="adapting.csv",
     )

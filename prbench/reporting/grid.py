@@ -22,7 +22,10 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table without its looks. The first column holds names; `rules` are rows with a line above them."""
+    """A table without its looks. The first column holds names; `rules` are rows with a line above them.
+
+    `first` names the columns that a narrow terminal keeps longest, and `file` the one that has them all.
+    """
 
     title: str
     header: tuple[str, ...]
@@ -30,6 +33,8 @@ class Grid:
     rules: tuple[int, ...]
     notes: list[str]
     label: str
+    first: tuple[str, ...] = ()
+    file: str = "leaderboard.csv"
 
 
 def percent(value: float, *, signed: bool = False, digits: int = 1) -> str:

@@ -17,8 +17,8 @@ from prbench.reporting.options import require_options
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
+    from prbench.base.layout import Sheet
     from prbench.results import Results
 
 from prbench.reporting.frames import (
@@ -87,6 +87,6 @@ def leaderboard(
     return paths
 
 
-def rich_tables(boards: Sequence[Board]) -> list[Table]:
+def rich_tables(boards: Sequence[Board]) -> list[Sheet]:
     """What the terminal shows: per board the accuracies, then the tests."""
     return [writers.rich_table(grid) for board in boards for grid in board_tests.grids(board)]

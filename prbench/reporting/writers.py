@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
+from prbench.base.layout import Sheet
 from prbench.reporting.grid import DAGGER, STAR, Grid, TableCell
 
-
-def rich_table(grid: Grid) -> Table:
-    """The table as a person reads it in a terminal."""
-    from rich import box
-    from rich.table import Table
+if TYPE_CHECKING:
     from rich.text import Text
 
-    table = Table(
-        title=grid.title, caption=" ".join(grid.notes), box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False,
-        title_justify="left", caption_justify="left", collapse_padding=True,
-    )  # fmt: skip
-    for i, name in enumerate(grid.header):
-        # A number is never broken; its heading may be, between words.
-        words = name if i == 0 else name.replace(" ", "\n", 1)
-        table.add_column(Text(words), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
-    for i, row in enumerate(grid.rows):
-        texts = [Text(c.text, style={1: "bold", 2: "underline"}.get(c.rank, "")).append(c.marks, "none") for c in row]
-        table.add_row(*texts, end_section=i + 1 in grid.rules)
-    return table
+
+def rich_table(grid: Grid) -> Sheet:
+    """The table as a person reads it in a terminal, of whatever width: see `Sheet`."""
+    from rich.text import Text
+
+    def spell(cell: TableCell) -> Text:
+        return Text(cell.text, style={1: "bold", 2: "underline"}.get(cell.rank, "")).append(cell.marks, "none")
+
+    places = {name: i for i, name in enumerate(grid.header)}
+    return Sheet(
+        header=grid.header,
+        rows=[[spell(cell) for cell in row] for row in grid.rows],
+        title=grid.title,
+        caption=" ".join(grid.notes),
+        right=frozenset(range(1, len(grid.header))),
+        rules=frozenset(grid.rules),
+        order=[places[name] for name in grid.first if name in places],
+        elsewhere=grid.file,
+    )
 
 
 def markdown(grid: Grid) -> str:

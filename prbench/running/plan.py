@@ -33,11 +33,14 @@ from prbench.running.tuned import TuningRecord
 from prbench.training.compute import Precision
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from prbench.base.layout import Sheet
 
 from prbench.protocol import PROTOCOL_VERSION
 from prbench.running.open_dataset import OpenDataset, open_datasets, support_of
 from prbench.running.record import device_name, split_counts, split_truth
+
+# What a cell may be, in the order of the tables.
+STATES = ("done", "missing", "failed", "skipped")
 
 
 @dataclass(eq=False)
@@ -104,7 +107,7 @@ class Plan:
             ],
         }
 
-    def table(self) -> Table:
+    def table(self) -> Sheet:
         """One row per method and data set: how many cells are done, missing, failed or skipped."""
         return states_table("Plan", self.jobs)
 
@@ -313,28 +316,33 @@ def _job(
     return job
 
 
-def states_table(title: str, jobs: Sequence[MethodJob]) -> Table:
+def states_table(title: str, jobs: Sequence[MethodJob]) -> Sheet:
     """One row per method and data set: how many cells are in which state, and why."""
-    from rich.markup import escape
-    from rich.table import Table
+    from prbench.base.layout import Sheet
 
-    table = Table(title=escape(title), title_justify="left")
-    for column in ("data set", "encoder", "method", "chosen by"):
-        table.add_column(column)
-    for column in ("done", "missing", "failed", "skipped"):
-        table.add_column(column, justify="right")
-    table.add_column("why")
+    rows = []
     for job in jobs:
         states = Counter(cell.state for cell in job.cells)
         shots = sum(bool(cell.shots) for cell in job.cells)
         why = next((cell.reason for cell in job.cells if cell.reason), "")
-        row = (
-            job.setting.entry.name,
-            job.setting.encoder.name,
-            job.name,
-            job.selection,
-            *(str(states[state] or "") for state in ("done", "missing", "failed", "skipped")),
-            why or (f"{shots} cells lack some shots" if shots else ""),
+        rows.append(
+            [
+                job.name,
+                job.setting.entry.name,
+                job.setting.encoder.name,
+                job.selection,
+                *(str(states[state] or "") for state in STATES),
+                why or (f"{shots} cells lack some shots" if shots else ""),
+            ]
         )
-        table.add_row(*map(escape, row))
-    return table
+    return Sheet(
+        title=title,
+        header=("method", "data set", "encoder", "chosen by", *STATES, "why"),
+        rows=rows,
+        right=frozenset(range(4, 8)),
+        prose=frozenset({8}),
+        order=(4, 5, 6, 1, 7, 8, 3, 2),
+        needed=4,
+        whole=True,
+        elsewhere="--json",
+    )

@@ -30,14 +30,11 @@ from prbench.running import open_dataset, run
 from prbench.running import plan as plan_module
 from prbench.running import probe as probe_module
 from prbench.running.open_dataset import OpenDataset
-from prbench.running.plan import Plan, selections_of
+from prbench.running.plan import STATES, Plan, selections_of
 from prbench.running.probe import ProbeTask
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-
-STATES = ("done", "missing", "failed", "skipped")
+    from prbench.base.layout import Sheet
 
 
 @dataclass(eq=False)
@@ -82,24 +79,29 @@ class ReportPlan:
             ],
         }
 
-    def table(self, title: str) -> Table:
+    def table(self, title: str) -> Sheet:
         """One row per data set, and their sum."""
-        from rich.table import Table
+        from prbench.base.layout import Sheet
 
-        table = Table(title=escape(title), title_justify="left")
         counts = self.counts()
         names = [name for name in counts[0] if name not in scores.COLUMNS]
-        for name in ("data set", "encoder"):
-            table.add_column(name)
-        for name in names:
-            table.add_column(name, justify="right")
-        for row in counts:
-            numbers = (f"{row[name]:,}" if row[name] else "" for name in names)
-            table.add_row(escape(row["dataset"]), escape(row["encoder"]), *numbers)
+        rows = [
+            [row["dataset"], row["encoder"], *(f"{row[name]:,}" if row[name] else "" for name in names)]
+            for row in counts
+        ]
         if len(counts) > 1:
-            table.add_section()
-            table.add_row("all", "", *(f"{sum(row[name] for row in counts):,}" for name in names))
-        return table
+            rows.append(["all", "", *(f"{sum(row[name] for row in counts):,}" for name in names)])
+        return Sheet(
+            title=title,
+            header=("data set", "encoder", *names),
+            rows=rows,
+            right=frozenset(range(2, 2 + len(names))),
+            rules=frozenset({len(counts)} if len(counts) > 1 else ()),
+            order=(*range(2, 2 + len(names)), 1),
+            needed=4,
+            whole=True,
+            elsewhere="--json",
+        )
 
 
 def plan(

@@ -27,7 +27,7 @@ from prbench.running.plan import MethodJob, Plan, states_table
 from prbench.training.compute import computing
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from prbench.base.layout import Sheet
 
 from prbench.running.scoring import score_columns, score_unseen
 from prbench.training.compute import peak_memory
@@ -45,7 +45,7 @@ class Outcome:
         """The number of cells that failed."""
         return sum(cell.state == "failed" for job in self.plan.jobs for cell in job.cells)
 
-    def table(self) -> Table:
+    def table(self) -> Sheet:
         """As `Plan.table`, after the run."""
         return states_table(f"Results in {self.plan.out}, {self.seconds:,.0f} s", self.plan.jobs)
 

@@ -59,7 +59,8 @@ from prbench.training.compute import computing
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from rich.table import Table
+
+    from prbench.base.layout import Sheet
 
 
 # Proposals are random until there are this many trials.
@@ -105,24 +106,24 @@ class TuningPlan:
         return {"out": str(self.out), "device": self.device, "trials": self.trials,
                 "studies": [_summary(study) for study in self.studies]}  # fmt: skip
 
-    def table(self) -> Table:
+    def table(self) -> Sheet:
         """One row per method and data set: trials, and the published and the tuned setting's accuracy."""
-        from rich.table import Table
+        from prbench.base.layout import Sheet
 
-        table = Table(title=escape(f"Tuning in {self.out}"), title_justify="left")
-        for column in ("data set", "encoder", "method"):
-            table.add_column(column)
-        for column in ("trials", "failed", "published %", "tuned %"):
-            table.add_column(column, justify="right")
-        for column in ("tuned parameters", "remark"):
-            table.add_column(column)
-        for study in self.studies:
-            table.add_row(*map(escape, _line(study)))
-        table.caption = (
-            "User accuracy on choices set aside from the training side of tuning splits; tuned is the best of all "
-            "trials, so it flatters."
+        header = ("method", "data set", "encoder", "trials", "failed", "published %", "tuned %", "tuned parameters")
+        return Sheet(
+            title=f"Tuning in {self.out}",
+            header=(*header, "remark"),
+            rows=[_line(study) for study in self.studies],
+            caption="User accuracy on choices set aside from the training side of tuning splits; tuned is the best "
+            "of all trials, so it flatters.",
+            right=frozenset(range(3, 7)),
+            prose=frozenset({7, 8}),
+            order=(6, 5, 3, 1, 8, 4, 7, 2),
+            needed=4,
+            whole=True,
+            elsewhere="--json",
         )
-        return table
 
 
 def plan(
@@ -437,5 +438,5 @@ def _line(study: Study) -> list[str]:
     elif not remark and found["rule"] not in (None, record.basis.rule):
         remark = f"chosen by {found['rule']}, published: {record.basis.rule}"
     trials = "" if record.untuned else f"{found['trials']}/{found['budget']}"
-    return [found["dataset"], found["encoder"], found["method"], trials, str(found["failed"] or ""), *values,
+    return [found["method"], found["dataset"], found["encoder"], trials, str(found["failed"] or ""), *values,
             _shown(found["params"]), remark]  # fmt: skip
