@@ -35,6 +35,9 @@ class Message(NamedTuple):
 
 Context = tuple[Message, ...]
 
+# Columns that are compared of every pair before whole embeddings are.
+COMPARED_FIRST = 4
+
 
 def as_context(value: str | Sequence[Mapping[str, str]]) -> Context:
     """A context from a bare string (one user message) or a list of `{"role", "content"}` messages.
@@ -139,6 +142,22 @@ class Comparisons:
     def by_user(self) -> Comparisons:
         """The same comparisons with each user's rows together, users ascending, order within a user kept."""
         return self.take(np.argsort(self.user, kind="stable"))
+
+    @cached_property
+    def equal_vectors(self) -> NDArray[np.bool_]:
+        """Which comparisons have the same embedding, bit for bit, on both sides: [n]."""
+        import torch
+
+        embedding = self.items.embedding
+        # Few columns tell nearly all pairs apart, so whole rows are read of few.
+        found = np.flatnonzero(self.chosen != self.rejected)
+        for columns in (slice(0, COMPARED_FIRST), slice(COMPARED_FIRST, None)):
+            pairs = [torch.from_numpy(side[found]) for side in (self.chosen, self.rejected)]
+            one, other = (embedding[:, columns].index_select(0, side) for side in pairs)
+            found = found[(one == other).all(dim=1).numpy()]
+        equal: NDArray[np.bool_] = self.chosen == self.rejected
+        equal[found] = True
+        return equal
 
     def differences(self, *, dtype: torch.dtype | None = None) -> torch.Tensor:
         """e(chosen) − e(rejected), [n, d]."""

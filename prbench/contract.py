@@ -296,6 +296,21 @@ def _scoring(method: Method, states: UserStates, toy: Toy, margins: Tensor) -> I
     parts = [test.take(np.arange(i, min(i + 3, len(test)))) for i in range(0, len(test), 3)]
     batched = torch.cat([method.score(states, p.user, p.items.take(p.chosen)) for p in parts])
     yield Check("scoring in batches equals scoring at once", _same(chosen, batched), _apart(chosen, batched))
+    yield _equal_vectors(method, states, test)
+
+
+def _equal_vectors(method: Method, states: UserStates, test: Comparisons) -> Check:
+    """Copies of items lie elsewhere in every product than their originals, so that rounding could tell them apart."""
+    copies = len(test.items) + np.arange(len(test))[::-1].copy()
+    both = replace(
+        test, items=test.items.take(np.concatenate([np.arange(len(test.items)), test.chosen[::-1]])), rejected=copies
+    )
+    margins = method.margins(states, both)
+    sides = both.items.take(np.concatenate([both.chosen, both.rejected]))
+    scores = method.score(states, np.concatenate([both.user, both.user]), sides).reshape(2, -1)
+    decided = int((margins != 0).sum()), int((scores[0] != scores[1]).sum())
+    detail = f"{decided[0]} of {len(test)} margins of equal vectors are not 0, {decided[1]} scores of them differ"
+    return Check("equal vectors have margin 0 and one score", decided == (0, 0), detail)
 
 
 def _adaptation(method: Method, states: UserStates, toy: Toy) -> Iterator[Check]:

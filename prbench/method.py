@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from prbench.base.errors import InputError
 from prbench.base.files import writing
@@ -192,11 +193,48 @@ class Method(ABC):
         """Scores [n] of item features [n, k] for the users at `position` [n] of `states`. Higher is preferred."""
 
     def score(self, states: UserStates, user: IntArray, items: Items) -> Tensor:
-        """Scores [n] of n items for n user numbers. Higher is preferred; scores compare within a user only."""
-        return self.score_features(states, states.positions(user), self.item_features(items))
+        """Scores [n] of n items for n user numbers. Higher is preferred; scores compare within a user only.
+
+        Items that are the same to the method have one score, whatever else is scored with them.
+        """
+        position = states.positions(user)
+        scores = self.score_features(states, position, self.item_features(items))
+        first = self._first_alike(items)
+        alike = np.flatnonzero(first != np.arange(len(first)))
+        if not len(alike):
+            return scores
+        _, place, group = np.unique(
+            np.stack([position.numpy(), first]), axis=1, return_index=True, return_inverse=True
+        )
+        return scores[torch.from_numpy(place[group.ravel()])]
+
+    def _first_alike(self, items: Items) -> IntArray:
+        """For each item, the first one with the same embedding and the same features: [m]."""
+        rows = items.embedding.contiguous().view(torch.uint8).numpy()
+        found: dict[bytes, int] = {}
+        first = np.array([found.setdefault(row.tobytes(), i) for i, row in enumerate(rows)], dtype=np.int64)
+        alike = np.flatnonzero(first != np.arange(len(first)))
+        apart = alike[~self._same_features(items, alike, first[alike])]
+        first[apart] = apart
+        return first
+
+    def _same_features(self, items: Items, one: IntArray, other: IntArray) -> NDArray[np.bool_]:
+        """Whether items at `one` [k] have the features of those at `other` [k], whose embeddings are the same: [k].
+
+        Both are computed in products of one shape and at one place in them, so that rounding takes no part.
+        """
+        same = np.ones(len(one), dtype=bool)
+        for i in range(0, len(one), ITEMS_AT_ONCE):
+            part = slice(i, i + ITEMS_AT_ONCE)
+            a, b = (self.item_features(items.take(index[part])) for index in (one, other))
+            same[part] = (a == b).flatten(1).all(dim=1).numpy()
+        return same
 
     def features_of(self, comparisons: Comparisons) -> ComparedFeatures:
-        """The features of every item in `comparisons`, each computed once; `margins` takes them ready."""
+        """The features of every item in `comparisons`, each computed once; `margins` takes them ready.
+
+        Two sides that are the same to the method, embedding and features alike, share the chosen one's features.
+        """
         used, place = np.unique(np.stack([comparisons.chosen, comparisons.rejected]), return_inverse=True)
         # At least one call, so that no comparisons still give features of the right width.
         parts = [
@@ -204,12 +242,16 @@ class Method(ABC):
             for i in range(0, max(1, len(used)), ITEMS_AT_ONCE)
         ]
         chosen, rejected = torch.from_numpy(place.reshape(2, -1))
+        equal = np.flatnonzero(comparisons.equal_vectors)
+        same = self._same_features(comparisons.items, comparisons.chosen[equal], comparisons.rejected[equal])
+        shared = torch.from_numpy(equal[same])
+        rejected = rejected.index_copy(0, shared, chosen[shared])
         return ComparedFeatures(torch.cat(parts), chosen, rejected)
 
     def margins(
         self, states: UserStates, comparisons: Comparisons, features: ComparedFeatures | None = None
     ) -> Tensor:
-        """score(chosen) − score(rejected), [n]: positive where the method agrees with the user.
+        """score(chosen) − score(rejected), [n]: positive where the method agrees with the user, 0 for equal sides.
 
         `features` are those of `features_of(comparisons)`, for scoring the same comparisons in several states.
         """
@@ -223,7 +265,8 @@ class Method(ABC):
                 for where in (ready.chosen, ready.rejected)
             )
             margins.append(chosen - rejected)
-        return torch.cat(margins)
+        margin = torch.cat(margins)
+        return margin.masked_fill((ready.chosen == ready.rejected) & margin.isfinite(), 0.0)
 
     @abstractmethod
     def parameter_count(self) -> ParameterCount:

@@ -64,6 +64,17 @@ class Planted(Encoder):
         return Encoded(embedding, reward, contexts_cut=sum("long" in text[1] for text in texts))
 
 
+class Neighbours(Planted):
+    """The last digits of a text's numbers depend on what it is read with."""
+
+    texts_at_once = 5
+
+    def encode(self, texts: Sequence[Text], *, device: str) -> Encoded:
+        encoded = super().encode(texts, device=device)
+        shift = 1e-6 * torch.tensor([len(response) for _, response in texts]).float().mean()
+        return Encoded(encoded.embedding + shift, encoded.reward)
+
+
 def entry(**options: Any) -> EncoderEntry:
     """An entry called "planted"."""
     return EncoderEntry(

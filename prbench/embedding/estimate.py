@@ -10,7 +10,7 @@ import psutil
 
 from prbench.base.console import stderr
 from prbench.comparisons import PreferenceData
-from prbench.embedding.stage import EmbeddingJob, open_job, plan_embedding
+from prbench.embedding.stage import EmbeddingJob, open_job, plan_embedding, sections_of
 from prbench.embedding.store import KEY_BYTES, SHARD_ROWS
 from prbench.encoders import OWN
 from prbench.encoders.base import Encoder, EncodingWork
@@ -57,25 +57,27 @@ def _counts(job: EmbeddingJob, data: PreferenceData, device: str) -> dict[str, A
     if job.encoder is None and not missing:
         return {"rate": f"nothing to encode; {job.unavailable}"}
     encoder = job.require_encoder()
-    first = {key: row for row, key in reversed(list(enumerate(job.keys)))}
-    rows = sorted(first.values())
-    every = job.plan(rows)
-    work = every if len(missing) == len(rows) else job.plan(missing)
+    rows = job.first_rows()
+    first = {job.keys[row]: row for row in rows}
+    sections = sections_of(job)
+    works = [section.work for section in sections]
+    whole = len(sections) == 1 and sections[0].rows == rows
+    every = works[0] if whole else job.plan(rows)
     tokens = distinct = None
     if every.lengths is not None:
         length = dict(zip(rows, every.lengths.tolist(), strict=True))
         of_item = [length[first[key]] for key in job.keys]
         tokens = sum(of_item[i] for side in (data.chosen, data.rejected) for i in side.tolist())
         distinct = sum(length.values())
-    speed, said = _rate(encoder, work, device) if missing else (None, "nothing to encode")
-    seconds = 0.0 if not missing else work.total / speed if speed else None
+    speed, said = _rate(encoder, works[0], device) if works else (None, "nothing to encode")
+    seconds = 0.0 if not works else sum(work.total for work in works) / speed if speed else None
     return {
         "tokens": tokens,
         "distinct_tokens": distinct,
-        "packed_tokens": work.packed if missing else 0,
+        "packed_tokens": sum(work.packed or 0 for work in works) if every.packed is not None else None,
         "shards": math.ceil(len(missing) / SHARD_ROWS),
         "bytes": len(missing) * _row_bytes(encoder, job),
-        f"{work.unit}_per_second": speed,
+        f"{every.unit}_per_second": speed,
         "rate": said,
         "estimated_seconds": seconds,
         "estimated_time": "unknown" if seconds is None else _time(seconds),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError
 from prbench.base.files import digest, home
-from prbench.comparisons import IntArray, Items, PreferenceData
+from prbench.comparisons import Items, PreferenceData
 from prbench.embedding.store import SHARD_ROWS, EmbeddingStore
 from prbench.encoders import OWN, build_encoder
 from prbench.encoders.base import (
@@ -82,7 +82,7 @@ def embed(
     # Wait: every process must compute the same list of missing texts before one stores any.
     team.wait()
     if missing:
-        _encode(job, missing, team, batch)
+        _encode(job, team, batch)
     return _items(job)
 
 
@@ -173,13 +173,16 @@ class EmbeddingJob:
         except TextError as error:
             raise self.cannot_encode(rows[error.row], error.why) from error
 
-    def missing(self) -> list[int]:
-        """The first row of each distinct text that is not stored, ascending."""
+    def first_rows(self) -> list[int]:
+        """The first row of each distinct text, ascending."""
         first: dict[bytes, int] = {}
         for row, key in enumerate(self.keys):
-            if key not in self.store.known:
-                first.setdefault(key, row)
+            first.setdefault(key, row)
         return list(first.values())
+
+    def missing(self) -> list[int]:
+        """The first row of each distinct text that is not stored, ascending."""
+        return [row for row in self.first_rows() if self.keys[row] not in self.store.known]
 
     def text(self, row: int) -> Text:
         """The context and response of an item."""
@@ -236,31 +239,67 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
     return store
 
 
-def _encode(job: EmbeddingJob, missing: list[int], team: Team, batch: int | None) -> None:
-    """Encode the items `missing`, this process its share of them, and store them."""
+@dataclass(eq=False)
+class Section:
+    """Some distinct texts of a data set, by their `rows`, that are packed together; those `missing` are read.
+
+    `work` is how: it follows from the rows, whatever is missing.
+    """
+
+    rows: list[int]
+    missing: set[int]
+    work: EncodingWork
+
+
+def sections_of(job: EmbeddingJob, batch: int | None = None) -> list[Section]:
+    """The texts that are to be read, in the packing that reading them at one go had begun or would begin.
+
+    What was stored before this data set was first embedded here is no part of that; where some of it is lost it is
+    packed by itself. Raises InputError as `EmbeddingJob.plan`.
+    """
+    missing = set(job.missing())
+    before = job.store.stored_before(job.fingerprint)
+    first = job.first_rows()
+    sections = []
+    for earlier in (False, True):
+        rows = [row for row in first if (job.keys[row] in before) is earlier]
+        if lacking := missing.intersection(rows):
+            work = job.plan(rows, batch)
+            if len(lacking) < len(rows):
+                work = work.only([place for place, row in enumerate(rows) if row in lacking])
+            sections.append(Section(rows, lacking, work))
+    return sections
+
+
+def _encode(job: EmbeddingJob, team: Team, batch: int | None) -> None:
+    """Encode the texts that are missing, this process its share of them, and store them."""
     encoder = job.require_encoder()
     # Before the weights are loaded: whatever is wrong with a text shows now.
-    work = job.plan(missing, batch)
+    missing = job.missing()
+    sections = sections_of(job, batch)
     encoder.prepare(team.device)
     with job.store.writer(shared=team.size > 1) as store:
         if team.size == 1 and job.missing() != missing:
             # Another process has stored some in the meantime.
             missing = job.missing()
-            work = job.plan(missing, batch)
-        if team.leads and work.unit == "tokens":
-            stderr().print(
-                f"{job.data.name}: {len(missing):,} texts of {_sum(work.lengths):,} tokens, packed into"
-                f" {work.total:,} ({', '.join(map(str, job.settings.values()))})",
-                soft_wrap=True,
-            )
-        share = work.share(team.index, team.size) if team.size > 1 else work
+            sections = sections_of(job, batch)
+        if team.leads:
+            store.note_stored_before(job.fingerprint, job.keys)
+            for section in sections:
+                _announce(job, section)
+        if team.size > 1:
+            sections = [replace(s, work=s.work.share(team.index, team.size)) for s in sections]
         pending = _Pending(store, encoder)
-        with progress(share.unit) as display:
-            task = display.add_task(f"embedding {job.data.name} with {job.entry.name}", total=share.total)
+        with progress(sections[0].work.unit if sections else "texts") as display:
+            total = sum(section.work.total for section in sections)
+            task = display.add_task(f"embedding {job.data.name} with {job.entry.name}", total=total)
             try:
-                for part in _parts(job, missing, share, team.device):
-                    pending.add([job.keys[missing[row]] for row in part.rows], part.encoded)
-                    display.advance(task, part.done)
+                for section in sections:
+                    for part in _parts(job, section, team.device):
+                        rows = [section.rows[row] for row in part.rows]
+                        new = [place for place, row in enumerate(rows) if row in section.missing]
+                        pending.add([job.keys[rows[place]] for place in new], _those(part.encoded, new))
+                        display.advance(task, part.done)
             except KeyboardInterrupt:
                 pending.flush()
                 raise
@@ -274,24 +313,40 @@ def _encode(job: EmbeddingJob, missing: list[int], team: Team, batch: int | None
         stderr().print(f"{pending.cut} of {len(missing)} contexts were cut on the left so that the response fits")
 
 
-def _sum(lengths: IntArray | None) -> int:
-    return 0 if lengths is None else int(lengths.sum())
+def _announce(job: EmbeddingJob, section: Section) -> None:
+    work = section.work
+    if work.unit != "tokens" or work.lengths is None:
+        return
+    own = [place for place, row in enumerate(section.rows) if row in section.missing]
+    stderr().print(
+        f"{job.data.name}: {len(own):,} texts of {int(work.lengths[own].sum()):,} tokens, packed into"
+        f" {work.total:,} ({', '.join(map(str, job.settings.values()))})",
+        soft_wrap=True,
+    )
 
 
-def _parts(job: EmbeddingJob, missing: list[int], work: EncodingWork, device: str) -> Iterator[Part]:
+def _those(encoded: Encoded, places: list[int]) -> Encoded:
+    """Some of the texts; the count of contexts cut is that of all."""
+    if len(places) == len(encoded.embedding):
+        return encoded
+    reward = None if encoded.reward is None else encoded.reward[places]
+    return Encoded(encoded.embedding[places], reward, encoded.contexts_cut)
+
+
+def _parts(job: EmbeddingJob, section: Section, device: str) -> Iterator[Part]:
     """What the encoder makes of each text, checked. Raises InputError with the row of the item that is wrong."""
     assert job.encoder is not None
     try:
-        for part in work.run(device):
+        for part in section.work.run(device):
             rows, encoded = part.rows, part.encoded
             if len(encoded.embedding) != len(rows) or encoded.embedding.shape[1:] != (job.encoder.dim,):
                 shape, wanted = list(encoded.embedding.shape), [len(rows), job.encoder.dim]
-                raise job.cannot_encode(missing[rows[0]], f"the embeddings have the shape {shape}, not {wanted}")
+                raise job.cannot_encode(section.rows[rows[0]], f"the embeddings have the shape {shape}, not {wanted}")
             if (problem := job.store.problem(encoded.embedding, encoded.reward)) is not None:
-                raise job.cannot_encode(missing[rows[problem[0]]], problem[1])
+                raise job.cannot_encode(section.rows[rows[problem[0]]], problem[1])
             yield part
     except TextError as error:
-        raise job.cannot_encode(missing[error.row], error.why) from error
+        raise job.cannot_encode(section.rows[error.row], error.why) from error
 
 
 class _Pending:

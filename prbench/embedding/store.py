@@ -4,6 +4,8 @@ A shard holds up to 4,096 rows: `embedding` [n, d] (float32, float16 or bfloat16
 encoder has a reward head, and `key` uint8 [n, 32]. `manifest.json` names the encoder that made them, its head
 vector, and each shard with its number of rows and its sha256. A shard is complete and listed, or it is not
 there: a process killed while writing loses the rows of one shard at most, and the next one goes on from there.
+`before-FINGERPRINT.keys` are the keys of a data set's texts that were here before it was embedded, and their
+sha256: the others are packed together, whenever they are read.
 """
 
 from __future__ import annotations
@@ -199,7 +201,7 @@ class EmbeddingStore:
             finally:
                 self._writing = self._shared = False
                 if self.manifest is None and not shared:
-                    for file in (lock, self.folder / ".append"):
+                    for file in (lock, self.folder / ".append", *self.folder.glob("before-*.keys")):
                         file.unlink(missing_ok=True)
                     for empty in (self.folder, self.folder.parent):
                         with contextlib.suppress(OSError):
@@ -298,6 +300,35 @@ class EmbeddingStore:
             if path.name not in {listed.file for listed in self.shards}:
                 path.unlink(missing_ok=True)
             raise
+
+    def stored_before(self, fingerprint: str) -> frozenset[bytes]:
+        """The keys that were stored when the data of this embedding fingerprint were first embedded here.
+
+        Those stored now where they never were. Raises InputError for a record that cannot be read.
+        """
+        path = self._before(fingerprint)
+        if self.manifest is None or not path.exists():
+            return frozenset(self.known)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        keys, check = content[:-KEY_BYTES], content[-KEY_BYTES:]
+        if hashlib.sha256(keys).digest() != check or len(keys) % KEY_BYTES:
+            raise InputError(f"{path} is corrupt", hint="delete it and run `prbench embed` again")
+        return frozenset(keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES))
+
+    def note_stored_before(self, fingerprint: str, keys: Sequence[bytes]) -> None:
+        """Record which of `keys` are stored, for `stored_before`, unless that is known. Only inside `writer()`."""
+        path = self._before(fingerprint)
+        if self.manifest is not None and path.exists():
+            return
+        stored = b"".join(sorted({key for key in keys if key in self.known}))
+        with writing(path) as temporary:
+            temporary.write_bytes(stored + hashlib.sha256(stored).digest())
+
+    def _before(self, fingerprint: str) -> Path:
+        return self.folder / f"before-{fingerprint}.keys"
 
     def note_data(self, name: str, fingerprint: str) -> None:
         """Record that texts of the data set `name`, with this fingerprint, were encoded. Only inside `writer()`."""

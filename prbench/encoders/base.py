@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +24,7 @@ Text = tuple[Context, str]
 
 # Texts, or tries of texts, that the rate is measured on.
 SAMPLED = 64
+SURROGATE = "it holds half of a surrogate pair, which is not valid Unicode"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +54,21 @@ class EncodingWork(ABC):
     # What `total` counts: "tokens" that go through the model, padding included, or "texts".
     unit: str
     total: int
+    # The tokens of each text read by itself [n], or None where the encoder does not count tokens.
+    lengths: IntArray | None
+    # The tokens that go through the model, padding included, or None where they are not counted.
+    packed: int | None
 
-    @property
     @abstractmethod
-    def lengths(self) -> IntArray | None:
-        """The tokens of each text read by itself [n], or None where the encoder does not count tokens."""
+    def only(self, rows: Collection[int]) -> EncodingWork:
+        """The steps of this work that hold any of `rows`, each as it is here: the same texts go through together.
 
-    @property
-    @abstractmethod
-    def packed(self) -> int | None:
-        """The tokens that go through the model, padding included, or None where they are not counted."""
+        What a text's numbers are to the last bit depends on what it is read with, and so not on what is asked for.
+        """
 
     @abstractmethod
     def share(self, index: int, count: int) -> EncodingWork:
-        """Share `index` of `count` about equal ones, with the same row numbers."""
+        """Share `index` of `count` about equal ones, made of the same steps and with the same row numbers."""
 
     @abstractmethod
     def sample(self) -> EncodingWork:
@@ -126,7 +128,7 @@ class Encoder(ABC):
 
         Raises TextError for a text that cannot be encoded, where that shows without the weights.
         """
-        return TextWork(self, texts, range(len(texts)), at_once or self.texts_at_once)
+        return TextWork(self, texts, chunked(range(len(texts)), at_once or self.texts_at_once))
 
     def token_counts(self, texts: Sequence[Text]) -> tuple[IntArray, int] | None:
         """The tokens of each text read by itself [n], and those that the model reads of all of them together.
@@ -145,49 +147,73 @@ class Encoder(ABC):
 
 
 class TextWork(EncodingWork):
-    """Texts that are encoded in order, some at a time, by `Encoder.encode`."""
+    """Texts that are encoded by `Encoder.encode` in `chunks` of rows, in order."""
 
     unit = "texts"
 
-    def __init__(self, encoder: Encoder, texts: Sequence[Text], rows: Sequence[int], at_once: int) -> None:
+    def __init__(self, encoder: Encoder, texts: Sequence[Text], chunks: Sequence[Sequence[int]]) -> None:
         self.encoder = encoder
         self.texts = texts
-        self.rows = rows
-        self.at_once = at_once
-        self.total = len(rows)
+        self.chunks = chunks
+        self.total = sum(map(len, chunks))
 
     @cached_property
-    def _counts(self) -> tuple[IntArray, int] | None:
-        return self.encoder.token_counts([self.texts[row] for row in self.rows])
-
-    @property
-    def lengths(self) -> IntArray | None:
+    def lengths(self) -> IntArray | None:  # type: ignore[override]
         """As in `EncodingWork`."""
-        return self._counts and self._counts[0]
+        counts = self.encoder.token_counts(self.texts)
+        return counts and counts[0]
 
-    @property
-    def packed(self) -> int | None:
+    @cached_property
+    def packed(self) -> int | None:  # type: ignore[override]
         """As in `EncodingWork`."""
-        return self._counts and self._counts[1]
+        counts = self.encoder.token_counts([self.texts[row] for chunk in self.chunks for row in chunk])
+        return counts and counts[1]
 
-    def share(self, index: int, count: int) -> EncodingWork:
-        """As in `EncodingWork`."""
-        return TextWork(self.encoder, self.texts, self.rows[index::count], self.at_once)
+    def of(self, chunks: Sequence[Sequence[int]]) -> TextWork:
+        """Other chunks of the same texts."""
+        return TextWork(self.encoder, self.texts, chunks)
 
-    def sample(self) -> EncodingWork:
+    def only(self, rows: Collection[int]) -> TextWork:
         """As in `EncodingWork`."""
-        some = self.rows[:: max(1, len(self.rows) // SAMPLED)]
-        return TextWork(self.encoder, self.texts, some, SAMPLED // 4)
+        wanted = frozenset(rows)
+        return self.of([chunk for chunk in self.chunks if not wanted.isdisjoint(chunk)])
+
+    def share(self, index: int, count: int) -> TextWork:
+        """As in `EncodingWork`."""
+        return self.of(self.chunks[index::count])
+
+    def sample(self) -> TextWork:
+        """As in `EncodingWork`."""
+        rows = [row for chunk in self.chunks for row in chunk]
+        return self.of(chunked(rows[:: max(1, len(rows) // SAMPLED)], SAMPLED // 4))
 
     def run(self, device: str) -> Iterator[Part]:
         """As in `EncodingWork`."""
-        for start in range(0, len(self.rows), self.at_once):
-            rows = self.rows[start : start + self.at_once]
+        for rows in self.chunks:
             try:
-                encoded = self.encoder.encode([self.texts[row] for row in rows], device=device)
+                encoded = self.encode(rows, device)
             except TextError as error:
                 raise TextError(rows[error.row], error.why) from error
             yield Part(rows, encoded, len(rows))
+
+    def encode(self, rows: Sequence[int], device: str) -> Encoded:
+        """The texts of a chunk. Raises TextError with the place in it."""
+        return self.encoder.encode([self.texts[row] for row in rows], device=device)
+
+
+def chunked(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Consecutive pieces of at most `size` rows."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def require_unicode(texts: Sequence[Text]) -> None:
+    """Raise TextError for a text that no tokenizer takes: one with half of a surrogate pair."""
+    for row, (context, response) in enumerate(texts):
+        try:
+            for part in (response, *(part for message in context for part in message)):
+                part.encode()
+        except UnicodeEncodeError as error:
+            raise TextError(row, SURROGATE) from error
 
 
 def keys_of(fingerprint: Mapping[str, Any], texts: Sequence[Text]) -> list[bytes]:
@@ -201,7 +227,7 @@ def keys_of(fingerprint: Mapping[str, Any], texts: Sequence[Text]) -> list[bytes
         try:
             text = canonical_json([[list(message) for message in context], response]).encode()
         except UnicodeEncodeError as error:
-            raise TextError(row, "it holds half of a surrogate pair, which is not valid Unicode") from error
+            raise TextError(row, SURROGATE) from error
         keys.append(hashlib.sha256(prefix + text).digest())
     return keys
 

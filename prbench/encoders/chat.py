@@ -15,7 +15,7 @@ from prbench.base.console import progress
 from prbench.base.errors import InputError
 from prbench.base.files import digest
 from prbench.comparisons import Context
-from prbench.encoders.base import Text, TextError, quiet_transformers
+from prbench.encoders.base import Text, TextError, quiet_transformers, require_unicode
 from prbench.encoders.trie import Tokens
 
 # Some templates write today's date into the conversation. This is the date that Llama 3.1's writes by default.
@@ -78,8 +78,10 @@ class Chat:
     def read(self, texts: Sequence[Text]) -> tuple[list[Tokens], set[int]]:
         """The tokens of each text, and the rows of those whose context was cut to make room for the response.
 
-        Raises TextError for a response that is too long, and for a conversation that the template refuses.
+        Raises TextError for a response that is too long, for a conversation that the template refuses and for a
+        text that is not valid Unicode.
         """
+        require_unicode(texts)
         tokens: list[Tokens] = []
         cut = set()
         with progress(unit="texts") if len(texts) >= MANY else nullcontext() as display:

@@ -221,15 +221,28 @@ def run(
     balance: float,
     pooling: Literal["last", "mean"] = "last",
 ) -> Iterator[States]:
-    """What the model makes of every sequence, in the order of packing.
+    """What the model makes of every sequence, in the order of packing. Raises InputError as `run_passes`."""
+    passes = engine.pack(tries, budget)
+    return run_passes(model, engine, passes, budget=budget, balance=balance, pooling=pooling)
+
+
+def run_passes(
+    model: Model,
+    engine: Engine,
+    passes: Sequence[Rows],
+    *,
+    budget: int,
+    balance: float,
+    pooling: Literal["last", "mean"] = "last",
+) -> Iterator[States]:
+    """What the model makes of every sequence in `passes`, which hold at most `budget` tokens, in this order.
 
     Where memory runs out the budget is halved, and what is left is packed anew. Raises InputError when it runs
     out for a single sequence.
     """
-    left = list(tries)
+    left = list(passes)
     while left:
-        batches = engine.pack(left, budget)
-        for done, rows in enumerate(batches):
+        for done, rows in enumerate(left):
             states = _or_none(partial(forward, model, engine, lay_out(rows), pooling))
             if states is None:
                 tokens = sum(len(trie) for row in rows for trie in row)
@@ -240,8 +253,8 @@ def run(
                     )
                 budget = max(1, min(budget, tokens) // 2)
                 stderr().print(f"out of memory on {model.device}: going on with {budget:,} tokens at a time")
-                left = [t for later in batches[done:] for row in later for t in row]
-                left = [piece for trie in left for piece in _pieces(trie, budget, balance)]
+                tries = [trie for later in left[done:] for row in later for trie in row]
+                left = engine.pack([piece for trie in tries for piece in _pieces(trie, budget, balance)], budget)
                 break
             yield states
         else:

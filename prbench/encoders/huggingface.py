@@ -9,7 +9,8 @@ padding, and takes the token before the end where the padding and the end token 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,7 @@ from prbench.encoders.base import (
 from prbench.encoders.chat import Chat, unreadable
 from prbench.encoders.engines import ENGINES, TOKEN_BUDGET, Engine, Model
 from prbench.encoders.hub_models import snapshot, weights_here, with_weights
-from prbench.encoders.packing import size_of
+from prbench.encoders.packing import Rows, size_of
 from prbench.encoders.trie import Trie
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -161,7 +162,8 @@ class HuggingFace(Encoder):
         budget = self.token_budget or TOKEN_BUDGET
         balance = engines.attention_balance(self._config)
         tries = self._engine.tries(sequences, groups, budget=budget, balance=balance)
-        return PackedWork(self, self._engine, tries, np.array([len(ids) for ids in sequences], dtype=np.int64), cut)
+        lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
+        return PackedWork(self, self._engine, self._engine.pack(tries, budget), lengths, cut)
 
     def encode(self, texts: Sequence[Text], *, device: str) -> Encoded:
         """Embeddings [n, d] in `dtype`, and rewards float32 [n] of a model with a reward head.
@@ -214,23 +216,27 @@ class HuggingFace(Encoder):
 
 
 class PackedWork(EncodingWork):
-    """Texts as tries, whose sequences are numbered by the texts' rows; `cut` are the rows whose context was cut."""
+    """Texts in forward passes of tries, whose sequences are numbered by the texts' rows.
+
+    `lengths` [n] are the tokens of each text read by itself; `cut` are the rows whose context was cut.
+    """
 
     unit = "tokens"
+    lengths: IntArray
 
     def __init__(
-        self, encoder: HuggingFace, engine: Engine, tries: list[Trie], lengths: IntArray, cut: set[int]
+        self, encoder: HuggingFace, engine: Engine, passes: Sequence[Rows], lengths: IntArray, cut: AbstractSet[int]
     ) -> None:
         self.encoder = encoder
         self.engine = engine
-        self.tries = tries
+        self.passes = passes
+        self.lengths = lengths
         self.cut = cut
-        self._lengths = lengths
 
     @property
-    def lengths(self) -> IntArray:
-        """The tokens of each text read by itself [n]."""
-        return self._lengths
+    def tries(self) -> list[Trie]:
+        """The tries of all passes."""
+        return [trie for rows in self.passes for row in rows for trie in row]
 
     @property
     def budget(self) -> int:
@@ -238,30 +244,45 @@ class PackedWork(EncodingWork):
         return self.encoder.token_budget or TOKEN_BUDGET
 
     @cached_property
-    def packed(self) -> int:
+    def packed(self) -> int:  # type: ignore[override]
         """The tokens that go through the model, padding included."""
-        return sum(size_of(rows) for rows in self.engine.pack(self.tries, self.budget))
+        return sum(map(size_of, self.passes))
 
     @property
     def total(self) -> int:  # type: ignore[override]
         """As `packed`."""
         return self.packed
 
+    def of(self, passes: Sequence[Rows], cut: AbstractSet[int] | None = None) -> PackedWork:
+        """Other passes of the same texts."""
+        return PackedWork(self.encoder, self.engine, passes, self.lengths, self.cut if cut is None else cut)
+
+    def only(self, rows: Collection[int]) -> PackedWork:
+        """As in `EncodingWork`."""
+        wanted = frozenset(rows)
+        holding = [
+            one
+            for one in self.passes
+            if any(not wanted.isdisjoint(trie.number.tolist()) for row in one for trie in row)
+        ]
+        return self.of(holding, self.cut & wanted)
+
     def share(self, index: int, count: int) -> PackedWork:
-        """As in `EncodingWork`; of the tries by size every `count`-th, so that shares are equally large."""
-        tries = sorted(self.tries, key=len)[index::count]
-        return PackedWork(self.encoder, self.engine, tries, self._lengths, self.cut)
+        """As in `EncodingWork`; of the passes by size every `count`-th, so that shares are equally large."""
+        return self.of(sorted(self.passes, key=size_of)[index::count])
 
     def sample(self) -> PackedWork:
         """As in `EncodingWork`."""
-        return self.share(0, max(1, len(self.tries) // SAMPLED))
+        tries = sorted(self.tries, key=len)
+        some = tries[:: max(1, len(tries) // SAMPLED)]
+        return self.of(self.engine.pack(some, self.budget))
 
     def run(self, device: str) -> Iterator[Part]:
         """As in `EncodingWork`."""
         model = self.encoder._load(device)
         balance = engines.attention_balance(self.encoder._config)
-        for states in engines.run(
-            model, self.engine, self.tries, budget=self.budget, balance=balance, pooling=self.encoder.pooling
+        for states in engines.run_passes(
+            model, self.engine, self.passes, budget=self.budget, balance=balance, pooling=self.encoder.pooling
         ):
             cut = sum(row in self.cut for row in states.number)
             yield Part(states.number, Encoded(states.embedding, states.reward, cut), states.size)

