@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from prbench.base.errors import InputError
-from prbench.base.files import writing
+from prbench.base.files import canonical_json, writing
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items
 
@@ -70,8 +70,10 @@ class UserStates:
         return UserStates(users, {name: tensor[where.to(tensor.device)] for name, tensor in self.tensors.items()})
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write as safetensors; `metadata` goes into the header."""
-        save_tensors(path, {"users": torch.from_numpy(self.users), **self.tensors}, metadata)
+        """Write as safetensors for its owner alone; `metadata` goes into the header, and a digest of all of it."""
+        tensors = {"users": torch.from_numpy(self.users), **self.tensors}
+        known = dict(metadata or {})
+        save_tensors(path, tensors, {**known, SEAL: _digest_of(tensors, known)}, private=True)
 
     @classmethod
     def load(cls, path: Path) -> tuple[UserStates, dict[str, str]]:
@@ -79,7 +81,14 @@ class UserStates:
         tensors, metadata = load_tensors(path)
         if "users" not in tensors:
             raise InputError(f"{path} holds no user states", hint="make one with `prbench user adapt`")
-        return cls(tensors.pop("users").numpy(), tensors), metadata
+        digest = metadata.pop(SEAL, None)
+        if digest is not None and digest != _digest_of(tensors, metadata):
+            raise InputError(f"{path} is damaged: it does not match its sha256", hint="adapt again")
+        users = tensors.pop("users")
+        rows = users.shape
+        if users.dtype != torch.int64 or users.dim() != 1 or any(t.shape[:1] != rows for t in tensors.values()):
+            raise InputError(f"{path} holds no user states: there is not one row per user", hint="adapt again")
+        return cls(users.numpy(), tensors), metadata
 
 
 class ComparedFeatures(NamedTuple):
@@ -322,15 +331,36 @@ def require_fitted(value: Tensor | None, method: Method) -> Tensor:
     return value
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically."""
+SEAL = "sha256"
+
+
+def _digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The sha256 of named tensors and of text that belongs to them."""
+    import hashlib
+
+    found = hashlib.sha256(canonical_json(dict(metadata)).encode())
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().cpu().contiguous()
+        found.update(canonical_json([name, str(plain.dtype), list(plain.shape)]).encode())
+        found.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    private: bool = False,
+) -> None:
+    """Write tensors as safetensors, atomically; `private` is for the eyes of the owner."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # Written by `writing`, not by safetensors: a full disk then gives one clear line. An empty table of metadata
     # together with no tensors would be written as a broken header.
     content = save(plain, metadata=dict(metadata) if metadata else None)
-    with writing(path) as temporary:
+    with writing(path, private=private) as temporary:
         temporary.write_bytes(content)
 
 
@@ -343,5 +373,5 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error

@@ -78,6 +78,12 @@ def registry_folder(folder: Path) -> Path:
     return folder
 
 
+def without_digests(folder: Path) -> Path:
+    """Let a cell be as an earlier prbench wrote it, so that a test may change its files; returns its folder."""
+    (folder / "DONE").write_text('{"shots": [-1]}')
+    return folder
+
+
 def scores(out: Path) -> dict[str, pd.DataFrame]:
     """Every scores file below `out`, by its path."""
     return {str(p.relative_to(out)): pd.read_parquet(p) for p in sorted(out.glob("*/*/*/split-*/scores-*.parquet"))}

@@ -8,21 +8,28 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prbench.base.errors import InputError
+from prbench.base.leftovers import remove_leftovers_once, replace_folder, temporary_beside
 
 
 def home() -> Path:
-    """The folder of caches: `PRBENCH_HOME`, else the platform's cache folder."""
-    if value := os.environ.get("PRBENCH_HOME"):
-        return Path(value).expanduser()
+    """The folder of caches: `PRBENCH_HOME`, else the platform's cache folder.
+
+    Raises InputError where the user's home cannot be determined.
+    """
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("prbench", appauthor=False))
+    value = os.environ.get("PRBENCH_HOME") or platformdirs.user_cache_dir("prbench", appauthor=False)
+    # The platform's folder stays "~/..." where the system knows no home, as in a container with an unknown uid.
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        who = value.partition("/")[0]
+        raise InputError(f"there is no home folder {who}", hint="set PRBENCH_HOME to a folder for caches") from error
 
 
 def raw_data_folder() -> Path | None:
@@ -30,7 +37,10 @@ def raw_data_folder() -> Path | None:
     value = os.environ.get("PRBENCH_DATA")
     if not value:
         return None
-    folder = Path(value).expanduser()
+    try:
+        folder = Path(value).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"PRBENCH_DATA names {value}: {error}", hint="unset PRBENCH_DATA to download") from error
     if not folder.is_dir():
         raise InputError(f"PRBENCH_DATA names {folder}, which is not a folder", hint="unset PRBENCH_DATA to download")
     return folder
@@ -51,20 +61,19 @@ def require_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it to `path`.
 
-    Whatever goes wrong, `path` is either as it was or complete. A full disk and a folder without write
-    permission raise `InputError`.
+    Whatever goes wrong, `path` is either as it was or complete. Who may read it is what the umask says, or with
+    `private` its owner alone. A full disk and a folder without write permission raise `InputError`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        Path(name).chmod(0o644)
+        remove_leftovers_once(path.parent)
+        temporary = temporary_beside(path)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
     except OSError as error:
         raise _cannot_write(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -79,18 +88,17 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the place of `path`."""
+    """Yield a temporary folder beside `path`; on success it takes the place of `path`, which is never missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        remove_leftovers_once(path.parent)
+        temporary = temporary_beside(path)
+        temporary.mkdir()
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        replace_folder(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from prbench.base.files import write_json, writing_folder
+from prbench.base.errors import InputError
+from prbench.base.files import canonical_json, file_sha256, write_json, writing_folder
+from prbench.base.reading import read_json, sealed, unsealed
 from prbench.comparisons import Message, PreferenceData
 from prbench.registry.schema import DatasetEntry
 
 LOADER_VERSION = 1
 """Raise this when a loader or the cache's format changes what is loaded: older caches are then not read."""
 
+FILES = ("comparisons.parquet", "items.parquet", "prompts.parquet", "users.parquet")
 COLUMNS = ("user", "chosen", "rejected", "group", "block", "mark", "time")
 
 
@@ -35,16 +38,15 @@ def write_cache(folder: Path, data: PreferenceData, entry: DatasetEntry) -> None
         private = temporary / "users.parquet"
         private.touch(mode=0o600)
         pd.DataFrame({"key": list(data.user_keys)}).to_parquet(private, index=False)
-        write_json(
-            temporary / "data.json",
-            {
-                "version": LOADER_VERSION,
-                "loader": entry.loader,
-                "options": entry.options,
-                "counts": dict(data.counts),
-                "fingerprint": data.fingerprint,
-            },
-        )
+        record = {
+            "version": LOADER_VERSION,
+            "loader": entry.loader,
+            "options": entry.options,
+            "counts": dict(data.counts),
+            "fingerprint": data.fingerprint,
+            "files": {name: file_sha256(temporary / name) for name in FILES},
+        }
+        write_json(temporary / "data.json", sealed(json.loads(canonical_json(record))))
 
 
 def read_cache(folder: Path) -> PreferenceData | None:
@@ -54,7 +56,10 @@ def read_cache(folder: Path) -> PreferenceData | None:
     if not folder.is_dir():
         return None
     try:
-        record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+        record, _ = unsealed(read_json(folder / "data.json"), folder / "data.json")
+        for name, known in record.get("files", {}).items():
+            if name in FILES and file_sha256(folder / name) != known:
+                raise ValueError(f"{name} does not match its sha256")
         table = pd.read_parquet(folder / "comparisons.parquet")
         items = pd.read_parquet(folder / "items.parquet")
         prompts = pd.read_parquet(folder / "prompts.parquet")
@@ -81,7 +86,7 @@ def read_cache(folder: Path) -> PreferenceData | None:
         if data.fingerprint == record["fingerprint"]:
             return data
         reason = "its contents do not match its fingerprint"
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, InputError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     from prbench.base.console import stderr
 

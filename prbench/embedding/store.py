@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, digest, home, write_json, writing
+from prbench.base.reading import SEAL, read_json, sealed, unsealed
 from prbench.registry.schema import Record, Sha256
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 SHARD_ROWS = 4096
 KEY_BYTES = 32
+WIDEST = 1_000_000
+"""No embedding is wider: a damaged width must not ask for more memory than there is."""
 MANIFEST = "manifest.json"
 StoredType = Literal["float32", "float16", "bfloat16"]
 STORED_TYPES = get_args(StoredType)
@@ -51,7 +54,7 @@ class Manifest(Record):
 
     format: Literal[1]
     encoder: dict[str, Any]
-    dim: Annotated[int, Field(ge=1)]
+    dim: Annotated[int, Field(ge=1, le=WIDEST)]
     dtype: StoredType
     reward: bool
     head: list[float] | None
@@ -155,7 +158,7 @@ class EmbeddingStore:
             positions.append(position)
             rows.append(row)
         for number, (positions, rows) in wanted.items():
-            tensors = self._read(self.shards[number], check=False)
+            tensors = self._read(self.shards[number])
             embedding[torch.tensor(positions)] = tensors["embedding"][torch.tensor(rows)]
             if reward is not None:
                 reward[torch.tensor(positions)] = tensors["reward"][torch.tensor(rows)]
@@ -383,9 +386,23 @@ class EmbeddingStore:
             tensors: dict[str, torch.Tensor] = load(content)
         except SafetensorError as error:
             raise self._corrupt(shard, str(error)) from error
-        if any(len(column) != shard.rows for column in tensors.values()):
-            raise self._corrupt(shard, f"it does not have the {shard.rows} rows that {MANIFEST} says")
+        if fault := self._fault_of(tensors, shard):
+            raise self._corrupt(shard, fault)
         return tensors
+
+    def _fault_of(self, tensors: Mapping[str, torch.Tensor], shard: Shard) -> str:
+        """How the columns of a shard differ from what the manifest says; nothing where they do not."""
+        assert self.manifest is not None
+        wanted = {"embedding": [shard.rows, self.manifest.dim], "key": [shard.rows, KEY_BYTES]}
+        wanted |= {"reward": [shard.rows]} if self.manifest.reward else {}
+        for name, shape in wanted.items():
+            if name not in tensors:
+                return f"it lacks the column {name} that {MANIFEST} says"
+            if list(tensors[name].shape) != shape:
+                if tensors[name].shape[:1] != (shard.rows,):
+                    return f"it does not have the {shard.rows} rows that {MANIFEST} says"
+                return f"its column {name} has the shape {list(tensors[name].shape)}, {MANIFEST} says {shape}"
+        return ""
 
     def _corrupt(self, shard: Shard, why: str) -> InputError:
         path = self.folder / shard.file
@@ -414,7 +431,7 @@ class EmbeddingStore:
             self._write_manifest(self.manifest.model_copy(update={"shards": there}))
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        write_json(self.folder / MANIFEST, manifest.model_dump())
+        write_json(self.folder / MANIFEST, sealed(manifest.model_dump()))
         self.manifest = manifest
         self.__dict__.pop("known", None)
 
@@ -434,25 +451,23 @@ def _type_name(tensor: torch.Tensor) -> Any:
 
 def _read_manifest(folder: Path) -> Manifest | None:
     """The manifest in `folder`, or None where there is none. Raises InputError when it is broken."""
-    path = folder / MANIFEST
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path, hint = folder / MANIFEST, "delete its folder and run `prbench embed` again"
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}", hint="delete its folder and run `prbench embed` again"
-        ) from error
+    value = read_json(path, hint=hint)
     if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
         raise InputError(
             f"{path} has format {value['format']!r}; this prbench reads format {FORMAT}",
             hint="move its folder away and run `prbench embed` again",
         )
+    plain = {key: each for key, each in value.items() if key != SEAL} if isinstance(value, dict) else value
     try:
-        return Manifest.model_validate(value)
+        manifest = Manifest.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise InputError(
             f"{path}: {where}: {first['msg']}", hint="delete its folder and run `prbench embed` again"
         ) from error
+    unsealed(value, path, hint=hint)
+    return manifest

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+from prbench.results import digests
 from prbench.results.cells import REPEAT, SCORES, _lost, folders, read_record
 from prbench.results.scores import COLUMNS, _population_kind, _read_scores, _scores_files
 
@@ -65,6 +66,7 @@ def load(runs: Path) -> Results:
         if not other or other[1]["status"] != "done":
             found[identity] = (folder, record)
     cells = [record for _, record in found.values()]
+    _say_unverified([folder for folder, record in found.values() if record["status"] == "done"])
     parts = [
         _read_scores(path, record)
         for folder, record in found.values()
@@ -74,6 +76,15 @@ def load(runs: Path) -> Results:
     if not cells:
         raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
     return Results(_joined(parts), cells, runs)
+
+
+def _say_unverified(done: list[Path]) -> None:
+    """One line on stderr where cells have no digests."""
+    if older := sum(not digests.of(folder).complete for folder in done):
+        from prbench.base.console import stderr
+
+        said = f"{older} of {len(done)} results were made before prbench kept digests: damage to them is not found"
+        stderr().print(said, soft_wrap=True)
 
 
 def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError
-from prbench.base.files import write_json, writing, writing_folder
+from prbench.base.files import canonical_json, write_json, writing, writing_folder
+from prbench.base.reading import parse_json, read_bytes, sealed, unsealed
+from prbench.results import digests
 from prbench.results import record as record_module
 
 if TYPE_CHECKING:
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
 from prbench.protocol.metrics import ALL_SHOTS
 
 FORMAT = 1
-DONE = "DONE"
+DONE = digests.DONE
 MODEL = "model.safetensors"
 REPEAT = "repeat the run: it makes this cell again"
 AGAIN = f"delete this file and {REPEAT}"
 LONGEST_NAME = 100
+RECORD_BYTES = 2**26
 SCORES = {
     "population": "category",
     "user": "int32",
@@ -83,7 +86,8 @@ def write_done(
         method.save(temporary / MODEL)
         for shots, columns in scores.items():
             write_scores(scores_file(temporary, shots), columns)
-        write_json(temporary / DONE, {"shots": sorted(scores)})
+        accuracy = digests.accuracies(scores[ALL_SHOTS]) if ALL_SHOTS in scores else {}
+        digests.write(temporary, sorted(scores), accuracy)
     return folder
 
 
@@ -91,7 +95,8 @@ def write_undone(runs: Path, record: Mapping[str, Any], state: str, reason: str)
     """Record that a cell failed (`failed`, tried again by the next run) or cannot be (`skipped`), and why."""
     folder = cell_folder(runs, record)
     with writing_folder(folder) as temporary:
-        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": state, "reason": reason})
+        whole = {**record, "format": FORMAT, "status": state, "reason": reason}
+        write_json(temporary / "cell.json", sealed(json.loads(canonical_json(whole))))
     return folder
 
 
@@ -107,6 +112,7 @@ def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
     path = folder / MODEL
     if not path.is_file():
         raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
+    digests.of(folder).check(path, AGAIN)
     name, target = record["entry"]["name"], record["entry"]["target"]
     targets.require_recorded("methods", name, target, folder / "cell.json")
     if record.get("code", "") != code_hash.code_before_import(target):
@@ -117,8 +123,20 @@ def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
         return made.load(path)
     except InputError as error:
         raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is not a model of {record['method']}: {error!r}", hint=AGAIN) from error
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, MemoryError) as error:
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise InputError(f"{path} is not a model of {record['method']}: {said}", hint=AGAIN) from error
+
+
+def add_scores(path: Path, columns: Mapping[str, Any], runs: Path) -> None:
+    """Write one more scores file into a finished cell of `runs`, and take it into the cell's DONE record."""
+    write_scores(path, columns)
+    digests.add(path, runs)
+
+
+def has_scores(path: Path) -> bool:
+    """Whether a file of scores is there and part of its cell. Raises InputError where DONE is damaged."""
+    return digests.of(path.parent).has(path)
 
 
 def write_scores(path: Path, columns: Mapping[str, Any]) -> None:
@@ -135,11 +153,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises InputError when it is unreadable, damaged or of another version.
     """
-    path = folder / "cell.json"
+    path, hint = folder / "cell.json", f"delete {folder} and run again"
+    content = read_bytes(path, most=RECORD_BYTES, hint=hint)
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is unreadable: {error}", hint=f"delete {folder} and run again") from error
+        record: dict[str, Any] = parse_json(content)
+    except ValueError as error:
+        raise InputError(f"{path} is unreadable: {error}", hint=hint) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
         raise InputError(
@@ -147,8 +166,11 @@ def read_record(folder: Path) -> dict[str, Any]:
             hint="use another folder (--out of `prbench run`, --runs of a report), or the prbench that wrote it",
         )
     if problem := record_module.fault(record):
-        raise InputError(f"{path} is not a record of a cell: {problem}", hint=f"delete {folder} and run again")
-    return record
+        raise InputError(f"{path} is not a record of a cell: {problem}", hint=hint)
+    if record["status"] == "done":
+        digests.of(folder).compare(path, content, hint)
+        return record
+    return unsealed(record, path, hint=hint)[0]
 
 
 def folders(runs: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prbench import registry
 from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS
-from prbench.results import cells, scores
+from prbench.results import cells, digests, scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,8 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
 
     parts = []
     for folder in cells.folders(runs):
-        files = sorted(folder.glob("probe-*.parquet"))
+        seals = digests.of(folder)
+        files = sorted(path for path in folder.glob("probe-*.parquet") if seals.has(path))
         if not files:
             continue
         record = cells.read_record(folder)

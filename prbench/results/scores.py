@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 from prbench.protocol.metrics import ALL_SHOTS
+from prbench.results import digests
 from prbench.results.cells import AGAIN, SCORES, scores_file
 
 COLUMNS = ("dataset", "encoder", "method", "selection")
@@ -23,7 +25,8 @@ SHOTS_FILE = re.compile(r"scores-(0|[1-9][0-9]*)\.parquet")
 
 def _scores_files(folder: Path) -> list[Path]:
     """The scores of a finished cell at every number of shots."""
-    few = sorted(path for path in folder.glob("scores-*.parquet") if SHOTS_FILE.fullmatch(path.name))
+    seals = digests.of(folder)
+    few = sorted(p for p in folder.glob("scores-*.parquet") if SHOTS_FILE.fullmatch(p.name) and seals.has(p))
     return [scores_file(folder, ALL_SHOTS), *few]
 
 
@@ -33,13 +36,15 @@ def read_scores_file(path: Path, again: str) -> pd.DataFrame:
     Raises InputError with the hint `again` when it is unreadable or empty, or when a column is missing or holds
     something else.
     """
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
+    content = digests.of(path.parent).read(path, again)
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} is unreadable: {error}", hint=again) from error
+        frame = pd.read_parquet(io.BytesIO(content))
+    except (OSError, ValueError, pa.ArrowException, MemoryError, OverflowError, LookupError, TypeError) as error:
+        raise InputError(f"{path} is unreadable: {' '.join(str(error).split())[:200]}", hint=again) from error
     if lacking := [name for name in SCORES if name not in frame]:
         raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
     if not len(frame):
@@ -54,7 +59,13 @@ def read_scores_file(path: Path, again: str) -> pd.DataFrame:
         if not known(frame[name]):
             kind = "whole numbers" if whole else "numbers"
             raise InputError(f"{path}: the column {name} holds {frame[name].dtype}, not {kind}", hint=again)
+        if frame[name].isna().any():
+            raise InputError(f"{path}: the column {name} lacks values", hint=again)
+        if whole and not (frame[name].between(0, np.iinfo(SCORES[name]).max)).all():
+            raise InputError(f"{path}: the column {name} holds numbers out of its range", hint=again)
         columns[name] = frame[name].to_numpy(SCORES[name])
+        if not whole and not np.isfinite(columns[name]).all():
+            raise InputError(f"{path}: the column {name} holds numbers that are not finite", hint=again)
     return pd.DataFrame(columns)
 
 

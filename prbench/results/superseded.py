@@ -6,7 +6,6 @@ runs/<data set>/<encoder>/<method>/superseded/split-<i>-<key>/
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from prbench import registry
 from prbench.base.files import canonical_json, require_writable
+from prbench.base.leftovers import replace_folder
 from prbench.results import cells as cells_module
 from prbench.results import scores
 
@@ -82,7 +82,5 @@ def set_aside(older: Older) -> Path:
         target = place / cell.name
         require_writable(target)
         place.mkdir(exist_ok=True)
-        if target.exists():
-            shutil.rmtree(target)
-        cell.rename(target)
+        replace_folder(cell, target)
     return place

@@ -308,7 +308,8 @@ def _job(
         state, reason = cells_module.status(folder)
         if skip and state == "missing":
             reason = f"will be skipped: {skip}"
-        left = [k for k in shots if state == "done" and not cells_module.scores_file(folder, k).is_file()]
+        has = cells_module.has_scores
+        left = [k for k in shots if state == "done" and not has(cells_module.scores_file(folder, k))]
         job.cells.append(RunCell(record, folder, state, reason, left))
     if not skip and (older := superseded.older_cells(out, job.cells[0].record)):
         for cell in (cell for cell in job.cells if cell.state == "missing"):

@@ -50,7 +50,7 @@ class ProbeTask:
     @property
     def done(self) -> bool:
         """Whether its file is there."""
-        return self.probe.file(self.folder).is_file()
+        return results.has_scores(self.probe.file(self.folder))
 
 
 def tasks(
@@ -128,7 +128,7 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, in
                 message = escape(f"{task.probe.name} of {task.folder}: {type(error).__name__}: {error}")
                 stderr().print(f"[red]failed[/red] {message}", soft_wrap=True)
             else:
-                results.write_scores(task.probe.file(task.folder), columns)
+                results.add_scores(task.probe.file(task.folder), columns, task.folder.parents[3])
             display.advance(bar)
     return len(missing) - failed, failed
 

@@ -200,7 +200,8 @@ def _add_shots(job: MethodJob, i: int, plan: Plan) -> None:
     method = results.load_method(cell.folder, results.read_record(cell.folder))
     split = setting.splits[i]
     for shots in cell.shots:
-        results.write_scores(results.scores_file(cell.folder, shots), score_unseen(method, setting, split, shots)[0])
+        columns = score_unseen(method, setting, split, shots)[0]
+        results.add_scores(results.scores_file(cell.folder, shots), columns, plan.out)
     cell.shots = []
 
 

@@ -8,7 +8,6 @@ of them. It is not a registry entry: it applies only to the data set it was tune
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -17,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, digest, write_json
+from prbench.base.reading import SEAL, read_json, sealed, unsealed
 from prbench.registry import methods
 from prbench.registry.code_hash import code_of
 from prbench.registry.schema import MethodEntry, Record, SearchRange, SelectionRule
@@ -186,21 +186,19 @@ def record_file(tuned: Path, dataset: str, encoder: str, method: str) -> Path:
 
 def write(path: Path, record: TuningRecord) -> None:
     """Write a record; the file is the old or the new one, never half of one."""
-    write_json(path, record.model_dump(mode="json"))
+    write_json(path, sealed(record.model_dump(mode="json")))
 
 
 def read(path: Path) -> TuningRecord:
     """Read a record. Raises InputError, in one line that names the file, when it is none or contradicts itself."""
     hint = f"delete {path} and tune again"
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is unreadable: {error}", hint=hint) from error
+    table = read_json(path, hint=hint)
     if not isinstance(table, dict) or table.get("format") != FORMAT:
         found = table.get("format") if isinstance(table, dict) else None
         raise InputError(f"{path} has tuning format {found}, this prbench reads format {FORMAT}", hint=hint)
+    plain = {key: value for key, value in table.items() if key != SEAL}
     try:
-        return validate(TuningRecord, table, path)
+        record = validate(TuningRecord, plain, path)
     except InputError as error:
         cause = error.__cause__
         # The input of a check of the whole record is the whole record: its message alone is one line.
@@ -208,6 +206,8 @@ def read(path: Path) -> TuningRecord:
             cause, ValidationError) else []  # fmt: skip
         message = f"{path}: {whole[0]}" if whole else str(error.args[0])
         raise InputError(message, hint=hint) from error
+    unsealed(table, path, hint=hint)
+    return record
 
 
 def require_basis(record: TuningRecord, basis: Basis, path: Path, *, ignoring: Sequence[str] = (), hint: str) -> None:

@@ -207,7 +207,7 @@ def test_a_manifest_cut_short(folder: Path) -> None:
     filled(folder)
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text[: len(text) // 2])
-    with pytest.raises(InputError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(InputError, match=r"manifest\.json is unreadable"):
         EmbeddingStore.open(folder)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from paper_results import Store, files, piece
-from small_runs import registry_folder, short
+from small_runs import registry_folder, short, without_digests
 
 from prbench import cli, registry
 from prbench.base.errors import InputError
@@ -332,6 +332,7 @@ def test_broken_and_foreign_folders_are_one_line(
         return error
 
     probe = next(iter(runs.glob("*/*/lore/*/probe-noise-0.2.parquet")))
+    without_digests(probe.parent)
     good = probe.read_bytes()
     probe.write_bytes(good[:100])
     assert f"{probe} is unreadable" in refused()

@@ -16,9 +16,10 @@ import torch
 
 from prbench import results
 from prbench.base.errors import InputError
+from prbench.base.files import file_sha256
 from prbench.method import Method
 from prbench.protocol.metrics import ALL_SHOTS
-from prbench.results import cells
+from prbench.results import cells, digests
 
 
 def fitted() -> Method:
@@ -124,7 +125,10 @@ def test_a_cell_says_how_it_stands(runs: Path) -> None:
         "scores-2.parquet",
         "scores-all.parquet",
     ]
-    assert json.loads((cell(runs) / "DONE").read_text()) == {"shots": [ALL_SHOTS, 2]}
+    done = json.loads((cell(runs) / "DONE").read_text())
+    assert done["shots"] == [ALL_SHOTS, 2]
+    assert done["files"] == {p.name: file_sha256(p) for p in cell(runs).iterdir() if p.name != "DONE"}
+    assert done["accuracy"] == digests.accuracies(columns())
     again = planted_methods.Good(bases=2).load(cell(runs) / "model.safetensors")
     assert torch.equal(again.bases_matrix, torch.ones(2, 3))
 
@@ -215,7 +219,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "half the seconds": (changed(seconds={"fit": 1.0}), "it lacks seconds.adapt, seconds.score"),
     "infinite seconds": (
         replaced("cell.json", json.dumps({**record(), "format": 1, "status": "done", "peak_memory_mb": np.inf})),
-        "peak_memory_mb: input should be a finite number",
+        "Infinity is not a number of JSON",
     ),
     "half a truth": (changed(truth={"seen": {"ceiling": 1.0}}), "it lacks truth.seen.floor, truth.unseen"),
     "precision": (changed(precision="low"), "precision: input should be 'highest', 'high' or 'medium'"),
@@ -238,6 +242,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_a_broken_cell_is_refused_by_name(runs: Path, name: str) -> None:
     damage, message = BROKEN[name]
     folder = cell(runs)
+    # As an earlier prbench wrote it, so that what is wrong is found without digests.
+    (folder / "DONE").write_text(json.dumps({"shots": [ALL_SHOTS, 2]}))
     damage(folder)
     with pytest.raises(InputError) as caught:
         results.load(runs)
@@ -245,6 +251,13 @@ def test_a_broken_cell_is_refused_by_name(runs: Path, name: str) -> None:
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["no rows", "another population", "truncated scores", "no column"])
+def test_a_changed_file_does_not_match_its_digest(runs: Path, name: str) -> None:
+    BROKEN[name][0](cell(runs))
+    with pytest.raises(InputError, match=r"is damaged: its sha256 is not the one in DONE"):
+        results.load(runs)
 
 
 @pytest.mark.parametrize("state", ["failed", "skipped"])

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_runs import registry_folder, short
+from small_runs import registry_folder, short, without_digests
 
 from prbench import cli, contract, registry, results
 from prbench.base.errors import InputError
@@ -160,7 +160,7 @@ def test_transfer_adapts_and_tests_on_the_other_data(prbench_home: Path, tmp_pat
 def test_other_data_than_the_cells_are_refused(runs: Path) -> None:
     folder = next(cells.folders(runs))
     record = json.loads((folder / "cell.json").read_text())
-    (folder / "cell.json").write_text(json.dumps({**record, "data_fingerprint": "other"}))
+    (without_digests(folder) / "cell.json").write_text(json.dumps({**record, "data_fingerprint": "other"}))
     with pytest.raises(Exception, match="was made with data fingerprint other"):
         probe_module.execute(probe_module.tasks(runs, support=True))
     assert not list(folder.glob("probe-*"))
@@ -207,7 +207,7 @@ def test_a_folder_without_fits_is_refused(
     assert f"{empty} holds no results\nhint: " in refused(empty)
     for folder in cells.folders(runs):
         record = json.loads((folder / "cell.json").read_text())
-        (folder / "cell.json").write_text(json.dumps({**record, "selection": "test-oracle"}))
+        (without_digests(folder) / "cell.json").write_text(json.dumps({**record, "selection": "test-oracle"}))
     assert "but those chosen on test data, which are not probed" in refused(runs)
 
 
@@ -215,11 +215,11 @@ def test_margins_are_made_as_exactly_as_the_cells(runs: Path, monkeypatch: pytes
     for folder in cells.folders(runs):
         record = json.loads((folder / "cell.json").read_text())
         if record["entry"]["name"] == "bt":
-            (folder / "cell.json").write_text(json.dumps({**record, "precision": "medium"}))
+            (without_digests(folder) / "cell.json").write_text(json.dumps({**record, "precision": "medium"}))
         else:
             # As records were before they said so.
             del record["precision"]
-            (folder / "cell.json").write_text(json.dumps(record))
+            (without_digests(folder) / "cell.json").write_text(json.dumps(record))
     found: dict[str, set[str]] = {}
     inner = probe_module.unseen_margins
 
@@ -239,6 +239,7 @@ def test_a_lost_model_and_a_broken_probe_say_what_makes_them_again(runs: Path) -
     for probe, command in ((probes.Probe("noise", noise=0.2), "--noise 0.2"), (probes.Probe("support"), "--support")):
         file = probe.file(folder)
         whole = file.read_bytes()
+        without_digests(file.parent)
         file.write_bytes(whole[:-10])
         with pytest.raises(InputError, match=f"probe-{probe.name}.parquet is unreadable") as caught:
             probes.load(runs)
@@ -249,6 +250,7 @@ def test_a_lost_model_and_a_broken_probe_say_what_makes_them_again(runs: Path) -
         probes.load(runs)
     file.unlink()
     model = folder / "model.safetensors"
+    without_digests(model.parent)
     model.write_bytes(model.read_bytes()[:50])
     with pytest.raises(InputError, match="is not a readable safetensors file") as caught:
         probe_module.execute(probe_module.tasks(runs, support=True))
@@ -266,7 +268,7 @@ def test_the_command_probes_and_counts(runs: Path, capsys: pytest.CaptureFixture
 
 def test_a_failing_probe_is_told_and_the_others_are_made(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = next(f for f in cells.folders(runs) if cells.read_record(f)["entry"]["name"] == "bt")
-    tensors = load_file(folder / "model.safetensors")
+    tensors = load_file(without_digests(folder) / "model.safetensors")
     save_file({name: torch.full_like(t, torch.nan) for name, t in tensors.items()}, folder / "model.safetensors")
     assert cli.main(["probe", "--runs", str(runs), "--support"]) == 1
     assert "not finite" in capsys.readouterr().err

@@ -573,6 +573,7 @@ def rewrite(change: Callable[[dict[str, Any]], object]) -> Damage:
 
     def damage(path: Path, _: Path) -> None:
         table = json.loads(path.read_text())
+        del table["sha256"]
         change(table)
         path.write_text(json.dumps(table))
 

@@ -14,7 +14,7 @@ import pytest
 import tiny_llama
 import torch
 from safetensors.torch import save_file
-from small_runs import registry_folder, short
+from small_runs import registry_folder, short, without_digests
 
 from prbench import cli, registry
 from prbench.base.errors import InputError
@@ -336,6 +336,7 @@ def test_what_cannot_be_opened_is_one_line(
     assert "has several fits of" in message
     assert "choose with --dataset and --encoder" in message
     (model,) = (runs / "texts" / "planted" / LORE).glob("split-0-*/model.safetensors")
+    without_digests(model.parent)
     model.write_bytes(model.read_bytes()[:50])
     message = adapt("--run", runs, "--method", LORE, "--dataset", "texts")
     assert f"{model} is not a readable safetensors file" in message
@@ -414,11 +415,11 @@ def test_several_fits_say_what_chooses_among_them(home: Path, tmp_path: Path) ->
     record = cells.read_record(fit)
     other = fit.with_name("split-0-other")
     shutil.copytree(fit, other)
-    (other / "cell.json").write_text(json.dumps({**record, "selection": "tuned", "key": "other"}))
+    (without_digests(other) / "cell.json").write_text(json.dumps({**record, "selection": "tuned", "key": "other"}))
     with pytest.raises(InputError, match="has several fits of") as caught:
         UserModel.open(out, LORE)
     assert caught.value.hint == "choose with --selection"
-    (other / "cell.json").write_text(json.dumps({**record, "key": "other"}))
+    (without_digests(other) / "cell.json").write_text(json.dumps({**record, "key": "other"}))
     with pytest.raises(InputError, match="has several fits of") as caught:
         UserModel.open(out, LORE)
     assert caught.value.hint == "use runs folders of their own"
@@ -428,7 +429,7 @@ def test_a_users_products_are_as_exact_as_the_fits(runs: Path, monkeypatch: pyte
     for folder in cells.folders(runs):
         record = cells.read_record(folder)
         if record["method"] == LORE:
-            (folder / "cell.json").write_text(json.dumps({**record, "precision": "medium"}))
+            (without_digests(folder) / "cell.json").write_text(json.dumps({**record, "precision": "medium"}))
     found: dict[str, list[str]] = {LORE: [], MRM: []}
     for method, seen in found.items():
         model = UserModel.open(runs, method)
@@ -459,6 +460,7 @@ def test_a_lost_model_is_one_line_with_the_next_command(
 ) -> None:
     (model,) = (runs / "texts" / "planted" / LORE).glob("split-0-*/model.safetensors")
     if damage == "truncated":
+        without_digests(model.parent)
         model.write_bytes(model.read_bytes()[:50])
     elif damage == "missing":
         model.unlink()
@@ -485,6 +487,7 @@ def test_a_state_whose_run_is_gone_or_changed_is_refused(
     fitted = cells.read_record(model.parent)
     changed = methods_module.make_method(registry.get("methods", "mrm"), None, {}).load(model)
     tensors = changed.learned()
+    without_digests(model.parent)
     changed.restore({**tensors, "bases": tensors["bases"] + 1}).save(model)
     assert f"was made with another fit of {MRM} than {runs} now holds" in refusal(capsys, *words)
     assert fitted["method"] == MRM
@@ -515,7 +518,7 @@ def test_another_revision_of_the_encoder_is_refused(
     assert record["encoder_fingerprint"] == {"id": "planted", "revision": "1", "dtype": "float32"}
     # The run's own entry pins the revision; a model whose content has changed shows in the fingerprint.
     record["encoder_fingerprint"]["revision"] = "0"
-    (folder / "cell.json").write_text(json.dumps(record))
+    (without_digests(folder) / "cell.json").write_text(json.dumps(record))
     message = refusal(capsys, "user", "adapt", "--run", runs, "--method", LORE, "--pairs", pairs, "--out", home / "x")
     assert "was fitted on embeddings of planted with revision 0, the encoder here has 1" in message
     assert not (home / "x").exists()

@@ -1,0 +1,133 @@
+"""The DONE record of a finished cell: which files it has, their sha256, and the accuracies that they give.
+
+A digest finds damage and careless edits, not deceit. Cells of an earlier prbench have no digests: they are read, and
+counted as unverified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prbench.base.errors import InputError
+from prbench.base.files import file_sha256, write_json
+from prbench.base.reading import read_bytes, read_json, sealed, unsealed
+from prbench.protocol.metrics import decisions
+from prbench.registry.schema import Sha256
+
+DONE = "DONE"
+RECORD = "cell.json"
+SHARED = ".claims"
+"""Beside the data sets of a results folder: what its programs tell one another."""
+
+
+class DoneRecord(BaseModel):
+    """What DONE says. `files` is empty in a cell of an earlier prbench."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    shots: list[int]
+    files: dict[str, Sha256] = {}
+    accuracy: dict[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Seals:
+    """The digests of a cell's files, by name."""
+
+    folder: Path
+    files: Mapping[str, str] = field(default_factory=dict)
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    shots: tuple[int, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the cell was written with digests, so that a file without one is not part of it."""
+        return RECORD in self.files
+
+    def has(self, path: Path) -> bool:
+        """Whether a file is part of the cell: one that a killed program left is not."""
+        return path.is_file() and (not self.complete or path.name in self.files)
+
+    def read(self, path: Path, hint: str) -> bytes:
+        """The bytes of one of the cell's files. Raises InputError where they are not what was written."""
+        content = read_bytes(path, hint=hint)
+        self.compare(path, content, hint)
+        return content
+
+    def compare(self, path: Path, content: bytes, hint: str) -> None:
+        """Raise InputError where `content`, read from one of the cell's files, is not what was written."""
+        self._compare(path, hashlib.sha256(content).hexdigest(), hint)
+
+    def check(self, path: Path, hint: str) -> None:
+        """As `read`, for a file that something else reads."""
+        try:
+            self._compare(path, file_sha256(path) if path.name in self.files else "", hint)
+        except OSError as error:
+            raise InputError(f"{path} is unreadable: {error.strerror or error}", hint=hint) from error
+
+    def _compare(self, path: Path, found: str, hint: str) -> None:
+        if self.files.get(path.name, found) != found:
+            raise InputError(f"{path} is damaged: its sha256 is not the one in {DONE}", hint=hint)
+
+
+def of(folder: Path) -> Seals:
+    """The digests of a cell; none where there is no DONE record or an earlier prbench wrote it.
+
+    Raises InputError where DONE itself is damaged.
+    """
+    path = folder / DONE
+    if not path.is_file():
+        return Seals(folder)
+    hint = f"delete {folder} and run again"
+    table = read_json(path, hint=hint)
+    if not isinstance(table, dict):
+        raise InputError(f"{path} is damaged: it holds no table", hint=hint)
+    plain, has_digest = unsealed(table, path, hint=hint)
+    try:
+        found = DoneRecord.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))[:80]
+        raise InputError(f"{path} is damaged: {key}: {first['msg']}", hint=hint) from error
+    if bool(found.files) != has_digest:
+        raise InputError(f"{path} is damaged: it lacks a part of its digests", hint=hint)
+    return Seals(folder, found.files, found.accuracy, tuple(found.shots))
+
+
+def write(folder: Path, shots: list[int], accuracy: Mapping[str, float]) -> None:
+    """Write DONE for the files in `folder`, the last file of a cell."""
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != DONE}
+    write_json(folder / DONE, sealed({"shots": shots, "files": files, "accuracy": dict(accuracy)}))
+
+
+def add(path: Path, runs: Path) -> None:
+    """Take a file that was written later into the DONE record of its cell; `runs` is the results folder."""
+    shared = runs / SHARED
+    shared.mkdir(exist_ok=True)
+    with FileLock(shared / "done.lock"):
+        before = of(path.parent)
+        files = {**before.files, path.name: file_sha256(path)}
+        record = {"shots": list(before.shots), "files": files, "accuracy": dict(before.accuracy)}
+        write_json(path.parent / DONE, sealed(record))
+
+
+def accuracies(columns: Mapping[str, Any]) -> dict[str, float]:
+    """The mean user accuracy of the seen, the unseen and all users in the columns of a scores file."""
+    population = np.asarray(columns["population"]).astype(str)
+    right, user = decisions(columns["margin"]), np.asarray(columns["user"])
+    means: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+    for name in ("seen", "unseen"):
+        mine = population == name
+        if mine.any():
+            _, place = np.unique(user[mine], return_inverse=True)
+            means[name] = np.bincount(place, right[mine]) / np.bincount(place)
+    found = {name: float(values.mean()) for name, values in means.items()}
+    return {**found, "overall": float(np.concatenate(list(means.values())).mean())} if means else {}
