@@ -17,6 +17,50 @@ MRM = printed_numbers.load("mrm")
 TABLE = ["bt", "mrm"]
 
 
+# arXiv 2601.18731, Table 1: seen, unseen, overall on PRISM / Reddit TL;DR with 100 / with 150 users.
+TABLE_1 = {
+    "Skywork V1": "59.5±0.5 59.5±0.4 59.5±0.5 / 62.6±0.8 62.6±0.8 62.6±0.8 / 62.6±0.8 62.6±0.8 62.6±0.8",
+    "Skywork V2": "60.5±0.4 60.1±0.5 60.3±0.3 / 64.4±0.7 64.5±0.7 64.4±0.4 / 64.4±0.7 64.5±0.7 64.4±0.4",
+    "BT": "64.3±0.5 64.2±0.6 64.4±0.3 / 67.8±1.1 67.8±0.8 67.8±0.8 / 68.1±1.1 68.2±0.8 68.1±0.8",
+    "GPO": "64.2±1.1 64.2±1.0 64.2±1.0 / 68.0±1.1 68.0±1.2 68.0±0.5 / 68.5±1.1 68.6±1.2 68.6±0.6",
+    "VPL": "64.6±1.0 64.0±1.2 64.3±1.1 / 67.6±1.1 67.7±1.0 67.6±1.0 / 67.7±1.2 67.9±1.0 67.8±1.0",
+    "PAL": "61.7±1.0 61.4±0.8 61.5±0.8 / 65.8±1.0 65.9±1.1 64.5±0.7 / 66.3±1.2 66.7±0.9 66.5±0.7",
+    "LoRe": "63.0±0.9 63.1±0.8 63.0±0.8 / 68.1±1.1 68.6±1.2 68.3±0.5 / 68.5±1.0 68.8±1.1 68.6±1.0",
+    "SynthesizeMe (in context)": "63.9±1.2 63.4±1.2 63.7±1.2 / 66.6±2.2 66.3±2.2 66.5±2.0 / 66.7±2.2 66.3±2.3 66.5±2.3",
+    "SynthesizeMe (fine-tuned)": "64.3±1.0 64.5±1.1 64.4±1.0 / 68.2±1.3 68.0±1.3 68.1±1.3 / 68.2±1.3 68.0±1.3 68.1±1.3",
+    "MRM V1": "64.8±0.4 64.9±0.4 64.9±0.2 / 68.7±1.1 69.0±0.8 68.8±0.4 / 69.0±1.1 69.5±0.8 69.3±0.3",
+    "MRM V2": "65.3±0.6 65.2±0.5 65.3±0.3 / 69.6±0.9 69.6±0.8 69.6±0.3 / 69.7±0.8 69.8±0.9 69.7±0.3",
+}
+# Table 2, on PRISM: overall, worst 10, 20 and 50% of seen / of unseen users.
+TABLE_2 = {
+    "MRM": "64.8±0.4 37.9±1.3 43.4±0.9 52.8±0.6 / 64.9±0.4 37.9±0.8 43.9±0.7 53.2±0.7",
+    "MRM w/o meta-learning": "63.1±0.9 35.9±1.1 41.8±0.8 51.2±0.6 / 63.1±0.8 36.1±0.9 41.9±0.8 51.4±0.7",
+    "MRM w/o RPO": "64.5±0.5 37.5±1.3 43.0±0.9 52.5±0.6 / 64.5±0.6 37.2±0.9 43.5±0.7 52.7±0.7",
+    "MRM w/o basis combination": "63.8±0.4 37.1±1.4 42.8±1.0 52.3±0.6 / 63.8±0.6 37.2±0.9 42.8±0.7 52.5±0.6",
+}
+
+
+def spelled(means: list[float] | None, spreads: list[float] | None) -> str:
+    assert means is not None
+    assert spreads is not None
+    return " ".join(f"{mean}±{spread}" for mean, spread in zip(means, spreads, strict=True))
+
+
+def test_the_file_has_every_number_that_the_paper_prints() -> None:
+    table_1 = {
+        row.label: " / ".join(
+            spelled(getattr(row, name), getattr(row, f"{name}_std")) for name in ("prism", "reddit100", "reddit150")
+        )
+        for row in MRM.accuracy
+    }
+    assert table_1 == TABLE_1
+    table_2 = {
+        row.label: f"{spelled(row.seen, row.seen_std)} / {spelled(row.unseen, row.unseen_std)}"
+        for row in MRM.robustness
+    }
+    assert table_2 == TABLE_2
+
+
 def row(**values: list[float]) -> Published:
     only = Accuracy(label="A", method="bt", encoder="skywork-v1", **values)
     return Published(title="t", source="s", splits=20, accuracy=[only])
@@ -63,10 +107,10 @@ def test_no_number_applies_to_other_data_or_another_encoder(dataset: str, encode
 
 
 def test_numbers_apply_to_their_own_data_and_encoder() -> None:
-    assert MRM.rows("prism", "skywork-v1")["mrm"] == [64.8, 64.9, 64.9]
-    assert MRM.rows("prism", "skywork-v2")["mrm"] == [65.3, 65.2, 65.3]
+    assert MRM.rows("prism", "skywork-v1")["mrm"].means == [64.8, 64.9, 64.9]
+    assert MRM.rows("prism", "skywork-v2")["mrm"].means == [65.3, 65.2, 65.3]
     assert "bt" not in MRM.rows("prism", "skywork-v2")
-    assert MRM.rows("reddit150", "skywork-v1")["lore"] == [68.5, 68.8, 68.6]
+    assert MRM.rows("reddit150", "skywork-v1")["lore"].means == [68.5, 68.8, 68.6]
     assert MRM.robustness_rows("prism", "skywork-v1")["mrm-no-rpo"].unseen == [64.5, 37.2, 43.5, 52.7]
     assert printed_numbers.load("lore").rows("prism", "skywork-v1") == {}, "its sources name no encoder"
 
@@ -91,8 +135,10 @@ def test_ours_stand_beside_theirs_with_the_difference_in_standard_deviations() -
     (grid,) = made.grids
     cells = {cells[0].text: [cell.text for cell in cells] for cells in grid.rows}
     assert grid.header[-2:] == ("Cai et al. 2026", "Δ in SD")
-    assert cells["MRM"][-2:] == ["64.9", "+0.4"]
-    assert cells["BT"][-2:] == ["64.4", "+0.4"]
+    assert cells["MRM"][-2:] == ["64.9±0.2", "+0.4"]
+    assert cells["BT"][-2:] == ["64.4±0.3 (as printed)", "+0.4"]
+    assert line[f"published_overall_std: {source}"] == pytest.approx(0.002)
+    assert any(note.startswith("As printed: the overall value of BT") for note in grid.notes)
     assert any(source in note for note in grid.notes)
 
 
@@ -126,7 +172,8 @@ def test_ablations_stand_above_theirs_on_their_data_only() -> None:
     asked = piece("tables:ablation", ["mrm"])
     there = two_splits("prism", "skywork-v1").make(asked, published=[MRM]).grids[0]
     assert [cell.text for cell in there.rows[-1]] == [
-        "MRM, published", "64.8", "37.9", "43.4", "52.8", "64.9", "37.9", "43.9", "53.2",
+        "MRM, published", "64.8±0.4", "37.9±1.3", "43.4±0.9", "52.8±0.6", "64.9±0.4", "37.9±0.8", "43.9±0.7",
+        "53.2±0.7",
     ]  # fmt: skip
     assert there.rules == (1,)
     elsewhere = two_splits("convarg", "skywork-v1").make(asked, published=[MRM]).grids[0]

@@ -16,6 +16,7 @@ from prbench.registry import folders
 from prbench.registry.schema import Record
 
 DATASETS = ("prism", "reddit100", "reddit150")
+OVERALL = 2
 # Printed to one digit, each of two numbers is less than 0.05 off: apart by 0.1 or more, they cannot be equal.
 ROUNDING = 0.1 - 1e-9
 # [seen, unseen, overall], and [overall, worst 10%, 20%, 50%], in %.
@@ -24,7 +25,9 @@ Worst = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class Accuracy(Record):
-    """One row of an accuracy table: [seen, unseen, overall] in % per data set."""
+    """One row of an accuracy table: [seen, unseen, overall] in % per data set, and their standard deviations over
+    splits in points.
+    """
 
     label: str
     method: str
@@ -32,10 +35,15 @@ class Accuracy(Record):
     prism: Populations | None = None
     reddit100: Populations | None = None
     reddit150: Populations | None = None
+    prism_std: Populations | None = None
+    reddit100_std: Populations | None = None
+    reddit150_std: Populations | None = None
 
 
 class Robustness(Record):
-    """One row of an ablation table: [overall, worst 10%, 20%, 50%] in % of seen and of unseen users."""
+    """One row of an ablation table: [overall, worst 10%, 20%, 50%] in % of seen and of unseen users, and their
+    standard deviations over splits in points.
+    """
 
     label: str
     method: str
@@ -43,6 +51,25 @@ class Robustness(Record):
     dataset: str
     seen: Worst
     unseen: Worst
+    seen_std: Worst | None = None
+    unseen_std: Worst | None = None
+
+
+class Printed(NamedTuple):
+    """One method's [seen, unseen, overall] in %, and their standard deviations over splits where they are printed.
+
+    `doubtful` says that the overall value cannot be a mean of the other two.
+    """
+
+    means: list[float]
+    spreads: list[float] | None
+    doubtful: bool
+
+    def text(self, population: int) -> str:
+        """One of the values as the paper prints it."""
+        spread = f"±{self.spreads[population]:.1f}" if self.spreads else ""
+        mark = " (as printed)" if self.doubtful and population == OVERALL else ""
+        return f"{self.means[population]:.1f}{spread}{mark}"
 
 
 class Published(Record):
@@ -55,12 +82,12 @@ class Published(Record):
     accuracy: list[Accuracy] = Field(default_factory=list)
     robustness: list[Robustness] = Field(default_factory=list)
 
-    def rows(self, dataset: str, encoder: str) -> dict[str, list[float]]:
-        """[seen, unseen, overall] by method on exactly this data set and encoder; empty on any other."""
+    def rows(self, dataset: str, encoder: str) -> dict[str, Printed]:
+        """The accuracies by method on exactly this data set and encoder; empty on any other."""
         if dataset not in DATASETS:
             return {}
         return {
-            row.method: values
+            row.method: Printed(values, getattr(row, f"{dataset}_std"), not _between(values))
             for row in self.accuracy
             if row.encoder == encoder and (values := getattr(row, dataset))
         }
@@ -94,9 +121,14 @@ def contradictions(published: Published) -> Iterator[Contradiction]:
             values = getattr(row, dataset)
             if not values:
                 continue
-            seen, unseen, overall = values
-            if not min(seen, unseen) - ROUNDING < overall < max(seen, unseen) + ROUNDING:
-                yield Contradiction(row.label, dataset, seen, unseen, overall)
+            if not _between(values):
+                yield Contradiction(row.label, dataset, *values)
+
+
+def _between(values: list[float]) -> bool:
+    """Whether the overall value can be a mean of the seen and the unseen one."""
+    seen, unseen, overall = values
+    return min(seen, unseen) - ROUNDING < overall < max(seen, unseen) + ROUNDING
 
 
 def load(name: str) -> Published:

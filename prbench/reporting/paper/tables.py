@@ -12,9 +12,12 @@ from prbench.reporting import grid as grid_module
 from prbench.reporting.board import RANKED, Board, Row
 from prbench.reporting.grid import DASH, Grid, TableCell
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
+from prbench.reporting.paper.printed_numbers import OVERALL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from prbench.reporting.paper.printed_numbers import Printed
 
 
 TABLE_1 = (
@@ -42,12 +45,16 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
     return PieceResult(pd.DataFrame(records), grids, missing=evidence.lacking(piece), boards=boards)
 
 
-def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Printed]]) -> dict[str, Any]:
     record: dict[str, Any] = columns.record(columns.View(board), row, columns.by_key(*TABLE_1))
     for source, rows in printed.items() if row.published else ():
-        for p, value in zip(RANKED, rows.get(row.method, ()), strict=False):
-            record[f"published_{p}: {source}"] = value / 100
-            record[f"in_sd_{p}: {source}"] = in_spreads(row, p, value / 100)
+        theirs = rows.get(row.method)
+        for i, p in enumerate(RANKED if theirs else ()):
+            assert theirs is not None
+            record[f"published_{p}: {source}"] = theirs.means[i] / 100
+            if theirs.spreads:
+                record[f"published_{p}_std: {source}"] = theirs.spreads[i] / 100
+            record[f"in_sd_{p}: {source}"] = in_spreads(row, p, theirs.means[i] / 100)
     return record
 
 
@@ -57,7 +64,7 @@ def in_spreads(row: Row, population: str, theirs: float) -> float:
     return (row.value(population) - theirs) / spread if spread > 0 else math.nan
 
 
-def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> Grid:
+def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str, Printed]]) -> Grid:
     grid = board_grids.accuracy_grid(board)
     if gain := _gain_over_baselines(board, piece):
         grid.rows.append(gain)
@@ -72,15 +79,21 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
             f"{short}: overall accuracy in {source}, on this data set and encoder. {apart_in}: ours less theirs, in "
             "standard deviations of ours over splits."
         )
+        doubtful = [row.title for row in board.rows if row.published and (r := rows.get(row.method)) and r.doubtful]
+        if doubtful:
+            notes.append(
+                f"As printed: the overall value of {' and '.join(doubtful)} in {source} lies outside of its seen and "
+                "unseen ones and cannot be their mean."
+            )
         for line in grid.rows:
             row = by_title.get(line[0].text)
-            values = rows.get(row.method) if row else None
-            if row is None or values is None:
+            theirs = rows.get(row.method) if row else None
+            if row is None or theirs is None:
                 line += [TableCell("" if row is None else DASH)] * 2
                 continue
-            apart = in_spreads(row, "overall", values[2] / 100)
+            apart = in_spreads(row, "overall", theirs.means[OVERALL] / 100)
             line += [
-                TableCell(f"{values[2]:.1f}"),
+                TableCell(theirs.text(OVERALL)),
                 TableCell(DASH if math.isnan(apart) else f"{apart:+.1f}".replace("-", "−")),
             ]
     return Grid(
@@ -128,10 +141,13 @@ def ablation(evidence: Evidence, piece: Piece) -> PieceResult:
             for row in rows:
                 for found in printed:
                     if line := found.get(row.method):
-                        values = [*line.seen, *line.unseen]
-                        lines.append(
-                            [TableCell(f"{line.label}, published"), *(TableCell(f"{v:.1f}") for v in values)]
+                        values = zip(
+                            [*line.seen, *line.unseen],
+                            [*(line.seen_std or [math.nan] * 4), *(line.unseen_std or [math.nan] * 4)],
+                            strict=True,
                         )
+                        texts = [f"{v:.1f}" + ("" if math.isnan(s) else f"±{s:.1f}") for v, s in values]
+                        lines.append([TableCell(f"{line.label}, published"), *map(TableCell, texts)])
         label = f"{piece.name}:{dataset}:{encoder}"
         grids.append(
             Grid(f"{piece.title} on {dataset} ({encoder})", tuple(header), lines, tuple(rules), notes, label)
