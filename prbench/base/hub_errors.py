@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prbench.base.errors import InputError
+from prbench.base.network import require_usable_network_settings
 
 
 @contextmanager
@@ -17,6 +18,7 @@ def hub_errors(what: str, *, page: str, revision: str, instead: str, as_error: t
 
     Raises InputError.
     """
+    require_usable_network_settings()
     import logging
 
     from huggingface_hub.errors import (

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from prbench.base.errors import InputError
 from prbench.base.files import file_sha256, home, raw_data_folder
+from prbench.base.network import require_usable_network_settings
 from prbench.registry.schema import DatasetEntry
 
 HUB = "hf://datasets/"
@@ -150,6 +151,7 @@ class RawFiles:
     def _download(self, path: str) -> Path:
         if not self.is_remote:
             raise InputError(f"{home() / self.base / path} is missing", hint=f"import {self.name} again")
+        require_usable_network_settings()
         import logging
 
         import pooch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prbench.reporting.worst_k import SETTINGS
+from prbench.reporting.own_style import own_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +46,8 @@ CAPS: dict[str, Any] = {"capsize": 2, "elinewidth": 0.8}
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """seaborn's paper style, with the settings that make equal results give equal files."""
-    import seaborn as sns
-    from matplotlib import rc_context
-
-    style = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **SETTINGS, **SIZES}
-    with rc_context(style):
+    """The report's own style in the sizes of a page: see `own_style`."""
+    with own_style(SIZES):
         yield
 
 

@@ -14,6 +14,7 @@ from prbench.base.files import writing
 from prbench.protocol import metrics
 from prbench.reporting.board import TUNED, Board, Row
 from prbench.reporting.looks import Marker
+from prbench.reporting.own_style import METADATA, own_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,13 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Text stays text in the PDF; the file says nothing of when it was made, so that equal results give equal files.
-SETTINGS: dict[str, Any] = {"pdf.fonttype": 42, "axes.titlesize": "medium", "legend.frameon": False}
 # Inches of the figure, and characters of a title that fit above its three panels.
 WIDTH = 10.5
 TITLE_WIDTH = 125
 SPARE_MARKERS = "oDs^v<>PXphd8*H"
-METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) -> list[Path]:
@@ -37,15 +35,12 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
     k from 1 to 100; right: the difference from the baseline, where there is one. Rows that lack splits or were
     chosen on test data are left out and named. Returns no paths where no board has a complete row.
     """
-    import seaborn as sns
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     shown = [board for board in boards if _drawn(board)]
     if not shown:
         return []
-    style = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper"), **SETTINGS}
-    with rc_context(style):
+    with own_style():
+        from matplotlib.figure import Figure
+
         columns = [_legend_columns(board) for board in shown]
         heights = [2.5 + 0.17 * math.ceil(len(_drawn(b)) / n) for b, n in zip(shown, columns, strict=True)]
         figure = Figure(figsize=(WIDTH, 0.5 + sum(heights)), layout="constrained")

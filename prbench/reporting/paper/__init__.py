@@ -21,10 +21,10 @@ from prbench.reporting import writers
 from prbench.reporting.checks import refuse_mixtures
 from prbench.reporting.figure import DPI, styled
 from prbench.reporting.options import require_options
+from prbench.reporting.own_style import METADATA
 from prbench.reporting.paper import printed_numbers as numbers
 from prbench.reporting.paper.evidence import Evidence, PieceResult
 from prbench.reporting.paper.page import write_paper_page
-from prbench.reporting.worst_k import METADATA
 
 if TYPE_CHECKING:
     from prbench.results import Results
