@@ -125,9 +125,16 @@ def report(
     name: Annotated[str, typer.Argument(help="Name of a report, see `prbench list reports`.")],
     runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
+    methods: Annotated[
+        str | None, typer.Option(help="Report only these rows: names and patterns such as 'mrm*', comma-separated.")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Compare rows with this method.")] = None,
 ) -> None:
     """Make a report from results, and print which files were written."""
+    import inspect
+
     from prbench import registry, results
+    from prbench.base.errors import InputError
     from prbench.base.files import require_writable
     from prbench.registry import arguments, targets
 
@@ -135,7 +142,12 @@ def report(
     require_writable(out)
     make = targets.load_target("reports", entry)
     file = str(registry.source("reports", name))
+    given = {key: value for key, value in (("methods", methods), ("baseline", baseline)) if value is not None}
     options = arguments.options(make, entry.options, positional=2, where=file)
+    for key in given:
+        if key not in inspect.signature(make).parameters:
+            raise InputError(f"--{key}: the report {name} does not take it", hint="leave the option out")
+    options |= given
     _print_paths(make(results.load(runs), out, **options))
 
 

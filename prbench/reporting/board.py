@@ -19,6 +19,9 @@ from prbench.base.seeds import Rng
 from prbench.protocol import metrics, stats
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
 from prbench.reporting.looks import style_of
+from prbench.reporting.significance import Family
+from prbench.reporting.verdict import Answer
+from prbench.reporting.verdict import answer as answer_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +43,9 @@ class Row:
     """One method under one selection rule: means and standard deviations [population][metric], as fractions.
 
     `splits` are those with results. `note` says why the others are missing. `published` is true of an entry's own
-    parameters under its own rule. `method_title` is the title without the rule.
+    parameters under its own rule. `method_title` is the title without the rule. `family` is the entry's. Rows
+    that are not `counted` repeat or vary another row (trials with --set, tuning that ended at the published
+    parameters): they are shown, and take part in no family of tests.
     """
 
     method: str
@@ -54,6 +59,8 @@ class Row:
     note: str = ""
     published: bool = False
     method_title: str = ""
+    family: str = ""
+    counted: bool = True
 
     @property
     def key(self) -> tuple[str, str]:
@@ -84,16 +91,25 @@ class Row:
         return self.std.get(population, {}).get(metric, math.nan)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pair:
-    """Row a against row b in one population; `holm_table` where the pair belongs to the table's own family."""
+    """Row a against row b in one population; the adjusted p-values are NaN outside their family.
+
+    `p_all_pairs` is adjusted over all pairs of the population, `p_table` over the comparisons that the table prints
+    (or, of a row against its cold start, over these rows).
+    """
 
     population: str
     a: Row
     b: Row
     result: stats.Comparison
-    holm_pairs: float = math.nan
-    holm_table: float = math.nan
+    p_all_pairs: float = math.nan
+    p_table: float = math.nan
+
+    @property
+    def counted(self) -> bool:
+        """Whether both rows take part in families of tests."""
+        return self.a.counted and self.b.counted
 
     def reversed(self) -> Pair:
         """The same comparison seen from the other side."""
@@ -115,8 +131,10 @@ class Board:
     alpha: float
     bounds: Mapping[str, Row] = field(default_factory=dict)
     # A row against its own cold start in each population, where it decides something there and adaptation changes
-    # it; `holm_table` adjusts over these rows within a population.
+    # it; `p_table` adjusts over these rows within a population.
     adapting: list[Pair] = field(default_factory=list)
+    # Whether personalising pays; None where nothing is compared.
+    answer: Answer | None = None
 
     def ranked(self, population: str) -> list[list[Row]]:
         """Rankable rows by falling accuracy in a population, rows of equal accuracy together."""
@@ -132,7 +150,7 @@ class Board:
 
     def best_and_rival(self, population: str) -> tuple[Row, Row] | None:
         """The best rankable row and the best of the others, or None with fewer than two."""
-        rows = [row for rank in self.ranked(population) for row in rank]
+        rows = [row for rank in self.ranked(population) for row in rank if row.counted]
         return (rows[0], rows[1]) if len(rows) > 1 else None
 
     def pair(self, a: Row, b: Row, population: str) -> Pair | None:
@@ -155,7 +173,9 @@ class Board:
     def printed(self) -> set[tuple[str, frozenset[tuple[str, str]]]]:
         """(population, the two rows' keys) of the comparisons that the table prints."""
         printed = {
-            ("overall", frozenset((row.key, base.key))) for row in self.rows if (base := self.baseline[row.key])
+            ("overall", frozenset((row.key, base.key)))
+            for row in self.rows
+            if row.counted and (base := self.baseline[row.key])
         }
         for population in RANKED:
             if rivals := self.best_and_rival(population):
@@ -173,10 +193,12 @@ def build(
     watch: Watch | None = None,
     users: pd.DataFrame | None = None,
     compared: Compared = "all",
+    count_all: bool = False,
 ) -> tuple[list[Board], pd.DataFrame]:
     """Every (data set, encoder)'s board, and the per-user metrics they rest on.
 
     `users` spares making those metrics again: `metrics.user_metrics` of the results' scores at `shots`.
+    `count_all` lets rows that repeat or vary another one take part in the families of tests.
     Raises InputError when there are no results or when results that do not belong together would share a table.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -196,6 +218,8 @@ def build(
         here = users[(users["dataset"] == dataset) & (users["encoder"] == encoder)]
         refuse_unlike_tests(here)
         rows = _rows(cells, per_split)
+        if not count_all:
+            rows = _counted(rows, cells)
         boards.append(_board(dataset, encoder, cells, rows, here, baseline, alpha, resamples, watch, compared))
     return boards, users
 
@@ -245,10 +269,27 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 std=std,
                 note=_why_missing(group, planned - set(splits)),
                 method_title=group[0]["title"],
+                family=entry.get("family", ""),
                 published=(method, selection) == (entry.get("name"), entry.get("selection")),
             )
         )
     return rows
+
+
+def _counted(rows: list[Row], cells: list[dict[str, Any]]) -> list[Row]:
+    """The rows, those marked that repeat or vary another row of their entry."""
+    entry = {(c["method"], c["selection"]): c["entry"].get("name", c["method"]) for c in cells}
+    params = {(c["method"], c["selection"]): c.get("params") for c in cells}
+
+    def repeats(row: Row) -> bool:
+        own = [r for r in rows if r.method == entry[row.key] and r is not row and not r.oracle]
+        if row.method != entry[row.key]:
+            return bool(own)
+        return row.selection == TUNED and any(
+            r.selection != TUNED and params[r.key] == params[row.key] and r.mean == row.mean for r in own
+        )
+
+    return [replace(row, counted=not repeats(row)) for row in rows]
 
 
 def _why_missing(cells: list[dict[str, Any]], missing: set[int]) -> str:
@@ -276,7 +317,7 @@ def _board(
     compared: Compared,
 ) -> Board:
     rows = sorted(rows, key=lambda r: (r.oracle, not r.complete, -r.value("overall") if r.mean else math.inf))
-    board = Board(
+    bare = Board(
         dataset=dataset,
         encoder=encoder,
         rows=rows,
@@ -287,15 +328,33 @@ def _board(
         alpha=alpha,
         bounds=_bounds(cells),
     )
-    board.pairs.extend(_compare(board, users, resamples, watch, compared))
-    if compared != "none":
-        board.adapting.extend(_against_cold_start(board, users, resamples))
-    families = [("holm_pairs", [pair for pair in board.pairs if pair.population == q]) for q in RANKED]
-    families += [("holm_table", [pair for pair in board.adapting if pair.population == q]) for q in RANKED]
-    for name, family in [*families, ("holm_table", board.in_table())]:
-        for pair, p in zip(family, stats.holm([pair.result.corrected.p for pair in family]), strict=True):
-            setattr(pair, name, float(p))
-    return board
+    if compared == "none":
+        return bare
+    pairs = _adjusted(bare, _compare(bare, users, resamples, watch, compared))
+    adapting = [
+        replace(pair, p_table=p)
+        for population in RANKED
+        for family in [Family("over these rows", _against_cold_start(bare, users, resamples, population))]
+        for pair, p in zip(family.pairs, family.adjusted(), strict=True)
+    ]
+    return replace(bare, pairs=pairs, adapting=adapting, answer=answer_of(bare, users))
+
+
+def _adjusted(board: Board, pairs: list[Pair]) -> list[Pair]:
+    """The pairs with their p-values adjusted over all pairs of a population, and over those that the table prints."""
+    printed = board.printed()
+    families = [[i for i, pair in enumerate(pairs) if pair.population == q and pair.counted] for q in RANKED]
+    table = [i for i, pair in enumerate(pairs) if (pair.population, frozenset((pair.a.key, pair.b.key))) in printed]
+    over_all = {i: p for family in families for i, p in zip(family, _holm(pairs, family), strict=True)}
+    in_table = dict(zip(table, _holm(pairs, table), strict=True))
+    return [
+        replace(pair, p_all_pairs=over_all.get(i, math.nan), p_table=in_table.get(i, math.nan))
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def _holm(pairs: list[Pair], family: list[int]) -> list[float]:
+    return Family("", [pairs[i] for i in family]).adjusted()
 
 
 def _resampling_ratio(cells: list[dict[str, Any]]) -> float:
@@ -329,26 +388,26 @@ def _of_row(users: pd.DataFrame, row: Row, metric: str) -> pd.DataFrame:
     return own.pivot(index="user", columns="split", values=metric)
 
 
-def _against_cold_start(board: Board, users: pd.DataFrame, resamples: int) -> list[Pair]:
+def _against_cold_start(board: Board, users: pd.DataFrame, resamples: int, population: str) -> list[Pair]:
     """See `Board.adapting`; the largest gains first."""
     pairs = []
-    for population in RANKED:
-        here = _in_population(users, population)
-        for row in board.rows:
-            if not row.rankable or row.undecided or not row.value(population, "flip_rate") > 0:
-                continue
-            before = {p: {"accuracy": row.value(p, "cold_start")} for p in row.mean}
-            cold = replace(row, title=f"{row.title} at cold start", mean=before, std={}, published=False)
-            result = stats.compare(
-                _of_row(here, row, "accuracy").to_numpy(),
-                _of_row(here, row, "cold_start").to_numpy(),
-                ratio=board.ratio,
-                rng=Rng("bootstrap over users", board.dataset, board.encoder, population, *row.key, "cold start"),
-                level=1 - board.alpha,
-                resamples=resamples,
-            )
-            pairs.append(Pair(population, row, cold, result))
-    return sorted(pairs, key=lambda pair: (RANKED.index(pair.population), -pair.result.difference))
+    here = _in_population(users, population)
+    for row in board.rows:
+        adapts = row.value(population, "flip_rate") > 0
+        if not row.rankable or not row.counted or row.undecided or not adapts:
+            continue
+        before = {p: {"accuracy": row.value(p, "cold_start")} for p in row.mean}
+        cold = replace(row, title=f"{row.title} at cold start", mean=before, std={}, published=False)
+        result = stats.compare(
+            _of_row(here, row, "accuracy").to_numpy(),
+            _of_row(here, row, "cold_start").to_numpy(),
+            ratio=board.ratio,
+            rng=Rng("bootstrap over users", board.dataset, board.encoder, population, *row.key, "cold start"),
+            level=1 - board.alpha,
+            resamples=resamples,
+        )
+        pairs.append(Pair(population, row, cold, result))
+    return sorted(pairs, key=lambda pair: -pair.result.difference)
 
 
 def _compare(

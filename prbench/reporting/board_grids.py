@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from prbench.protocol import stats
 from prbench.reporting import columns
 from prbench.reporting.board import RANKED, TUNED, Board, Row
 from prbench.reporting.grid import DAGGER, DASH, STAR, Grid, TableCell, percent
+from prbench.reporting.significance import TEST, Family
+from prbench.reporting.verdict import sentences as verdict
 
 # A larger share of undecided choices than this is named below the table.
 MANY_TIES = 0.01
@@ -64,7 +65,7 @@ def notes(board: Board) -> list[str]:
     alpha = f"{board.alpha:g}"
     family = board.in_table()
     plural = "split" if board.splits == 1 else "splits"
-    said = [f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
+    said = [*verdict(board), f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
     selections = {row.selection for row in board.rows}
     if len(selections) == 1:
         said.append(f"Selected on: {columns.selected_on(board.rows[0])}.")
@@ -94,7 +95,9 @@ def notes(board: Board) -> list[str]:
         if len(row.splits) < board.splits:
             over = ", compared over the splits in common" if row.splits and not row.oracle else ""
             said.append(f"{row.title}: {len(row.splits)} of {board.splits} splits ({row.note}); not ranked{over}.")
-        elif not row.complete:
+        if not row.counted:
+            said.append(f"{row.title}: repeats or varies another row; in no family of tests (--methods names it in).")
+        elif not row.complete and len(row.splits) == board.splits:
             said.append(f"{row.title}: a population of users is missing; not ranked.")
     for row in board.rows:
         if (ties := row.value("overall", "tie_rate")) > MANY_TIES:
@@ -110,10 +113,10 @@ def notes(board: Board) -> list[str]:
 def corrected_test(board: Board) -> str:
     """The corrected test's name, and what its correction takes two splits to share."""
     if math.isnan(board.ratio):
-        return "the corrected resampled t-test (not defined: every split tests the same choices)"
+        return f"the {TEST} (not defined: every split tests the same choices)"
     shared = board.ratio / (1 + board.ratio)
     return (
-        "the corrected resampled t-test (Nadeau and Bengio 2003; on average two splits have "
+        f"the {TEST} (Nadeau and Bengio 2003; on average two splits have "
         f"{100 * shared:g}% of their test choices in common)"
     )
 
@@ -142,15 +145,17 @@ def settings_grid(board: Board) -> Grid:
         for method in methods
         if method in found["tuned"] and method in found["publ."]
     }
-    p = {method: pair.result.corrected.p for method, pair in pairs.items() if pair}
-    holm = dict(zip(p, stats.holm(list(p.values())), strict=True))
+    known = {method: pair for method, pair in pairs.items() if pair}
+    family = Family("over the differences of tuned from published", list(known.values()))
+    verdicts = dict(zip(known, family.verdicts(), strict=True))
     rows = []
     for method in methods:
         cells = [TableCell(title[method])]
         cells += [TableCell(percent(value(name, method, q))) for q in RANKED for name in named]
         for name in ("tuned", "oracle"):
             gain = value(name, method, "overall") - value("publ.", method, "overall")
-            star = STAR if name == "tuned" and holm.get(method, math.nan) < board.alpha else ""
+            tested = name == "tuned" and method in verdicts
+            star = STAR if tested and verdicts[method].sign(board.alpha) else ""
             cells.append(TableCell(percent(gain, signed=True, digits=2), marks=star))
         rows.append(cells)
     notes = [
@@ -159,9 +164,9 @@ def settings_grid(board: Board) -> Grid:
         "shows what looking at the test data claims and is not a result.",
         f"Differences are in points of overall accuracy. {DASH}: not run, or not on all {board.splits} splits.",
     ]
-    if holm:
+    if verdicts:
         notes.append(
-            f"{STAR}: p < {board.alpha:g} in the corrected resampled t-test, Holm-adjusted over the {len(holm)} "
+            f"{STAR}: p < {board.alpha:g} in the {TEST}, Holm-adjusted over the {len(verdicts)} "
             "differences of tuned from published."
         )
     notes += [f"{row.title}: {row.note}." for row in named["tuned"] if not row.complete and row.note]

@@ -38,7 +38,7 @@ def tests_grid(board: Board) -> Grid:
         cells = [
             f"{pair.a.title} − {pair.b.title}" + ("" if pair.population == "overall" else f", {pair.population}"),
             f"{percent(result.difference, signed=True, digits=2)} {interval(*result.interval)}",
-            *map(p_value, (result.plain.p, result.corrected.p, pair.holm_table, result.wilcoxon.p)),
+            *map(p_value, (result.plain.p, result.corrected.p, pair.p_table, result.wilcoxon.p)),
             interval(*result.bootstrap),
         ]
         rows.append([TableCell(text) for text in cells + [str(result.n_splits)] * partial])
@@ -77,7 +77,7 @@ def adapting_grid(board: Board) -> Grid:
                 ),
                 TableCell(gain, marks=marks(pair, board.alpha)),
                 TableCell(interval(*result.interval)),
-                *map(TableCell, map(p_value, (result.corrected.p, pair.holm_table))),
+                *map(TableCell, map(p_value, (result.corrected.p, pair.p_table))),
                 TableCell(interval(*result.bootstrap)),
             ]
         )

@@ -237,7 +237,7 @@ def _compared(name: str) -> Callable[[View, Row], float]:
 
 def _adjusted(view: View, row: Row) -> float:
     pair = view.against_baseline(row)
-    return pair.holm_table if pair else math.nan
+    return pair.p_table if pair else math.nan
 
 
 def _baseline_marks(view: View, row: Row) -> str:

@@ -48,8 +48,8 @@ def comparisons_frame(boards: Sequence[Board]) -> pd.DataFrame:
             "b": pair.b.method,
             "b_selection": pair.b.selection,
             **columns.comparison_record(pair.result),
-            "p_holm": pair.holm_pairs,
-            "p_holm_table": pair.holm_table,
+            "p_holm": pair.p_all_pairs,
+            "p_holm_table": pair.p_table,
         }
         for board in boards
         for pair in board.pairs
@@ -77,7 +77,7 @@ def adapting_frame(boards: Sequence[Board]) -> pd.DataFrame:
             "adapted": pair.a.value(pair.population),
             "flip_rate": pair.a.value(pair.population, "flip_rate"),
             **columns.comparison_record(pair.result),
-            "p_holm": pair.holm_table,
+            "p_holm": pair.p_table,
         }
         for board in boards
         for pair in board.adapting

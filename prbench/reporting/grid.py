@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from prbench.reporting.board import Row
+if TYPE_CHECKING:
+    from prbench.reporting.board import Row
+
 
 DASH = "–"
 STAR, DAGGER = "*", "†"
@@ -41,7 +44,10 @@ def percent(value: float, *, signed: bool = False, digits: int = 1) -> str:
     """A fraction in percent, or "–" where there is none."""
     if math.isnan(value):
         return DASH
-    text = f"{100 * value:{'+' if signed else ''}.{digits}f}"
+    # What rounds to nothing has no sign: neither "-0.00" nor "+0.00" would mean anything.
+    rounded = round(100 * value, digits)
+    text = f"{rounded:.{digits}f}" if rounded == 0 else f"{rounded:{'+' if signed else ''}.{digits}f}"
+    text = text.removeprefix("-") if rounded == 0 else text
     return text.replace("-", "−")
 
 

@@ -13,7 +13,7 @@ from prbench.registry import marks
 from prbench.reporting import board_tests, writers
 from prbench.reporting.board import Board, build
 from prbench.reporting.calibration import calibration_frame
-from prbench.reporting.options import require_options
+from prbench.reporting.options import of_methods, require_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,7 @@ def leaderboard(
     out: Path,
     *,
     baseline: str = "bt",
+    methods: str = "",
     shots: int = metrics.ALL_SHOTS,
     alpha: float = 0.05,
     resamples: int = stats.RESAMPLES,
@@ -48,9 +49,13 @@ def leaderboard(
     calibration.csv (`reporting.calibration.CAPTION` says what its columns mean),
     worst-k.csv (the figure's numbers), leaderboard.md, leaderboard.tex, worst-k.png, worst-k.pdf, and index.html, the
     page to open first. Each row is compared with `baseline` and, in each population, the best row with the best other
-    one. `shots`: support comparisons per user, −1 for all there are.
+    one. `methods`: names and patterns, comma-separated, of the rows to report; all others are left out of tables and
+    tests, and rows that repeat or vary another one take part in them. `shots`: support comparisons per user, −1 for
+    all there are.
     Raises InputError for options that cannot be, and where results that do not belong together would share a table.
     """
+    if methods:
+        results = of_methods(results, methods)
     require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
     from prbench.reporting.page import write_page
     from prbench.reporting.worst_k import worst_k_figure
@@ -64,6 +69,7 @@ def leaderboard(
             alpha=alpha,
             resamples=resamples,
             watch=lambda: display.advance(task),
+            count_all=bool(methods),
         )
     grids = [grid for board in boards for grid in board_tests.grids(board)]
     paths = [
@@ -79,7 +85,13 @@ def leaderboard(
     if curves is not None:
         paths.append(_write_csv(metrics.over_splits(curves, by=("k",)), out / "worst-k.csv"))
         paths += worst_k_figure(boards, curves, out / "worst-k")
-    options = {"baseline": baseline, "shots": shots, "alpha": alpha, "resamples": resamples}
+    options = {
+        "baseline": baseline,
+        **({"methods": methods} if methods else {}),
+        "shots": shots,
+        "alpha": alpha,
+        "resamples": resamples,
+    }
     paths.append(write_page(out / "index.html", boards, users, results, options=options, curves=curves))
     # Printed last: a reader who stops early, as `head` does, costs no file.
     for table in rich_tables(boards):

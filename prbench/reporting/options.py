@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from prbench import registry
@@ -32,6 +33,29 @@ def require_options(results: Results, *, baseline: Any, alpha: Any, resamples: A
         raise InputError(
             f"baseline is {baseline!r}, which no row has{guess}", hint=f"{correct}: there are {', '.join(rows)}"
         )
+
+
+def of_methods(results: Results, patterns: str) -> Results:
+    """The part of the results that belongs to methods named by `patterns`: names and patterns, comma-separated.
+
+    Raises InputError for a name or pattern that no row has.
+    """
+    from prbench.results import Results
+
+    rows = sorted({cell["method"] for cell in results.cells})
+    chosen: set[str] = set()
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        fitting = {name for name in rows if name == pattern or fnmatchcase(name, pattern)}
+        if not fitting:
+            raise InputError(
+                f"--methods {pattern}: no row fits it{near(pattern, rows)}", hint=f"there are {', '.join(rows)}"
+            )
+        chosen |= fitting
+    if not chosen:
+        raise InputError("--methods is empty", hint=f"there are {', '.join(rows)}")
+    scores = results.scores[results.scores["method"].isin(chosen)]
+    cells = [cell for cell in results.cells if cell["method"] in chosen]
+    return Results(scores, cells, getattr(results, "folder", None))
 
 
 def _whole(value: Any) -> bool:

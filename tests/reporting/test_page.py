@@ -257,7 +257,7 @@ def test_table_fields_say_what_the_board_says(board: Any) -> None:
     assert named["Overall"].text == percent(first.row.value("overall"))
     assert (named["Overall"].rank, named["Overall"].marks) == (1, "*†")
     assert named["Δ BT"].value == pytest.approx(board.against_baseline(first.row).result.difference)
-    assert named["p"].value == pytest.approx(board.against_baseline(first.row).holm_table)
+    assert named["p"].value == pytest.approx(board.against_baseline(first.row).p_table)
     lines = {line.row.key: dict(zip(columns, line.fields, strict=True)) for group in groups for line in group.lines}
     assert lines["pal", "validation"]["Seen"].missing == "skipped: the encoder has no prompts"
     assert lines["pal", "validation"]["Seen"].value is None

@@ -218,7 +218,7 @@ def planted_board(p: dict[tuple[int, int], float], count: int) -> tuple[Board, l
     """Rows 0, 1, ... of which the pairs named differ at a Holm-adjusted p."""
     rows = [Row(str(i), "last", str(i), {}, (0,), True, {}, {}) for i in range(count)]
     none = stats.compare(np.zeros((2, 2)), np.zeros((2, 2)), ratio=1, rng=None, resamples=0)  # type: ignore[arg-type]
-    pairs = [Pair("overall", rows[a], rows[b], none, holm_pairs=value) for (a, b), value in p.items()]
+    pairs = [Pair("overall", rows[a], rows[b], none, p_all_pairs=value) for (a, b), value in p.items()]
     return Board("d", "e", rows, dict.fromkeys((r.key for r in rows), None), pairs, 1.0, 1, 0.05), rows
 
 
@@ -325,8 +325,8 @@ def test_comparing_only_what_is_printed_changes_no_number() -> None:
     assert len(printed.in_table()) < len(printed.pairs)
     for one, other in zip(printed.pairs, every.pairs, strict=True):
         assert (one.a.key, one.b.key, one.population) == (other.a.key, other.b.key, other.population)
-        assert one.holm_table == pytest.approx(other.holm_table, nan_ok=True)
-        assert one.holm_pairs == pytest.approx(other.holm_pairs, nan_ok=True)
+        assert one.p_table == pytest.approx(other.p_table, nan_ok=True)
+        assert one.p_all_pairs == pytest.approx(other.p_all_pairs, nan_ok=True)
     shown = printed.in_table()
     assert not any(math.isnan(pair.result.bootstrap.low) for pair in shown)
     assert all(math.isnan(pair.result.bootstrap.low) for pair in printed.pairs if pair not in shown)

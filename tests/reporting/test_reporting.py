@@ -72,7 +72,7 @@ def test_rows_stand_by_accuracy_and_marks_follow_the_tests() -> None:
     assert cells["LORE"]["Overall"].marks == ""
     assert cells["REFERENCE"]["vs BT"].marks == "*†"
     ridge = board.against_baseline(board.rows[2])
-    assert ridge.result.plain.p < 0.05 < ridge.holm_table, "the planted case for the dagger alone"
+    assert ridge.result.plain.p < 0.05 < ridge.p_table, "the planted case for the dagger alone"
     assert cells["BT-RIDGE"]["vs BT"].marks == "†"
     assert cells["BT"]["vs BT"].text == "–"
     gain = board.rows[0].value("overall") / board.rows[1].value("overall") - 1
@@ -92,7 +92,7 @@ def test_holm_over_the_comparisons_of_the_table() -> None:
     worst = 0.0
     for i, k in enumerate(order):
         worst = max(worst, min(1.0, (len(raw) - i) * raw[k]))
-        assert family[k].holm_table == pytest.approx(worst)
+        assert family[k].p_table == pytest.approx(worst)
     table = comparisons_frame([board])
     assert len(table) == 3 * 10
     assert (table["p_holm"] >= table["p_corrected"]).all()
@@ -122,7 +122,7 @@ def test_a_method_against_its_own_cold_start() -> None:
     assert overall.corrected.statistic == pytest.approx(statistic)
     # mrm's gain never varies: there is no test, but it counts among what was asked for.
     assert np.isnan(found["overall", "mrm"].result.corrected.p)
-    assert found["overall", "lore"].holm_table == pytest.approx(2 * overall.corrected.p)
+    assert found["overall", "lore"].p_table == pytest.approx(2 * overall.corrected.p)
     assert found["overall", "lore"].b.value("overall") == pytest.approx(board.rows[-1].value("overall", "cold_start"))
     table = adapting_frame([board]).set_index(["population", "method"])
     assert table.loc[("overall", "lore"), "adapted"] - table.loc[("overall", "lore"), "cold_start"] == pytest.approx(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import prbench
 from prbench.base.files import write_text
 from prbench.protocol import metrics
+from prbench.reporting import verdict
 from prbench.reporting.board import RANKED, Board
 from prbench.reporting.board_grids import notes as table_notes
 from prbench.reporting.board_tests import grids
@@ -145,6 +146,7 @@ def _section(
     return {
         "board": board,
         "id": _slug(f"{board.dataset}-{board.encoder}"),
+        "verdict": verdict.sentences(board),
         "findings": sentences.findings(board, families),
         "families": sorted({line_family for line_family in families.values() if line_family}),
         "columns": table.headings(board),

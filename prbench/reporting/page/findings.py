@@ -11,20 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair, Row
 from prbench.reporting.columns import baseline_name, selected_on
 from prbench.reporting.grid import percent
+from prbench.reporting.significance import Verdict, rule
+from prbench.reporting.verdict import FEW_FLIPS, PERSONALISED
 
 Kind = Literal["tested", "measured", "missing"]
 Said = tuple[Kind, str]
 Families = Mapping[tuple[str, str], str]
 """A row's key -> the family of its entry."""
-
-PERSONALISED = ("personalised input", "personalised parameters")
-# Adaptation that changes fewer decisions than this is called no personalisation.
-FEW_FLIPS = 0.01
 
 
 @dataclass(frozen=True)
@@ -37,20 +35,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.place}, {self.text}."
-
-
-class Verdict(NamedTuple):
-    """A comparison, the p-value that decides it, and the words for its test."""
-
-    pair: Pair
-    p: float
-    test: str
-
-    def sign(self, alpha: float) -> int:
-        """1 where a beats b beyond noise, −1 where it falls short, 0 else."""
-        if not self.p < alpha:
-            return 0
-        return 1 if self.pair.result.difference > 0 else -1
 
 
 def findings(board: Board, families: Families) -> list[Finding]:
@@ -78,7 +62,7 @@ def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Familie
     splits = sorted({board.splits for board in boards})
     counted = f"{splits[0]}" if len(splits) == 1 else f"{splits[0]} to {splits[-1]}"
     place = f"Over {len(boards)} settings of data set and encoder ({counted} splits each)"
-    test = f"corrected resampled t-test, Holm within each setting, p < {boards[0].alpha:g}"
+    test = f"{rule('within each setting')}, p < {boards[0].alpha:g}"
     said = []
     for what, verdicts_of in (
         ("the baseline", _baseline_verdicts),
@@ -157,11 +141,11 @@ def _flips(rows: Sequence[Row]) -> str:
 
 
 def _personalised(board: Board, families: Families) -> list[Row]:
-    return [row for row in board.rows if row.rankable and families.get(row.key) in PERSONALISED]
+    return [row for row in board.rows if row.rankable and row.counted and families.get(row.key) in PERSONALISED]
 
 
 def _others(board: Board, families: Families) -> list[Row]:
-    return [row for row in board.rows if row.rankable and families.get(row.key) not in PERSONALISED]
+    return [row for row in board.rows if row.rankable and row.counted and families.get(row.key) not in PERSONALISED]
 
 
 def _baseline(board: Board) -> str:
@@ -170,8 +154,7 @@ def _baseline(board: Board) -> str:
 
 def _table_verdict(board: Board, pair: Pair) -> Verdict:
     family = len(board.in_table())
-    test = f"corrected resampled t-test, Holm over the table's {family} comparison{'s' * (family > 1)}"
-    return Verdict(pair, pair.holm_table, test)
+    return Verdict(pair, pair.p_table, rule(f"over the table's {family} comparison{'s' * (family > 1)}"))
 
 
 def _baseline_verdicts(board: Board, families: Families) -> list[Verdict]:
@@ -194,13 +177,13 @@ def _gain(board: Board, families: Families) -> list[Verdict]:
         return []
     if board.baseline[best.key] is other:
         return [_table_verdict(board, pair)]
-    family = sum(p.population == "overall" for p in board.pairs)
-    return [Verdict(pair, pair.holm_pairs, f"corrected resampled t-test, Holm over all {family} pairs")]
+    family = sum(p.population == "overall" and p.counted for p in board.pairs)
+    return [Verdict(pair, pair.p_all_pairs, rule(f"over all {family} pairs"))]
 
 
 def _numbers(verdict: Verdict, alpha: float) -> str:
     """Interval and p-value, such as "95% interval −0.2 to +0.8; p = 0.410"."""
-    low, high = verdict.pair.result.interval
+    low, high = verdict.interval(alpha)
     ends = f"{100 * (1 - alpha):g}% interval {percent(low, signed=True)} to {percent(high, signed=True)}; "
     return ("" if math.isnan(low) else ends) + p_text(verdict.p, alpha)
 
@@ -301,6 +284,10 @@ def _adapting(board: Board, families: Families) -> Iterator[Said]:
             yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
     if verdicts and not better:
         most = verdicts[0]
+        if most.pair.result.difference <= 0:
+            if not worse:
+                yield "tested", f"adapting to a user's choices raises no accuracy above cold start; {most.test}"
+            return
         text = "adapting to a user's choices raises no accuracy above cold start beyond noise: the most is "
         text += f"{signed_points(most.pair.result.difference)}, {most.pair.a.title} "
         yield "tested", text + f"({_numbers(most, board.alpha)}; {most.test})"
@@ -309,18 +296,14 @@ def _adapting(board: Board, families: Families) -> Iterator[Said]:
 def _adapting_verdicts(board: Board) -> list[Verdict]:
     """Rows against their own cold start, all users, the largest gain first."""
     pairs = [pair for pair in board.adapting if pair.population == "overall"]
-    test = (
-        f"corrected resampled t-test, Holm over these {len(pairs)}"
-        if len(pairs) > 1
-        else "corrected resampled t-test"
-    )
-    return [Verdict(pair, pair.holm_table, test) for pair in pairs]
+    test = rule(f"over these {len(pairs)}" if len(pairs) > 1 else "")
+    return [Verdict(pair, pair.p_table, test) for pair in pairs]
 
 
 def _leader(board: Board, families: Families) -> Iterator[Said]:
     rivals = board.best_and_rival("overall")
     pair = board.pair(*rivals, "overall") if rivals else None
-    if pair is None or math.isnan(pair.holm_table):
+    if pair is None or math.isnan(pair.p_table):
         return
     verdict = _table_verdict(board, pair)
     numbers = f"{_numbers(verdict, board.alpha)}; {verdict.test}"

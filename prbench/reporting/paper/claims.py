@@ -15,6 +15,7 @@ from prbench.reporting.board import ORACLE, Board, Row
 from prbench.reporting.figure import CAPS, finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import Grid, TableCell
 from prbench.reporting.paper.evidence import Evidence, PieceResult, counted, heading, splits_of
+from prbench.reporting.significance import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +100,7 @@ def indistinguishable_groups(board: Board, rows: list[Row]) -> list[tuple[int, .
     for i, a in enumerate(rows):
         for j in range(i + 1, len(rows)):
             pair = board.pair(a, rows[j], "overall")
-            if pair is not None and pair.holm_pairs >= board.alpha:
+            if pair is not None and Verdict(pair, pair.p_all_pairs).undecided(board.alpha):
                 graph.add_edge(i, j)
     return sorted(tuple(sorted(group)) for group in networkx.find_cliques(graph))
 
