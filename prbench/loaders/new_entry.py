@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prbench.base.errors import InputError
-from prbench.base.files import file_sha256, home, write_text, writing_folder
+from prbench.base.files import file_sha256, home, require_writable, write_text, writing_folder
 from prbench.registry.schema import DatasetEntry
 
 
@@ -37,18 +38,31 @@ def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any]) 
     base = Path("imported") / name
     folder = home() / base
     file = home() / "imported" / "datasets" / f"{name}.toml"
-    with writing_folder(folder) as temporary:
-        write(temporary)
-        hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
-    try:
-        table = {**entry, "download": {"base": base.as_posix(), "files": hashes}}
-        text = to_toml(table)
-        DatasetEntry.model_validate({"name": name, **tomllib.loads(text)})
-        write_text(file, text)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with _one_at_a_time(name):
+        with writing_folder(folder) as temporary:
+            write(temporary)
+            hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+        try:
+            table = {**entry, "download": {"base": base.as_posix(), "files": hashes}}
+            text = to_toml(table)
+            DatasetEntry.model_validate({"name": name, **tomllib.loads(text)})
+            write_text(file, text)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     return file
+
+
+@contextlib.contextmanager
+def _one_at_a_time(name: str) -> Iterator[None]:
+    """Let one import publish at a time: of two with one name the first wins, and the other is told."""
+    from filelock import FileLock
+
+    require_writable(home() / "imported")
+    (home() / "imported").mkdir(parents=True, exist_ok=True)
+    with FileLock(home() / "imported" / ".lock"):
+        check_name(name)
+        yield
 
 
 def to_toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:

@@ -34,6 +34,7 @@ from prbench.protocol import splits
 from prbench.protocol.splits import Split
 from prbench.registry.schema import DatasetEntry
 from prbench.results import cells as results
+from prbench.results.claims import Claims
 from prbench.results.probes import SUPPORT, Probe, finished
 from prbench.running.open_dataset import OpenDataset, adapt_rng
 from prbench.training.compute import computing
@@ -117,7 +118,9 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, in
     settings, failed = _Settings(device), 0
     with progress() as display:
         bar = display.add_task("probing", total=len(missing))
-        for task in missing:
+        runs = missing[0].folder.parents[3] if missing else Path()
+        claims = Claims(runs)
+        for task in claims.each(missing, name=_name_of, is_open=lambda task: not task.done):
             try:
                 columns = _probed(task, settings)
             except InputError:
@@ -131,6 +134,11 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, in
                 results.add_scores(task.probe.file(task.folder), columns, task.folder.parents[3])
             display.advance(bar)
     return len(missing) - failed, failed
+
+
+def _name_of(task: ProbeTask) -> str:
+    """The name under which programs claim a probe."""
+    return f"probe {task.probe.name} of {'/'.join(task.folder.parts[-4:])}"
 
 
 def _tested_on(task: ProbeTask) -> tuple[str, str, str, str]:

@@ -15,13 +15,15 @@ from rich.markup import escape
 
 from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError
-from prbench.base.files import require_writable
+from prbench.base.files import canonical_json, require_writable
+from prbench.base.leftovers import remove_leftovers
 from prbench.method import Method
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import fit_problem
 from prbench.protocol.splits import Split
 from prbench.results import cells as results
-from prbench.results import superseded
+from prbench.results import scores, superseded
+from prbench.results.claims import Claims
 from prbench.running.open_dataset import OpenDataset, adapt_rng
 from prbench.running.plan import MethodJob, Plan, states_table
 from prbench.training.compute import computing
@@ -58,17 +60,19 @@ def execute(plan: Plan) -> Outcome:
     """
     start = time.perf_counter()
     total = sum(len(job.cells) for job in plan.jobs)
-    if any(job.open() for job in plan.jobs):
+    todo = [job for job in plan.jobs if job.open()]
+    claims = Claims(plan.out)
+    if todo:
         require_writable(plan.out)
+        remove_leftovers(plan.out, below=True)
     with progress() as display:
         bar = display.add_task("", total=total)
         previous: OpenDataset | None = None
         for job in plan.jobs:
+            display.advance(bar, len(job.cells) - len(job.open()))
+            _set_aside(job, plan, claims)
+        for job in claims.each(todo, name=_work_of, is_open=lambda job: _is_open(job, plan)):
             open_cells = job.open()
-            display.advance(bar, len(job.cells) - len(open_cells))
-            _set_aside(job, plan)
-            if not open_cells:
-                continue
             if previous is not None and previous is not job.setting:
                 previous.forget()
             previous = job.setting
@@ -77,7 +81,9 @@ def execute(plan: Plan) -> Outcome:
             if not job.setting.embedded:
                 # The embedding stage has a progress bar of its own.
                 display.stop()
-                job.setting.comparisons()
+                # Programs that share the results share the embeddings: one makes them, the others wait for it.
+                with claims.alone("embedding"):
+                    job.setting.comparisons()
                 display.start()
             display.update(bar, description=name)
 
@@ -89,11 +95,36 @@ def execute(plan: Plan) -> Outcome:
     return Outcome(plan, time.perf_counter() - start)
 
 
-def _set_aside(job: MethodJob, plan: Plan) -> None:
+def _work_of(job: MethodJob) -> str:
+    """The name under which programs claim a job: all splits of a method, which are trained together."""
+    record = job.cells[0].record
+    return canonical_json([record[key] for key in scores.COLUMNS])
+
+
+def _is_open(job: MethodJob, plan: Plan) -> bool:
+    """Whether a claimed job still has work, after what other programs have stored since it was planned.
+
+    What another program has just found to fail, or to be skipped, is not tried again.
+    """
+    settled = 0
+    for cell in job.cells:
+        planned = cell.state
+        cell.state, cell.reason = results.status(cell.folder)
+        if cell.state == "done":
+            cell.record = results.read_record(cell.folder)
+            cell.shots = [k for k in plan.shots if not results.has_scores(results.scores_file(cell.folder, k))]
+        settled += planned == "missing" and cell.state == "failed"
+    return len(job.open()) > settled
+
+
+def _set_aside(job: MethodJob, plan: Plan, claims: Claims) -> None:
     """Put results of an earlier state where no report takes them for the present one's, and say so."""
-    if job.skip or not (older := superseded.older_cells(plan.out, job.cells[0].record)):
+    if job.skip or not superseded.older_cells(plan.out, job.cells[0].record):
         return
-    where = f"{len(older.cells)} older results are now in {superseded.set_aside(older)}"
+    with claims.alone("set-aside"):
+        if not (older := superseded.older_cells(plan.out, job.cells[0].record)):
+            return
+        where = f"{len(older.cells)} older results are now in {superseded.set_aside(older)}"
     stderr().print(escape(f"{job.name} on {job.setting.entry.name}: {older.why}; {where}"), soft_wrap=True)
 
 

@@ -1,0 +1,117 @@
+"""Which program does which piece of work, where several write to one results folder.
+
+    runs/.claims/<digest of the work's name>.json     who does it, rewritten every 30 seconds
+
+A claim of this host is void when its process is gone. One of another host is void when its file has not changed for
+ten minutes, as watched by this process's own clock: the clocks of two hosts are never compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from prbench.base.errors import InputError
+from prbench.base.files import digest, write_json
+from prbench.base.processes import Writer, host, is_gone, this_process
+from prbench.base.reading import read_json
+from prbench.results.digests import SHARED
+
+Work = TypeVar("Work")
+
+BEAT = 30.0
+SILENCE = 600.0
+PAUSE = 0.2
+
+
+class Claims:
+    """The claims of the programs that write to the results folder `runs`."""
+
+    def __init__(self, runs: Path) -> None:
+        self.folder = runs / SHARED
+        # The latest content of each claim of another host, and when it was first read.
+        self._watched: dict[Path, tuple[Any, float]] = {}
+
+    @contextlib.contextmanager
+    def alone(self, name: str = "claims") -> Iterator[None]:
+        """Wait until no other program is inside `alone(name)` of this folder, and keep the others out."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / f"{name}.lock"):
+                yield
+        except PermissionError as error:
+            raise InputError(f"no permission to write {self.folder}", hint="choose another folder") from error
+
+    @contextlib.contextmanager
+    def hold(self, name: str) -> Iterator[bool]:
+        """Claim the work called `name` for the time inside; False where another living program has it."""
+        path = self.folder / f"{digest(name)}.json"
+        writer = this_process()
+        with self.alone():
+            mine = not self._is_held(path)
+            if mine:
+                write_json(path, {**writer._asdict(), "name": name, "beat": 0})
+        if not mine:
+            yield False
+            return
+        over = threading.Event()
+        heart = threading.Thread(target=_beat, args=(path, writer, name, over), daemon=True)
+        heart.start()
+        try:
+            yield True
+        finally:
+            over.set()
+            heart.join()
+            path.unlink(missing_ok=True)
+
+    def each(
+        self, work: Sequence[Work], *, name: Callable[[Work], str], is_open: Callable[[Work], bool]
+    ) -> Iterator[Work]:
+        """Each piece of `work` that is still open once it is claimed, in order; it is held while it is being done.
+
+        What other programs hold is passed over, and looked at again when the rest is done, until nothing is left.
+        """
+        waiting = list(work)
+        while waiting:
+            elsewhere = []
+            for piece in waiting:
+                with self.hold(name(piece)) as mine:
+                    if not mine:
+                        elsewhere.append(piece)
+                    elif is_open(piece):
+                        yield piece
+            waiting = elsewhere
+            if waiting:
+                time.sleep(PAUSE)
+
+    def _is_held(self, path: Path) -> bool:
+        """Whether a living program has a claim; called alone."""
+        try:
+            found = read_json(path)
+            writer = Writer(str(found["host"]), int(found["pid"]), str(found["start"]))
+        except (InputError, LookupError, TypeError, ValueError):
+            # There is none, or something else than a claim.
+            return False
+        if writer.host == host():
+            return not is_gone(writer)
+        content, since = self._watched.get(path, (None, 0.0))
+        if content != found:
+            self._watched[path] = (found, time.monotonic())
+            return True
+        return time.monotonic() - since < SILENCE
+
+
+def _beat(path: Path, writer: Writer, name: str, over: threading.Event) -> None:
+    """Rewrite a claim until it is over, so that other hosts see that its program lives."""
+    count = 0
+    while not over.wait(BEAT):
+        count += 1
+        # A full disk must not end the work; the claim is then lost after ten minutes at worst.
+        with contextlib.suppress(InputError, OSError):
+            write_json(path, {**writer._asdict(), "name": name, "beat": count})
