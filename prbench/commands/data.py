@@ -181,4 +181,4 @@ def import_embeddings(
 
 def _imported(entry_file: Path) -> None:
     typer.echo(str(entry_file))
-    typer.echo(f"next: prbench run --methods bt,mrm --dataset {entry_file.stem}", err=True)
+    typer.echo(f"next: prbench run --methods quick --dataset {entry_file.stem}", err=True)
