@@ -21,6 +21,7 @@ from prbench.comparisons import Items, PreferenceData
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Numbering
 from prbench.loaders.new_entry import check_name, publish
+from prbench.loaders.reading import open_text, reading
 
 if TYPE_CHECKING:
     import torch
@@ -264,16 +265,13 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: a user or a key of a record appears twice")
         return table
 
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}, line {error.lineno}: no valid JSON: {error.msg} at column {error.colno}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path, lambda: str(path)), open_text(path) as file:
+        try:
+            table = json.loads(file.read(), object_pairs_hook=unique)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path}, line {error.lineno}: no valid JSON: {error.msg} at column {error.colno}"
+            ) from error
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}, expected an object: user -> list of records")
     return table
