@@ -8,8 +8,10 @@ from pydantic import Field
 
 Count = Annotated[int, Field(ge=1)]
 """1, 2, ..."""
-Steps = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0)]
 """0, 1, 2, ..."""
+Steps = Natural
+"""How many steps of something, none included."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

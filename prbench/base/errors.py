@@ -1,5 +1,9 @@
 """The one exception that reaches a user as a single line."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class InputError(Exception):
     """Something the user gave is wrong: a file, a line of it, an option or a name.
@@ -17,10 +21,14 @@ class InputError(Exception):
         return f"{message} ({self.hint})" if self.hint else message
 
 
-def nearest(name: str, known: list[str], *, noun: str, listing: str) -> InputError:
-    """An error for an unknown `name`, with the nearest `known` ones and the command that lists them."""
+def near(name: str, known: Sequence[str]) -> str:
+    """ "; did you mean X or Y?" where something known is near to `name`, else nothing."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    guess = f"; did you mean {' or '.join(near)}?" if near else ""
-    return InputError(f"unknown {noun} {name!r}{guess}", hint=f"see `{listing}`")
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def nearest(name: str, known: Sequence[str], *, noun: str, listing: str) -> InputError:
+    """An error for an unknown `name`, with the nearest `known` ones and the command that lists them."""
+    return InputError(f"unknown {noun} {name!r}{near(name, known)}", hint=f"see `{listing}`")

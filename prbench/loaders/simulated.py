@@ -27,11 +27,10 @@ from pydantic.dataclasses import dataclass
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray, IntArray, Items, PreferenceData, Truth
+from prbench.hyperparameters import Count, Share
 from prbench.loaders import STRICT, RawSource
 
 Float32 = NDArray[np.float32]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 # The offset that all embeddings of an encoder have in common, as a share of their mean square.
 OFFSET_SHARE = 0.3

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_type_hints
 
-from prbench.base.errors import InputError
-from prbench.registry.toml_files import near
+from prbench.base.errors import InputError, near
 
 
 def argument_types(target: Callable[..., Any]) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from prbench.base.errors import InputError
+from prbench.base.errors import InputError, near
 from prbench.registry.arguments import argument_types, checked, finite
 from prbench.registry.schema import DatasetEntry, MethodEntry
-from prbench.registry.toml_files import near
 
 if TYPE_CHECKING:
     from prbench.method import Method

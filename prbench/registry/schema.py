@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from prbench.hyperparameters import OpenShare
+
 Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Marker = Literal["o", "s", "D", "d", "^", "v", "<", ">", "P", "X", "x", "+", "*", "p", "h", "H", "8"]
 """As matplotlib names them; those that prbench.reporting.looks can draw on a page as well."""
 Kind = Literal["methods", "datasets", "encoders", "reports"]
@@ -91,13 +92,11 @@ class Download(Record):
     """Where a data set's raw files come from: `base` + "/" + path, each with its sha256.
 
     `base` is a URL, a folder below PRBENCH_HOME, or "hf://datasets/OWNER/NAME@REVISION". A file of the hub whose hash
-    is not known has "" as its hash. `instead` are other files with the same contents, which nothing downloads: they
-    are read where PRBENCH_DATA has all of them.
+    is not known has "" as its hash.
     """
 
     base: str
     files: dict[str, Sha256 | Literal[""]]
-    instead: dict[str, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
@@ -115,11 +114,11 @@ class ProtocolEntry(Record):
 
     name: Literal["paper", "published-code"] = "paper"
     unit: Literal["group", "block", "mark"] = "group"
-    seen_share: Share = 0.5
-    test_share: Share = 0.5
+    seen_share: OpenShare = 0.5
+    test_share: OpenShare = 0.5
     seen_train_limit: Annotated[int, Field(ge=0)] = 0
     unseen_train_limit: Annotated[int, Field(ge=0)] = 0
-    validation_share: Share = 0.2
+    validation_share: OpenShare = 0.2
     splits: Annotated[int, Field(ge=1)] = 20
 
 

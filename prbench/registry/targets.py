@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prbench import registry
-from prbench.base.errors import InputError
+from prbench.base.errors import InputError, near
 from prbench.registry import Entry, _files, finder
 from prbench.registry.marks import has_mark
 from prbench.registry.schema import DatasetEntry, EncoderEntry, Kind
-from prbench.registry.toml_files import near
 
 Role = Literal["methods", "datasets", "encoders", "reports", "pieces"]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from prbench.base.errors import InputError
+from prbench.base.errors import InputError, near
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -102,11 +102,3 @@ def _keys_at(record: type[BaseModel], location: Sequence[str | int]) -> list[str
             return []
         record = candidates[0]
     return list(record.model_fields)
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """ "; did you mean X or Y?" where something known is near to `name`, else nothing."""
-    from difflib import get_close_matches
-
-    found = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(found)}?" if found else ""

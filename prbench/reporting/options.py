@@ -6,8 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from prbench import registry
-from prbench.base.errors import InputError
-from prbench.registry.toml_files import near
+from prbench.base.errors import InputError, near
 
 if TYPE_CHECKING:
     from prbench.results import Results
@@ -31,7 +30,8 @@ def require_options(results: Results, *, baseline: Any, alpha: Any, resamples: A
     if not isinstance(baseline, str) or baseline not in {*rows, *registry.names("methods")}:
         guess = near(baseline, rows) if isinstance(baseline, str) else ""
         raise InputError(
-            f"baseline is {baseline!r}, which no row has{guess}", hint=f"{correct}: there are {', '.join(rows)}"
+            f"baseline is {baseline!r}, which no row has{guess}",
+            hint=f"correct --baseline or [options] of the report's entry: there are {', '.join(rows)}",
         )
 
 

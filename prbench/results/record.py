@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prbench.base.files import canonical_json
+from prbench.hyperparameters import Natural
 from prbench.registry.schema import EncoderEntry, ProtocolEntry, Style
 
 Name = Annotated[str, Field(min_length=1)]
-Natural = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from prbench import registry
-from prbench.base.errors import InputError
+from prbench.base.errors import InputError, near
 from prbench.base.files import canonical_json, file_sha256
 from prbench.comparisons import Items
 from prbench.encoders import encoder_entry_for, require_recorded
@@ -21,7 +21,6 @@ from prbench.methods.mrm import MRM
 from prbench.protocol.selection import parse_selections
 from prbench.registry import methods as methods_module
 from prbench.registry.schema import EncoderEntry, Selection
-from prbench.registry.toml_files import near
 from prbench.results import cells
 from prbench.training.compute import Precision
 

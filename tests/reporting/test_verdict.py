@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_results import Fake
+from fake_results import Fake, report
 
+from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.protocol import stats
 from prbench.reporting.board import Board, build
+from prbench.reporting.options import of_methods
+from prbench.reporting.page.findings import findings, overview
 from prbench.reporting.significance import agreeing_interval
 from prbench.reporting.verdict import Answer, sentences, smallest_gain
 
@@ -164,3 +168,23 @@ def test_trials_enter_no_family_unless_asked_for(count_all: bool, size: int) -> 
     pair = board.against_baseline(trial)
     assert pair is not None
     assert math.isnan(pair.p_table) is not count_all
+
+
+def test_the_question_is_answered_once() -> None:
+    families = {("mrm", "validation"): "personalised parameters", ("lore", "validation"): "personalised parameters"}
+    for gain in (0.0, 0.16):
+        texts = [finding.text for finding in findings(planted(gain, 0), families)]
+        assert not [text for text in texts if "personalised method" in text or "raises" in text]
+    boards = [planted(0.16, 0), replace(planted(0.0, 0), dataset="other")]
+    (text,) = [finding.text for finding in overview(boards, {(b.dataset, b.encoder): families for b in boards})]
+    assert "on 1 of 2: convarg (minilm)" in text
+
+
+def test_only_named_methods_are_reported(tmp_path: Path) -> None:
+    fake = world(0.16, 0, users=10, pool=20)
+    printed, _ = report(fake, tmp_path, baseline="bt-ridge", methods="m*,bt-ridge")
+    assert "LORE" not in printed
+    assert "MRM" in printed
+    assert "1 asked" in " ".join(printed.split()) or "The personalised row" in printed
+    with pytest.raises(InputError, match="no row fits it; did you mean mrm"):
+        of_methods(fake, "mmr")  # type: ignore[arg-type]

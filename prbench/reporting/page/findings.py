@@ -9,7 +9,7 @@ what is said of methods; they are named.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,12 +38,15 @@ class Finding:
 
 
 def findings(board: Board, families: Families) -> list[Finding]:
-    """Every sentence about one board, the tested ones first."""
+    """Every sentence about one board, the tested ones first.
+
+    Where the board answers whether personalising pays (`verdict.sentences`), no sentence here answers it again
+    by another family of tests; the tables hold these comparisons.
+    """
     place = f"On {_setting(board)}"
     rules = (
-        _against_baseline,
+        *(() if _answered(board) else (_against_baseline, _personal_gain)),
         _unpersonalised,
-        _personal_gain,
         _adapting,
         _leader,
         _few_flips,
@@ -55,6 +58,20 @@ def findings(board: Board, families: Families) -> list[Finding]:
     return sorted(said, key=lambda finding: ("tested", "measured", "missing").index(finding.kind))
 
 
+def _answered(board: Board) -> bool:
+    """Whether the board says if personalising pays."""
+    return board.answer is not None and bool(board.answer.asked) and board.answer.reference is not None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is counted over several boards: who beats what, and the verdicts of one board that say so."""
+
+    who: str
+    what: str
+    verdicts: Callable[[Board, Families], list[Verdict]]
+
+
 def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Families]) -> list[Finding]:
     """Sentences over several boards: on how many of them personalisation pays. `families` by (data set, encoder)."""
     if len(boards) < 2:
@@ -63,30 +80,47 @@ def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Familie
     counted = f"{splits[0]}" if len(splits) == 1 else f"{splits[0]} to {splits[-1]}"
     place = f"Over {len(boards)} settings of data set and encoder ({counted} splits each)"
     test = f"{rule('within each setting')}, p < {boards[0].alpha:g}"
-    said = []
-    for what, verdicts_of in (
-        ("the baseline", _baseline_verdicts),
-        ("the best method without personalisation", _gain),
-    ):
-        tested, won, moved = [], [], []
-        for board in boards:
-            verdicts = [v for v in verdicts_of(board, families[board.dataset, board.encoder]) if not math.isnan(v.p)]
-            winners = [v.pair.a for v in verdicts if v.sign(board.alpha) > 0]
-            tested += [board] * bool(verdicts)
-            won += [board] * bool(winners)
-            moved += [board] * any(row.value("overall", "flip_rate") >= FEW_FLIPS for row in winners)
-        who = "a personalised method" if what == "the baseline" else "the best personalised method"
-        if what == "the baseline" and len(names := {n for b in boards if (n := _baseline(b))}) == 1:
-            what = names.pop()
-        if tested:
-            where = f": {listed([f'{b.dataset} ({b.encoder})' for b in won])}" if won else ""
-            whole = f"{len(tested)}" if len(tested) == len(boards) else f"the {len(tested)} that can be tested"
-            count = f"{len(won) or 'none'} of {whole}"
-            if len(moved) < len(won):
-                where += f", but one whose adaptation flips {FEW_FLIPS:.0%} of decisions or more "
-                where += f"on {len(moved) or 'none'} of {whole}"
-            said.append(Finding("tested", place, f"{who} beats {what} beyond noise on {count}{where} ({test})"))
-    return said + _adapting_overview(boards, place, test)
+    if all(_answered(board) for board in boards):
+        return [Finding("tested", place, f"{_answers(boards)} ({test})")]
+    baselines = {name for board in boards if (name := _baseline(board))}
+    questions = (
+        Question(
+            "a personalised method", baselines.pop() if len(baselines) == 1 else "the baseline", _baseline_verdicts
+        ),
+        Question("the best personalised method", "the best method without personalisation", _gain),
+    )
+    said = [_counted(question, boards, families) for question in questions]
+    return [Finding("tested", place, f"{text} ({test})") for text in said if text] + _adapting_overview(
+        boards, place, test
+    )
+
+
+def _answers(boards: Sequence[Board]) -> str:
+    """On how many boards a method gains, as each board's own answer has it."""
+    pays = [board for board in boards if board.answer and board.answer.winners(board.alpha)]
+    where = f": {listed([f'{b.dataset} ({b.encoder})' for b in pays])}" if pays else ""
+    text = "personalising pays, by a method that beats both its own cold start and the reference without "
+    return f"{text}personalisation, on {len(pays) or 'none'} of {len(boards)}{where}"
+
+
+def _counted(question: Question, boards: Sequence[Board], families: Mapping[tuple[str, str], Families]) -> str:
+    """On how many boards the question is answered with yes; "" where none can be tested."""
+    tested, won, moved = [], [], []
+    for board in boards:
+        every = question.verdicts(board, families[board.dataset, board.encoder])
+        verdicts = [verdict for verdict in every if not math.isnan(verdict.p)]
+        winners = [verdict.pair.a for verdict in verdicts if verdict.sign(board.alpha) > 0]
+        tested += [board] * bool(verdicts)
+        won += [board] * bool(winners)
+        moved += [board] * any(row.value("overall", "flip_rate") >= FEW_FLIPS for row in winners)
+    if not tested:
+        return ""
+    where = f": {listed([f'{b.dataset} ({b.encoder})' for b in won])}" if won else ""
+    whole = f"{len(tested)}" if len(tested) == len(boards) else f"the {len(tested)} that can be tested"
+    if len(moved) < len(won):
+        where += f", but one whose adaptation flips {FEW_FLIPS:.0%} of decisions or more "
+        where += f"on {len(moved) or 'none'} of {whole}"
+    return f"{question.who} beats {question.what} beyond noise on {len(won) or 'none'} of {whole}{where}"
 
 
 def _adapting_overview(boards: Sequence[Board], place: str, test: str) -> list[Finding]:
@@ -277,12 +311,12 @@ def _adapting(board: Board, families: Families) -> Iterator[Said]:
     verdicts = [v for v in _adapting_verdicts(board) if not math.isnan(v.p)]
     better = [v for v in verdicts if v.sign(board.alpha) > 0]
     worse = [v for v in reversed(verdicts) if v.sign(board.alpha) < 0]
-    for group, verb in ((better, "raises"), (worse, "lowers")):
+    for group, verb in ((() if _answered(board) else better, "raises"), (worse, "lowers")):
         if group:
             count = f"adapting to a user's choices {verb} the accuracy of {len(group)} of the {len(verdicts)} "
             count += f"{_noun(verdicts)} whose decisions it changes"
             yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
-    if verdicts and not better:
+    if verdicts and not better and not _answered(board):
         most = verdicts[0]
         if most.pair.result.difference <= 0:
             if not worse:
