@@ -63,3 +63,11 @@ def test_a_search_can_be_made_and_holds_nothing_that_the_method_does_not_have(na
     for key, found in entry.search.items():
         for value in found.choices if found.choices is not None else (found.low, found.high):
             assert methods.make_method(entry, None, {key: value}).hyper_parameters[key] == value
+
+
+def test_marker_and_line_together_tell_methods_apart_in_grey_print() -> None:
+    looks: dict[tuple[str, str], str] = {}
+    for entry in registry.load_all("methods"):
+        look = (entry.style.marker, entry.style.line)
+        assert look not in looks, f"{entry.name} and {looks[look]} share marker and line {look}"
+        looks[look] = entry.name
