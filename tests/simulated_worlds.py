@@ -67,9 +67,9 @@ class SmallWorld:
         return self.accuracy(self.adapted(method, shots)) - self.accuracy(self.adapted(baseline, shots))
 
     def overfitting_cost(self, baseline: Method) -> float:
-        """How much less accurate than a baseline is a reward of eight choices of each user alone."""
+        """How much less accurate than a baseline is a reward of four choices of each user alone."""
         alone = self.fit(UserBT())
-        return self.accuracy(self.adapted(baseline)) - self.accuracy(self.adapted(alone, 8))
+        return self.accuracy(self.adapted(baseline)) - self.accuracy(self.adapted(alone, 4))
 
 
 def small_world(options: Mapping[str, Any], *, permuted: bool = False) -> SmallWorld:
