@@ -18,6 +18,7 @@ METHODS := reference,bt,bt-ridge,lore,mrm,mrm-paper,mrm-no-rpo,mrm-no-basis,mrm-
 demo: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/prbench run --methods $(METHODS) --dataset simulated --splits 5 --out runs
 	$(BIN)/prbench report leaderboard --runs runs --out out
+	@echo "open out/index.html in a browser: the page has all tables and figures"
 
 # One thread a worker: pytest's two workers would otherwise each start a thread per core.
 test: $(VENV)/.installed-test

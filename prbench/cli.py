@@ -15,8 +15,9 @@ import typer
 
 from prbench import __version__
 from prbench.base.errors import InputError
-from prbench.commands import bench, data, embedding, probe, runs, tune, user
-from prbench.commands.options import GROUP, AsJson, Kinds
+from prbench.base.screen_text import message, print_anything
+from prbench.commands import bench, data, embedding, inspection, probe, runs, tune, user, words
+from prbench.commands.options import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,10 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(user.app, name="user")
 app.add_typer(bench.app, name="bench")
+app.command("list", epilog="Example: prbench list methods --json")(inspection.list_entries)
+app.command(epilog="Example: prbench show mrm")(inspection.show)
+app.command(epilog="Example: prbench check mrm")(inspection.check)
+app.command(epilog="Example: prbench doctor --json")(inspection.doctor)
 app.command(epilog="Example: prbench embed --dataset convarg --encoder minilm")(embedding.embed)
 app.command(epilog="Example: prbench tune --methods bt,lore,mrm --dataset convarg --trials 20")(tune.tune)
 app.command(epilog="Example: prbench run --methods reference,bt,lore,mrm --dataset convarg --splits 20")(runs.run)
@@ -41,19 +46,22 @@ app.command(epilog="Example: prbench report leaderboard --runs runs --out out")(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; bad input becomes one line on stderr."""
+    print_anything()
     try:
-        words = _global_options_first(sys.argv[1:] if args is None else args)
-        code = app(args=words, prog_name="prbench", standalone_mode=False)
+        program = typer.main.get_command(app)
+        given = words.ready(sys.argv[1:] if args is None else args, program)
+        code = program(args=given, prog_name="prbench", standalone_mode=False)
     except InputError as error:
         return _refuse(str(error.args[0]), error.hint)
     except typer.TyperException as error:
-        message = " ".join(error.format_message().replace("Value error, ", "").split())
-        if not message:
+        said = " ".join(error.format_message().replace("Value error, ", "").split())
+        if not said:
             # A command group without a command: its help has been shown.
             return 2
         context = getattr(error, "ctx", None)
         help_command = f"{context.command_path if context else 'prbench'} --help"
-        return _refuse(message, f"see `{help_command}`")
+        lists = "lists are separated by commas, as in --methods bt,mrm; " if "extra argument" in said else ""
+        return _refuse(said, f"{lists}see `{help_command}`")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except SystemExit as closed:
@@ -72,30 +80,10 @@ def main(args: Sequence[str] | None = None) -> int:
     return int(code or 0)
 
 
-def _global_options_first(args: Sequence[str]) -> list[str]:
-    """`--registry DIR` may stand anywhere on the command line."""
-    first: list[str] = []
-    rest: list[str] = []
-    words = iter(args)
-    for word in words:
-        if word == "--registry":
-            folder = next(words, None)
-            if folder is None:
-                raise InputError("--registry needs a folder", hint="--registry DIR, with entries in DIR/methods")
-            first += [word, folder]
-        elif word.startswith("--registry="):
-            first.append(word)
-        else:
-            rest.append(word)
-    if "" in first or "--registry=" in first:
-        raise InputError("--registry names no folder", hint="--registry DIR, with entries in DIR/methods")
-    return first + rest
-
-
-def _refuse(message: str, hint: str | None) -> int:
-    typer.echo(f"error: {message}", err=True)
+def _refuse(said: str, hint: str | None) -> int:
+    typer.echo(f"error: {message(said)}", err=True)
     if hint:
-        typer.echo(f"hint: {hint}", err=True)
+        typer.echo(f"hint: {message(hint)}", err=True)
     return 2
 
 
@@ -116,63 +104,6 @@ def global_options(
 ) -> None:
     """The benchmark suite for personalised reward models."""
     if registry:
-        from prbench import registry as entries
+        from prbench import registry as found
 
-        entries.use(registry)
-
-
-@app.command("list", epilog="Example: prbench list methods --json")
-def list_entries(kind: Annotated[Kinds, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
-    """List the methods, data sets, encoders or reports there are."""
-    from prbench.commands import entries as entries_module
-    from prbench.commands import output
-
-    rows = entries_module.rows(kind.value)
-    output.show_rows(rows if as_json else [entries_module.brief(row) for row in rows], as_json)
-
-
-@app.command(epilog="Example: prbench show mrm")
-def show(
-    name: Annotated[str, typer.Argument(help="Name of an entry.")],
-    kind: Annotated[Kinds | None, typer.Option(help="Which kind, where two share a name.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show an entry with all that it inherits, and its file; a method also with its defaults and parameter counts."""
-    from prbench.commands import entries as entries_module
-    from prbench.commands import output
-
-    output.show_record(entries_module.full(name, kind.value if kind else None), as_json)
-
-
-@app.command(epilog="Example: prbench check mrm")
-def check(
-    methods: Annotated[str, typer.Argument(help="Methods: names, patterns such as 'mrm*', or all.")],
-) -> None:
-    """Check methods against the contract that every method keeps, on a toy population."""
-    from prbench import registry
-    from prbench.commands import output
-
-    chosen = registry.names("methods") if methods == "all" else registry.select("methods", methods)
-    from prbench import contract
-
-    failed = []
-    for name in chosen:
-        report = contract.check(registry.get("methods", name))
-        output.show(report.table())
-        if not report.passed:
-            failed.append(name)
-    if failed:
-        typer.echo(f"{len(failed)} of {len(chosen)} failed: {', '.join(failed)}", err=True)
-        raise typer.Exit(1)
-
-
-@app.command(epilog="Example: prbench doctor --json")
-def doctor(as_json: AsJson = False) -> None:
-    """Say what this installation has: versions, GPU, folders, space, entries. Exits with 1 on a problem."""
-    from prbench.commands import doctor as examination
-    from prbench.commands import output
-
-    found = examination.examine()
-    output.show_record(found, as_json)
-    if found["problems"]:
-        raise typer.Exit(1)
+        found.use(registry)

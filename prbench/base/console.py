@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,10 +15,16 @@ WIDE = 160
 
 
 def stderr() -> Console:
-    """A console on stderr."""
+    """A console on stderr; what a terminal would obey is spelled out in every text that is printed on it."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    from prbench.base.screen_text import visible
+
+    class Messages(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **options)
+
+    return Messages(stderr=True, highlight=False)
 
 
 def stdout() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,31 @@ import typer
 
 from prbench.base.errors import InputError
 from prbench.commands.options import GROUP, AsJson, NewName
+
+
+class Shape(StrEnum):
+    """How rows of choices may look."""
+
+    pairs = "pairs"
+    label = "label"
+    arena = "arena"
+    ratings = "ratings"
+    ranked = "ranked"
+
+
+class Empty(StrEnum):
+    """What to do with comparisons that have an empty reply."""
+
+    keep = "keep"
+    drop = "drop"
+
+
+class PromptInReplies(StrEnum):
+    """What to do where replies begin with their prompt."""
+
+    cut = "cut"
+    keep = "keep"
+
 
 app = typer.Typer(help="Download, check and import data.", **GROUP)
 
@@ -36,6 +62,20 @@ def info(dataset: Annotated[str, typer.Argument(help="One data set.")], as_json:
     output.show_record(describe.describe(data.load(entry), entry), as_json)
 
 
+@app.command(epilog="Example: prbench data show convarg --comparison 17")
+def show(
+    dataset: Annotated[str, typer.Argument(help="One data set.")],
+    comparison: Annotated[int, typer.Option("--comparison", min=0, help="Number of the comparison, from 0.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the texts of one comparison: who chose (by number), the conversation, both replies."""
+    from prbench import data, registry
+    from prbench.commands import output
+    from prbench.data import describe
+
+    output.show_record(describe.texts_of(data.load(registry.get("datasets", dataset)), comparison), as_json)
+
+
 @app.command(epilog="Example: prbench data verify")
 def verify(
     stores: Annotated[list[Path] | None, typer.Argument(help="Folders of embedding stores; default: all.")] = None,
@@ -58,15 +98,68 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command("import", epilog="Example: prbench data import my.jsonl --name mine")
+@app.command("import", epilog="Example: prbench data import my.jsonl --name mine --user judge --dry-run")
 def import_file(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .jsonl, .csv or .parquet file.")],
+    file: Annotated[Path, typer.Argument(help="A .jsonl, .json, .csv or .parquet file, or a folder of such files.")],
     name: NewName,
+    shape: Annotated[
+        Shape | None, typer.Option("--format", help="Shape of the rows; default: by the columns.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Column of the person's id.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Column of the prompt.")] = None,
+    chosen: Annotated[str | None, typer.Option(help="Column of the chosen reply.")] = None,
+    rejected: Annotated[str | None, typer.Option(help="Column of the rejected reply, or a list of them.")] = None,
+    first: Annotated[str | None, typer.Option(help="label, arena: column of the first reply.")] = None,
+    second: Annotated[str | None, typer.Option(help="label, arena: column of the second reply.")] = None,
+    winner: Annotated[str | None, typer.Option(help="label, arena: column of the winner; ties are left out.")] = None,
+    response: Annotated[str | None, typer.Option(help="ratings: column of the reply.")] = None,
+    rating: Annotated[str | None, typer.Option(help="ratings: column of its rating; higher is better.")] = None,
+    responses: Annotated[str | None, typer.Option(help="ranked: column of the list of replies.")] = None,
+    ranking: Annotated[str | None, typer.Option(help="ranked: column of their ranks; 1 is best.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Column of the conversation's id.")] = None,
+    timestamp: Annotated[str | None, typer.Option(help="Column of the time.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Text encoding, such as cp1252; default: UTF-8.")] = None,
+    drop_bad: Annotated[bool, typer.Option("--drop-bad", help="Leave faulty rows out, and count them.")] = False,
+    empty: Annotated[Empty | None, typer.Option(help="What to do with empty replies; default: refuse them.")] = None,
+    prompt_in_replies: Annotated[
+        PromptInReplies | None, typer.Option(help="Where some replies begin with their prompt: cut it, or keep it.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first rows as understood; import none.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the imported data set of this name.")] = False,
 ) -> None:
-    """Import comparisons with the columns user_id, prompt, chosen and rejected (conversation_id, timestamp)."""
+    """Import comparisons of several people: by default the columns user_id, prompt, chosen and rejected."""
+    from prbench import data, registry
+    from prbench.base.console import stderr
+    from prbench.commands import output
     from prbench.loaders import user_file
+    from prbench.protocol.repeats import said_of_repeats
 
-    _imported(user_file.import_table(file, name))
+    given = {
+        "user": user, "prompt": prompt, "chosen": chosen, "rejected": rejected, "first": first, "second": second,
+        "winner": winner, "response": response, "rating": rating, "responses": responses, "ranking": ranking,
+        "conversation": conversation, "timestamp": timestamp,
+    }  # fmt: skip
+    options = user_file.ImportOptions(
+        shape=shape.value if shape else None,
+        columns={part: column for part, column in given.items() if column is not None},
+        encoding=encoding,
+        drop_bad=drop_bad,
+        empty=empty.value if empty else None,
+        prompt_in_replies=prompt_in_replies.value if prompt_in_replies else None,
+    )
+    found = user_file.read_file(file, options)
+    for said in found.said:
+        stderr().print(f"{file.name}: {said}", markup=False, soft_wrap=True)
+    if dry_run:
+        output.show_rows(user_file.first_rows(found), as_json=False)
+        stderr().print(f"nothing was imported: {len(found.rows):,} comparisons were understood so", markup=False)
+        return
+    entry_file = user_file.import_table(file, name, replace=replace, found=found)
+    if about_repeats := said_of_repeats(data.load(registry.get("datasets", name))):
+        stderr().print(about_repeats, markup=False, soft_wrap=True)
+    _imported(entry_file)
 
 
 @app.command("import-embeddings", epilog="Example: prbench data import-embeddings --pt v.pt --meta v.json --name v")
@@ -88,4 +181,4 @@ def import_embeddings(
 
 def _imported(entry_file: Path) -> None:
     typer.echo(str(entry_file))
-    typer.echo(f"next: prbench run --methods bt,mrm --dataset {entry_file.stem}", err=True)
+    typer.echo(f"next: prbench run --methods quick --dataset {entry_file.stem}", err=True)

@@ -43,6 +43,27 @@ class Dtype(StrEnum):
     float32 = "float32"
 
 
+class Form(StrEnum):
+    """How a conversation is written for the model."""
+
+    template = "template"
+    plain = "plain"
+
+
+class System(StrEnum):
+    """Where the system's message goes."""
+
+    apart = "apart"
+    folded = "folded"
+
+
+class TemplateLoss(StrEnum):
+    """What happens where a chat template leaves out text."""
+
+    refuse = "refuse"
+    allow = "allow"
+
+
 def embed(
     dataset: Datasets,
     encoder: Annotated[str, typer.Option(help="Encoder: a name, a Hugging Face id or a folder.")] = "",
@@ -61,6 +82,23 @@ def embed(
     ] = None,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Another precision than the encoder's makes the encoder NAME@float32, ...")
+    ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option(
+            help="template: the model's chat template; plain: context, line break, response, as NAME@plain."
+            " Left out: the template where the model has one."
+        ),
+    ] = None,
+    system: Annotated[
+        System | None,
+        typer.Option(help="folded puts the system's text before the user's message, as NAME@folded."),
+    ] = None,
+    template_loss: Annotated[
+        TemplateLoss | None,
+        typer.Option(
+            help="refuse: text that the template leaves out is an error; allow: embed what is left, as NAME@allow."
+        ),
     ] = None,
     attention: Annotated[
         Attention,
@@ -83,7 +121,7 @@ def embed(
     from prbench.encoders.base import require_device, resolved_device
 
     require_device(resolved_device(device.value))
-    chosen = {"pooling": pooling, "dtype": dtype}
+    chosen = {"pooling": pooling, "dtype": dtype, "form": form, "system": system, "template_loss": template_loss}
     variant = {name: option.value for name, option in chosen.items() if option is not None}
     how = {"engine": engine.value, "attention": attention.value}
     team = teams.join(device.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from prbench import registry
 from prbench.base.errors import InputError
-from prbench.registry import methods
+from prbench.registry import methods as method_makers
 from prbench.registry.schema import DatasetEntry, EncoderEntry, Kind, MethodEntry
 
 # Parameters are counted for embeddings of an 8B model and these numbers of users.
@@ -32,7 +32,7 @@ def full(name: str, kind: Kind | None = None) -> dict[str, Any]:
     record: dict[str, Any] = {"kind": found, "file": str(registry.source(found, name))}
     record |= entry.model_dump(mode="json", exclude_none=True)
     if isinstance(entry, MethodEntry):
-        if unused := methods.unused_tables(entry):
+        if unused := method_makers.unused_tables(entry):
             record["unused"] = [f"params.{table}: no data set or family of that name is known" for table in unused]
         try:
             record |= _made(entry)
@@ -50,7 +50,7 @@ def _made(entry: MethodEntry) -> dict[str, Any]:
     pass and are not fitted, `trained_by_users` are the numbers without them. A method whose count depends on the data
     has none.
     """
-    method = methods.make_method(entry, None, {})
+    method = method_makers.make_method(entry, None, {})
     values = {
         name: {"value": value, "from": "entry" if name in entry.params else "default"}
         for name, value in method.hyper_parameters.items()
@@ -70,12 +70,16 @@ def _made(entry: MethodEntry) -> dict[str, Any]:
     return {"hyper_parameters": values, "parameter_count": counts}
 
 
+def family_place(family: str) -> tuple[bool, str]:
+    """Personalised methods come first."""
+    return not family.startswith("personalised"), family
+
+
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """What of a listing's row fits on a screen."""
     shown = {key: row[key] for key in ("name", "title", "family", "encoder", "needs") if row.get(key)}
-    # Said of the few that must be asked for by name.
-    asked_for = {"in_all": "no"} if row.get("default") is False else {}
-    return shown | asked_for | {"summary": row["summary"]}
+    in_all = {"in_all": row["default"]} if "default" in row else {}
+    return shown | in_all | {"summary": row["summary"]}
 
 
 def _row(entry: registry.Entry) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import typer
 
 from prbench.base.errors import InputError
 
+# What options that take a list show in place of their value; given again, they add to it.
+LIST = "A,B,..."
 GROUP: dict[str, Any] = {"rich_markup_mode": "rich", "no_args_is_help": True}
 
 
@@ -42,7 +44,13 @@ OnDevice = Annotated[Device, typer.Option(help="Where to compute; auto takes a G
 AtPrecision = Annotated[
     Precision, typer.Option(help="How exact products of float32 matrices are inside, as torch names it.")
 ]
-Datasets = Annotated[str, typer.Option(help="Data sets: names, patterns such as 'sim*', or all; comma-separated.")]
+DATASETS_HELP = "Data sets: names, patterns such as 'sim*', or all (without imported ones); comma-separated."
+METHODS_HELP = (
+    "Methods: names, patterns ('mrm*' is mrm and its variants, 'mrm-*' the variants alone), quick (a few that adapt "
+    "in different ways) or all; comma-separated."
+)
+Datasets = Annotated[str, typer.Option(metavar=LIST, help=DATASETS_HELP)]
+Methods = Annotated[str, typer.Option(metavar=LIST, help=METHODS_HELP)]
 NewName = Annotated[str, typer.Option("--name", help="Name of the new data set.")]
 
 

@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import AsJson, Device, OnDevice, shares
+from prbench.commands.options import LIST, AsJson, Device, OnDevice, shares
 
 
 def probe(
     runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
-    noise: Annotated[str | None, typer.Option(help="Shares of support labels to flip, as in 0.1,0.2,0.4.")] = None,
+    noise: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Shares of support labels to flip, as in 0.1,0.2,0.4.")
+    ] = None,
     transfer: Annotated[
         str | None,
-        typer.Option(help="Data sets to test on: names, patterns or all; those that a cell's encoder has."),
+        typer.Option(
+            metavar=LIST, help="Data sets to test on: names, patterns or all; those that a cell's encoder has."
+        ),
     ] = None,
     support: Annotated[bool, typer.Option("--support", help="Score the support choices themselves.")] = False,
     methods: Annotated[str | None, typer.Option(help="Only these methods: names, patterns or all.")] = None,

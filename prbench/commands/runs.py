@@ -8,26 +8,37 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import AsJson, AtPrecision, Datasets, Device, OnDevice, Precision, numbers
+from prbench.commands.options import (
+    DATASETS_HELP,
+    LIST,
+    METHODS_HELP,
+    AsJson,
+    AtPrecision,
+    Device,
+    OnDevice,
+    Precision,
+    numbers,
+)
 
 
 def run(
-    dataset: Datasets,
-    methods: Annotated[
-        str | None, typer.Option(help="Methods: names, patterns such as 'mrm*', or all; comma-separated.")
-    ] = None,
+    dataset: Annotated[str | None, typer.Option(metavar=LIST, help=DATASETS_HELP)] = None,
+    methods: Annotated[str | None, typer.Option(metavar=LIST, help=METHODS_HELP)] = None,
     report: Annotated[
         str | None, typer.Option(help="Instead of methods: everything that this report needs, probes included.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
     splits: Annotated[int | None, typer.Option(min=1, help="Number of splits instead of the data set's own.")] = None,
     seed: Annotated[int, typer.Option(help="Split i is drawn with seed + i.")] = 42,
-    shots: Annotated[str, typer.Option(help="Support comparisons per unseen user, as in 0,5,10,all.")] = "all",
+    shots: Annotated[
+        str, typer.Option(metavar=LIST, help="Support comparisons per unseen user, as in 0,5,10,all.")
+    ] = "all",
     selection: Annotated[
         str | None,
         typer.Option(
+            metavar=LIST,
             help="How parameters and epochs are chosen: published (a method's own parameters and rule, the default), "
-            "tuned, validation, last, test-oracle; comma-separated."
+            "tuned, validation, last, test-oracle; comma-separated.",
         ),
     ] = None,
     tuned: Annotated[
@@ -45,11 +56,18 @@ def run(
     """Fit on seen users, adapt to unseen ones, score held-out comparisons. Finished cells are not run again."""
     from prbench import registry
     from prbench.base.errors import InputError
+    from prbench.base.screen_text import listed
     from prbench.commands import output
 
-    if (methods is None) == (report is None):
-        both = "one of --methods and --report, not both" if methods else "--methods or --report"
-        raise InputError(f"give {both}", hint="for example --methods bt,mrm, or --report paper")
+    if methods is not None and report is not None:
+        raise InputError("give one of --methods and --report, not both", hint="--report says itself what to run")
+    if dataset is None or (methods is None and report is None):
+        missing = ["--dataset"] * (dataset is None) + ["--methods or --report"] * (methods is report)
+        there = [f"data sets: {listed(registry.names('datasets'))}"] * (dataset is None)
+        there += [
+            f"methods: {listed(registry.names('methods'))}, or quick or all; reports: {listed(_planned_reports())}"
+        ] * (methods is report)
+        raise InputError(f"give {' and '.join(missing)}", hint="; ".join(there))
     if report is not None:
         given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
         given |= {"--tuned": tuned is not None, "--precision": precision is not Precision.highest}
@@ -95,6 +113,13 @@ def run(
         output.show(outcome.table())
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _planned_reports() -> list[str]:
+    """The reports that say what to run."""
+    from prbench import registry
+
+    return [entry.name for entry in registry.load_all("reports") if entry.options.get("pieces")]
 
 
 def _run_report(

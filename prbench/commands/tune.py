@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import AsJson, Datasets, Device, OnDevice
+from prbench.commands.options import AsJson, Datasets, Device, Methods, OnDevice
 
 
 def tune(
-    methods: Annotated[str, typer.Option(help="Methods: names, patterns such as 'mrm*', or all; comma-separated.")],
+    methods: Methods,
     dataset: Datasets,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try for every method, the published one included.")],
     encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,

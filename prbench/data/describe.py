@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prbench.base.errors import InputError
 from prbench.comparisons import FloatArray, IntArray, PreferenceData
+from prbench.protocol.repeats import repeats
+from prbench.protocol.splits import make_split
 from prbench.registry.schema import DatasetEntry
 
 
@@ -49,6 +52,7 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
             zip(("min", "q1", "median", "q3", "max"), (float(q) for q in quartiles), strict=True)
         ),
         "users_with_one_comparison": int((per_user == 1).sum()),
+        "repeats": repeats(data),
         "disagreement": disagreement,
         "pairs_shared": shared,
     }
@@ -61,10 +65,44 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
         out["has_reward"] = data.embedded.reward is not None
     if data.mark is not None:
         out["marked_test"] = int((data.mark == 1).sum())
+    out["split_0"] = shared_in_first_split(data, entry)
     out["protocol"] = entry.protocol.model_dump()
     out["counts"] = dict(data.counts)
     out["fingerprint"] = data.fingerprint
     return out
+
+
+def shared_in_first_split(data: PreferenceData, entry: DatasetEntry) -> dict[str, int] | None:
+    """How many test items and pairs of split 0 occur in its training too; None where the data cannot be divided."""
+    try:
+        return dict(make_split(data, entry.protocol, index=0).shared)
+    except InputError:
+        return None
+
+
+def texts_of(data: PreferenceData, comparison: int) -> dict[str, Any]:
+    """One comparison in full: the number of its user, its group, the conversation and both responses.
+
+    Raises InputError when there is no such comparison, and for data that came as embeddings, without texts.
+    """
+    if not 0 <= comparison < len(data):
+        raise InputError(
+            f"{data.name} has no comparison {comparison}", hint=f"they are numbered 0 to {len(data) - 1}"
+        )
+    if not data.responses:
+        raise InputError(f"{data.name} has no texts: it came as embeddings")
+    chosen, rejected = int(data.chosen[comparison]), int(data.rejected[comparison])
+    context = data.contexts[data.item_context[chosen]]
+    return {
+        "comparison": comparison,
+        "user": int(data.user[comparison]),
+        "group": int(data.group[comparison]),
+        **({} if data.block is None else {"block": int(data.block[comparison])}),
+        **({} if data.mark is None else {"mark": "test" if data.mark[comparison] else "train"}),
+        "conversation": [f"{message.role}: {message.content}" for message in context],
+        "chosen": data.responses[chosen],
+        "rejected": data.responses[rejected],
+    }
 
 
 def _longer_wins(data: PreferenceData, lengths: IntArray) -> float | None:

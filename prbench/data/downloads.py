@@ -24,7 +24,7 @@ class RawFiles:
     `PRBENCH_HOME/raw/<family>/<path>`, and then downloaded to the last of these. What comes from the Hugging Face hub
     (`base = "hf://datasets/OWNER/NAME@REVISION"`) stays in the hub's own cache instead. An entry whose
     `download.base` is not a URL but a relative folder (imported data) keeps its files in `PRBENCH_HOME/<base>`, and
-    nowhere else.
+    nowhere else. Where PRBENCH_DATA has all files of `download.instead`, these take the place of the others.
     """
 
     def __init__(self, entry: DatasetEntry) -> None:
@@ -32,12 +32,15 @@ class RawFiles:
         self.family = entry.family
         self.base = entry.download.base.rstrip("/") if entry.download else ""
         self.hashes = dict(entry.download.files) if entry.download else {}
-        for path in (*self.hashes, entry.family, *([] if self.is_remote else [self.base])):
+        instead = dict(entry.download.instead) if entry.download else {}
+        for path in (*self.hashes, *instead, entry.family, *([] if self.is_remote else [self.base])):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
                 raise InputError(
                     f"data set {entry.name}: {path!r} leaves the data folder",
                     hint="name a path below it in the entry",
                 )
+        if instead and all(self._given(path) for path in instead):
+            self.hashes = instead
 
     @property
     def is_remote(self) -> bool:
@@ -97,12 +100,15 @@ class RawFiles:
         return local
 
     def _at_hand(self, path: str) -> Path | None:
-        if not self.is_remote:
-            folders = [home() / self.base]
-        else:
-            given = raw_data_folder()
-            folders = [given / self.family, given / self.name] if given else []
-            folders.append(self._own_folder())
+        if self.is_remote and (given := self._given(path)):
+            return given
+        file = (self._own_folder() if self.is_remote else home() / self.base) / path
+        return file if file.is_file() else None
+
+    def _given(self, path: str) -> Path | None:
+        """The file in PRBENCH_DATA, where it is there."""
+        given = raw_data_folder()
+        folders = [given / self.family, given / self.name] if given else []
         return next((file for folder in folders if (file := folder / path).is_file()), None)
 
     def _own_folder(self) -> Path:

@@ -73,6 +73,7 @@ def _counts(job: EmbeddingJob, data: PreferenceData, device: str) -> dict[str, A
     seconds = 0.0 if not works else sum(work.total for work in works) / speed if speed else None
     return {
         "tokens": tokens,
+        **({} if every.different is None else {"different_token_sequences": every.different}),
         "distinct_tokens": distinct,
         "packed_tokens": sum(work.packed or 0 for work in works) if every.packed is not None else None,
         "shards": math.ceil(len(missing) / SHARD_ROWS),

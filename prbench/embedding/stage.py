@@ -134,7 +134,7 @@ def store_folder(family: str, encoder: str) -> Path:
     return home() / "embeddings" / family / encoder
 
 
-SETTINGS = ("dtype", "pooling", "engine", "attention")
+SETTINGS = ("dtype", "pooling", "form", "system", "template_loss", "engine", "attention")
 
 
 @dataclass(eq=False)
@@ -231,7 +231,7 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
         if option == "model":
             # A folder goes by its own name, wherever it is.
             same = made.get("id") in (value, Path(str(value)).name)
-        if not same and option not in ("revision", "end") and value != "auto":
+        if not same and option not in ("revision", "end", "form") and value != "auto":
             raise error
     stderr().print(
         f"{made.get('id')} is not here; using the embeddings of revision {made.get('revision')} in {folder}"
@@ -323,6 +323,12 @@ def _announce(job: EmbeddingJob, section: Section) -> None:
         f" {work.total:,} ({', '.join(map(str, job.settings.values()))})",
         soft_wrap=True,
     )
+    if work.different is not None and work.different < len(section.rows):
+        stderr().print(
+            f"warning: {len(section.rows):,} distinct texts make {work.different:,} different token sequences: the"
+            " others have the embedding of another text",
+            soft_wrap=True,
+        )
 
 
 def _those(encoded: Encoded, places: list[int]) -> Encoded:

@@ -361,7 +361,11 @@ class EmbeddingStore:
         if reward is not None:
             finite &= torch.isfinite(reward)
         if not bool(finite.all()):
-            return int((~finite).nonzero()[0]), "its embedding or reward is NaN or infinite"
+            return int((~finite).nonzero()[0]), "its embedding or reward is NaN or infinite" + (
+                "; numbers may be too large for float16, --dtype bfloat16 or float32 hold them"
+                if embedding.dtype == torch.float16
+                else ""
+            )
         return None
 
     def _read(self, shard: Shard, *, check: bool = True) -> dict[str, torch.Tensor]:

@@ -22,12 +22,16 @@ OWN = "own"
 VARIANTS = {
     "pooling": ("last", "mean"),
     "dtype": ("bfloat16", "float16", "float32"),
+    "form": ("template", "plain"),
+    "system": ("apart", "folded"),
+    "template_loss": ("refuse", "allow"),
 }
 """Options that make other embeddings of a model: "NAME@mean", "NAME@mean-float32"."""
 
 HUGGING_FACE = "prbench.encoders.huggingface:HuggingFace"
 """What reads a model that has no entry."""
 
+MODEL_FILES = "config.json, tokenizer.json, tokenizer_config.json and *.safetensors"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -63,12 +67,24 @@ def encoder_entry_for(name: str) -> EncoderEntry:
         safe = re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "model"
         return _made(f"{safe}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}", str(folder), folder.name)
     if name.startswith(("/", "./", "../", "~")):
-        raise InputError(f"--encoder {name}: there is no such folder")
+        raise InputError(f"--encoder {name} is not a folder", hint=_nearest_folder(folder))
     # A run's folder names a hub model as this function named it.
     hub_id = name if "/" in name else name.replace("--", "/", 1)
+    if "/" in name and folder.parent.is_dir():
+        # Its beginning is a folder here: a slip in a path, not a model of the hub.
+        raise InputError(f"--encoder {name} is not a folder", hint=_nearest_folder(folder))
     if HUB_ID.fullmatch(hub_id):
         return _made(hub_id.replace("/", "--"), hub_id, hub_id)
     return registry.get("encoders", name)
+
+
+def _nearest_folder(folder: Path) -> str | None:
+    """What else lies beside a folder that does not exist, for a message."""
+    from prbench.base.errors import near
+
+    beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    close = near(folder.name, beside).lstrip("; ")
+    return close or f"a model's folder holds {MODEL_FILES}"
 
 
 def variant(entry: EncoderEntry, **options: str) -> EncoderEntry:
@@ -110,7 +126,9 @@ def _parameters(entry: EncoderEntry, wanted: Iterable[str]) -> Mapping[str, insp
         found = inspect.signature(targets.load_target("encoders", entry)).parameters
     for key in wanted:
         if key not in found:
-            raise InputError(f"the encoder {entry.name} has no option {key}", hint=f"leave --{key} out")
+            raise InputError(
+                f"the encoder {entry.name} has no option {key}", hint=f"leave --{key.replace('_', '-')} out"
+            )
     return found
 
 

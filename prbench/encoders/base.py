@@ -58,6 +58,8 @@ class EncodingWork(ABC):
     lengths: IntArray | None
     # The tokens that go through the model, padding included, or None where they are not counted.
     packed: int | None
+    # How many of the distinct texts' token sequences differ, or None where that is not counted.
+    different: int | None = None
 
     @abstractmethod
     def only(self, rows: Collection[int]) -> EncodingWork:
@@ -232,6 +234,13 @@ def keys_of(fingerprint: Mapping[str, Any], texts: Sequence[Text]) -> list[bytes
     return keys
 
 
+def plain_context(context: Context) -> str:
+    """A context as one text: the content of a single message, else one line "role: content" per message."""
+    if len(context) == 1:
+        return context[0].content
+    return "\n".join(f"{message.role}: {message.content}" for message in context)
+
+
 class TextError(InputError):
     """The text at `row` of those given cannot be encoded, because `why`."""
 
@@ -261,6 +270,11 @@ def require_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        if device.startswith("cuda") and torch.version.cuda is None and torch.version.hip is None:
+            raise InputError(
+                f"--device {device}: the installed torch {torch.__version__} is a build for CPUs alone",
+                hint="install a CUDA build of torch (https://pytorch.org), or use --device cpu",
+            ) from error
         raise InputError(f"there is no device {device!r} here", hint="use --device cpu") from error
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from prbench.base.console import progress
+from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError
 from prbench.base.files import digest
-from prbench.comparisons import Context
-from prbench.encoders.base import Text, TextError, quiet_transformers, require_unicode
+from prbench.comparisons import Context, Message
+from prbench.encoders.base import Text, TextError, plain_context, quiet_transformers, require_unicode
+from prbench.encoders.delivery import Delivery, Messages, folded, lost_messages
 from prbench.encoders.trie import Tokens
 
 # Some templates write today's date into the conversation. This is the date that Llama 3.1's writes by default.
@@ -24,27 +26,62 @@ TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 AT_ONCE = 512
 # So many texts take long enough to show how far it is.
 MANY = 4096
+Form = Literal["auto", "template", "plain"]
+System = Literal["apart", "folded"]
+Loss = Literal["refuse", "allow"]
+PLAIN_FORM = "context (one message: its content; several: lines of 'role: content'), line break, response"
 PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
 class Chat:
     """The tokenizer and chat template of the model called `name`; `max_length` in tokens, 0 for no limit.
 
+    `form` "template" writes conversations with the model's chat template, "plain" as plain text (the context, a
+    line break, the response, between the tokenizer's own special tokens), "auto" takes the template where there is
+    one. `system` "folded" puts a system message before the text of the user's message after it. What a template
+    leaves out of a conversation is an error, or counted where `loss` is "allow".
+
     A conversation that is too long loses its oldest messages, then the beginning of the message before the
-    response; a response is never cut. Raises InputError for a model without a chat template, for a template that
-    depends on the day or writes the beginning-of-text token twice, and for an unreadable tokenizer.
+    response; a response is never cut. Raises InputError where a template is asked for that the model lacks, for one
+    that depends on the day or writes the beginning-of-text token twice, and for an unreadable tokenizer.
     """
 
-    def __init__(self, name: str, folder: Path, max_length: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        max_length: int,
+        *,
+        form: Form = "auto",
+        system: System = "apart",
+        loss: Loss = "refuse",
+    ) -> None:
         self.name = name
         self.max_length = max_length
-        self.tokenizer, self.template = _tokenizer(name, folder)
+        self.system = system
+        self.loss = loss
+        self.tokenizer, self.template = _tokenizer(name, folder, form)
+        self.lost: Counter[str] = Counter()
+        self._delivery = Delivery(lambda messages: self._apply(0, messages))
         self._require_one_bos()
 
     @property
+    def form(self) -> str:
+        """ "template" or "plain"."""
+        return "plain" if self.template is None else "template"
+
+    @property
     def fingerprint(self) -> str:
-        """16 hex digits of the template and its date."""
-        return digest([self.template, DATE.isoformat()])
+        """16 hex digits of the template and its date, or of the plain form."""
+        return digest([PLAIN_FORM] if self.template is None else [self.template, DATE.isoformat()])
+
+    def rendered(self, context: Context, response: str) -> tuple[str, list[str]]:
+        """A conversation as it is written for the model, and its tokens, special ones included.
+
+        Raises TextError as `read`.
+        """
+        [ids], _ = self.read([(context, response)])
+        return self.tokenizer.decode(ids), self.tokenizer.convert_ids_to_tokens(ids.tolist())
 
     def require_end(self, end: str, pad: int | None) -> None:
         """Raise InputError unless conversations end with the token `end` and padding is none or another.
@@ -82,6 +119,8 @@ class Chat:
         text that is not valid Unicode.
         """
         require_unicode(texts)
+        self.lost.clear()
+        said = dict(self._delivery.renamed)
         tokens: list[Tokens] = []
         cut = set()
         with progress(unit="texts") if len(texts) >= MANY else nullcontext() as display:
@@ -96,6 +135,17 @@ class Chat:
                     tokens.append(np.array(ids, dtype=np.int32))
                 if display and task is not None:
                     display.advance(task, len(some))
+        for old, new in self._delivery.renamed.items():
+            if old not in said:
+                stderr().print(
+                    f"note: the chat template of {self.name} does not know the role {old!r}: read as {new!r}"
+                )
+        if self.lost:
+            parts = ", ".join(f"{count:,} of role {role!r}" for role, count in self.lost.items())
+            stderr().print(
+                f"warning: the chat template of {self.name} leaves out messages, or parts of them: {parts}",
+                soft_wrap=True,
+            )
         return tokens, cut
 
     def _shortened(self, row: int, context: Context, response: str) -> list[int]:
@@ -131,10 +181,35 @@ class Chat:
                 high = keep - 1
         return best
 
-    def _render(self, row: int, messages: list[dict[str, str]]) -> list[int]:
+    def _render(self, row: int, messages: Messages) -> list[int]:
         return self._tokenise(row, [self._write(row, messages)])[0]
 
-    def _write(self, row: int, messages: list[dict[str, str]]) -> str:
+    def _write(self, row: int, messages: Messages) -> str:
+        """A conversation as text. Raises TextError where the template refuses it or leaves out text of it."""
+        if self.system == "folded":
+            messages = folded(messages)
+        if self.template is None:
+            context = tuple(Message(**message) for message in messages[:-1])
+            response = messages[-1]["content"]
+            return f"{plain_context(context)}\n{response}" if context else response
+        reading = self._delivery.reading(tuple(message["role"] for message in messages))
+        messages = [{**m, "role": role} for m, role in zip(messages, reading.roles, strict=True)]
+        text = self._apply(row, messages)
+        lost = sorted({*lost_messages(messages, text), *reading.lost})
+        lost = [place for place in lost if messages[place]["content"].strip()]
+        if lost and self.loss == "refuse":
+            role = messages[lost[0]]["role"]
+            whole = lost[0] in reading.lost
+            raise TextError(
+                row,
+                f"the chat template of {self.name} leaves out {'the messages' if whole else 'a part of a message'} of"
+                f" role {role!r}; --template-loss allow embeds what is left and marks every row,"
+                " --form plain reads conversations as plain text",
+            )
+        self.lost.update(messages[place]["role"] for place in lost)
+        return text
+
+    def _apply(self, row: int, messages: Messages) -> str:
         from jinja2 import TemplateError
 
         try:
@@ -142,18 +217,24 @@ class Chat:
                 messages, chat_template=self.template, tokenize=False, date_string=DATE.strftime("%d %b %Y")
             )
         except TemplateError as error:
-            raise TextError(row, f"the chat template of {self.name} refuses it: {error}") from error
+            fold = any(m["role"] == "system" for m in messages) and "system" in str(error).lower()
+            more = "; --system folded puts the system's text into the user's message" if fold else ""
+            raise TextError(row, f"the chat template of {self.name} refuses it: {error}{more}") from error
         return text
 
     def _tokenise(self, row: int, written: list[str]) -> list[list[int]]:
-        """The tokens of written conversations, the first of which is text `row`: the template brings its own BOS."""
-        found: list[list[int]] = self.tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"]
+        """The tokens of written conversations, the first of which is text `row`: a template brings its own BOS."""
+        plain = self.template is None
+        found: list[list[int]] = self.tokenizer(written, add_special_tokens=plain, verbose=False)["input_ids"]
         if not all(found):
-            raise TextError(row + found.index([]), f"the chat template of {self.name} makes nothing of it")
+            maker = f"the tokenizer of {self.name}" if plain else f"the chat template of {self.name}"
+            raise TextError(row + found.index([]), f"{maker} makes nothing of it")
         return found
 
     def _require_one_bos(self) -> None:
         bos = self.tokenizer.bos_token_id
+        if self.template is None:
+            return
         try:
             first = self._render(0, PROBE)[:2]
         except TextError:
@@ -166,13 +247,13 @@ class Chat:
             )
 
 
-def conversation(context: Context, response: str) -> list[dict[str, str]]:
+def conversation(context: Context, response: str) -> Messages:
     """The messages of a context and the response to it."""
     return [*(message._asdict() for message in context), {"role": "assistant", "content": response}]
 
 
-def _tokenizer(name: str, folder: Path) -> tuple[Any, str]:
-    """The tokenizer and its chat template, with a fixed date in place of today's."""
+def _tokenizer(name: str, folder: Path, form: Form) -> tuple[Any, str | None]:
+    """The tokenizer and its chat template, with a fixed date in place of today's; None for plain text."""
     from transformers import AutoTokenizer
 
     try:
@@ -180,13 +261,17 @@ def _tokenizer(name: str, folder: Path) -> tuple[Any, str]:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise unreadable(name, "tokenizer", error) from error
+    if form == "plain":
+        return tokenizer, None
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
+    if not template and form == "auto":
+        return tokenizer, None
     if not template:
         raise InputError(
             f"{name} has no chat template, so there is no agreed way to write a conversation for it",
-            hint="put a chat_template.jinja into a folder with the model's files and name that folder",
+            hint="--form plain reads plain text; or put a chat_template.jinja into a folder with the model's files",
         )
     template = TODAY.sub(lambda match: repr(DATE.strftime(match[2])), template)
     if re.search(r"strftime_now\s*\(", template):

@@ -300,6 +300,12 @@ def verify_tree_mask(model: Model, name: str, vocabulary: int) -> None:
         number = [n for part in states for n in part.number]
         found[engine.name] = torch.cat([part.embedding for part in states])[np.argsort(number)].float()
     alone = found["batch1"]
+    if not bool(torch.isfinite(alone).all()):
+        kind = str(model.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{name} computes NaN or infinite states in {kind}: its numbers are too large for it",
+            hint="use --dtype bfloat16 or float32" if kind == "float16" else "use --dtype float32",
+        )
     off = float(((found["trie"] - alone).norm(dim=1) / alone.norm(dim=1)).max())
     if not off <= NOISE[model.dtype]:
         raise InputError(

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from prbench.base.errors import InputError
 from prbench.base.files import digest, file_sha256, home, write_json
+from prbench.encoders import MODEL_FILES
 from prbench.encoders.base import ModelUnavailableError
 
 SMALL = ["*.json", "*.jinja", "*.model", "*.txt"]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
-FILES = "config.json, tokenizer.json, tokenizer_config.json and *.safetensors"
 
 
 class Snapshot(NamedTuple):
@@ -31,7 +32,7 @@ def snapshot(model: str, revision: str) -> Snapshot:
     if folder.is_dir():
         folder = folder.resolve()
         if not (folder / "config.json").is_file():
-            raise ModelUnavailableError(f"{folder} holds no config.json", hint=f"a model's folder has {FILES}")
+            raise ModelUnavailableError(f"{folder} holds no config.json", hint=f"a model's folder has {MODEL_FILES}")
         return Snapshot(folder, folder.name, _content_revision(folder))
     found = _download(model, revision, SMALL)
     return Snapshot(found, model, found.name)
@@ -76,30 +77,61 @@ def _download(model: str, revision: str, patterns: list[str]) -> Path:
         model,
         page=f"https://huggingface.co/{model}",
         revision=revision,
-        instead=f"place {FILES} in a folder and name it: --encoder FOLDER",
+        instead=f"place {MODEL_FILES} in a folder and name it: --encoder FOLDER",
         as_error=ModelUnavailableError,
     ):
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
 
 
+# What transformers may read of a folder beside configuration, fast tokenizer and weights. Their digests join the
+# revision where there are such files and the fast tokenizer does not stand in for them.
+ALSO_READ = (
+    *("added_tokens.json", "special_tokens_map.json", "modules.json", "sentence_bert_config.json"),
+    *("adapter_config.json", "config_sentence_transformers.json"),
+)
+SLOW_TOKENIZERS = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "*.tiktoken", "*.bpe.codes")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 def _content_revision(folder: Path) -> str:
-    """16 hex digits of a folder's weights, configuration and tokenizer."""
-    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    paths = [path for name in names if (path := folder / name).is_file()] + sorted(folder.glob("*.safetensors"))
+    """16 hex digits of every file of a folder that tokenizer and model are read from.
+
+    The digest of a file is kept with its size, times and inode, so that it is computed once; putting another file
+    in its place, even one of the same size and time of change, gives it another inode or another ctime. Raises
+    InputError for a file that Git LFS has not fetched.
+    """
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", *ALSO_READ]
+    patterns = ["*.safetensors", "[0-9]*_*/*.json", "[0-9]*_*/*.safetensors"]
+    if not (folder / "tokenizer.json").is_file():
+        patterns += SLOW_TOKENIZERS
+    paths = {path for name in names if (path := folder / name).is_file()}
+    paths |= {path for pattern in patterns for path in folder.glob(pattern)}
     memory = home() / "cache" / "weights.json"
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
+    known = known if isinstance(known, dict) else {}
     before = dict(known)
     found = {}
-    for path in paths:
+    for path in sorted(paths):
         status = path.stat()
-        size_and_time = f"{status.st_size}:{status.st_mtime_ns}"
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         entry = known.get(str(path))
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == size_and_time):
-            entry = known[str(path)] = [size_and_time, file_sha256(path)]
-        found[path.name] = entry[1]
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == state):
+            require_contents(path)
+            entry = known[str(path)] = [state, file_sha256(path)]
+        found[path.relative_to(folder).as_posix()] = entry[1]
     if known != before:
         write_json(memory, known)
     return digest(found)
+
+
+def require_contents(path: Path) -> None:
+    """Raise InputError where a file is a pointer that Git LFS left in place of the contents."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(
+                f"{path} is a pointer of Git LFS, not the file itself",
+                hint=f"run `git lfs pull` in {path.parent}, or download the file",
+            )

@@ -33,7 +33,7 @@ from prbench.encoders.base import (
     quiet_transformers,
     require_device,
 )
-from prbench.encoders.chat import Chat, unreadable
+from prbench.encoders.chat import Chat, Form, Loss, System, unreadable
 from prbench.encoders.engines import ENGINES, TOKEN_BUDGET, Engine, Model
 from prbench.encoders.hub_models import snapshot, weights_here, with_weights
 from prbench.encoders.packing import Rows, size_of
@@ -41,6 +41,11 @@ from prbench.encoders.trie import Trie
 
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
+POSITIONS_AFTER_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet"),
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+"""Model types whose first token's position is the one after the padding token's."""
 # FlashAttention 2 needs an Ampere GPU or a newer one.
 FLASH_CAPABILITY = (8, 0)
 
@@ -72,12 +77,18 @@ class HuggingFace(Encoder):
         pooling: Literal["last", "mean"] = "last",
         max_length: int = 0,
         end: str = "",
+        form: Form = "auto",
+        system: System = "apart",
+        template_loss: Loss = "refuse",
     ) -> None:
         for name, value, allowed in (
             ("dtype", dtype, DTYPES),
             ("engine", engine, ("auto", *ENGINES)),
             ("attention", attention, ATTENTION),
             ("pooling", pooling, ("last", "mean")),
+            ("form", form, ("auto", "template", "plain")),
+            ("system", system, ("apart", "folded")),
+            ("template_loss", template_loss, ("refuse", "allow")),
         ):
             if value not in allowed:
                 raise InputError(f"{model}: {name} is one of {', '.join(allowed)}, not {value!r}")
@@ -102,9 +113,11 @@ class HuggingFace(Encoder):
         self._config = text_config
         self.dim = int(text_config.hidden_size)
         self.has_reward = _has_reward(self.id, config)
-        positions = int(getattr(text_config, "max_position_embeddings", 0) or 0)
-        self.max_length = min(filter(None, (max_length, positions)), default=0)
-        self._chat = Chat(self.id, self._snapshot.folder, self.max_length)
+        self.form, self.system, self.template_loss = form, system, template_loss
+        self.max_length = min(filter(None, (max_length, usable_positions(text_config))), default=0)
+        self._chat = Chat(
+            self.id, self._snapshot.folder, self.max_length, form=form, system=system, loss=template_loss
+        )
         self._pad = getattr(text_config, "pad_token_id", None)
         if end:
             self._chat.require_end(end, self._pad)
@@ -118,6 +131,12 @@ class HuggingFace(Encoder):
 
     def fingerprint(self) -> dict[str, Any]:
         """What changes the numbers; `engine` and `attention` are what "auto" comes to on `device`."""
+        # What is as in older stores is not named, so that they stay what they are.
+        further = {
+            "form": self._chat.form if self._chat.form != "template" else "",
+            "system": self.system if self.system != "apart" else "",
+            "template_loss": self.template_loss if self.template_loss != "refuse" else "",
+        }
         return {
             "id": self.id,
             "revision": self.revision,
@@ -127,6 +146,7 @@ class HuggingFace(Encoder):
             "max_length": self.max_length,
             "engine": self._engine.name,
             "attention": self._attention(self.device),
+            **{name: value for name, value in further.items() if value},
         }
 
     def adopt(self, fingerprint: Mapping[str, Any]) -> None:
@@ -163,7 +183,9 @@ class HuggingFace(Encoder):
         balance = engines.attention_balance(self._config)
         tries = self._engine.tries(sequences, groups, budget=budget, balance=balance)
         lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
-        return PackedWork(self, self._engine, self._engine.pack(tries, budget), lengths, cut)
+        work = PackedWork(self, self._engine, self._engine.pack(tries, budget), lengths, cut)
+        work.different = len({ids.tobytes() for ids in sequences})
+        return work
 
     def encode(self, texts: Sequence[Text], *, device: str) -> Encoded:
         """Embeddings [n, d] in `dtype`, and rewards float32 [n] of a model with a reward head.
@@ -255,7 +277,9 @@ class PackedWork(EncodingWork):
 
     def of(self, passes: Sequence[Rows], cut: AbstractSet[int] | None = None) -> PackedWork:
         """Other passes of the same texts."""
-        return PackedWork(self.encoder, self.engine, passes, self.lengths, self.cut if cut is None else cut)
+        made = PackedWork(self.encoder, self.engine, passes, self.lengths, self.cut if cut is None else cut)
+        made.different = self.different
+        return made
 
     def only(self, rows: Collection[int]) -> PackedWork:
         """As in `EncodingWork`."""
@@ -286,6 +310,18 @@ class PackedWork(EncodingWork):
         ):
             cut = sum(row in self.cut for row in states.number)
             yield Part(states.number, Encoded(states.embedding, states.reward, cut), states.size)
+
+
+def usable_positions(config: Any) -> int:
+    """How many tokens a model of this configuration reads, 0 where it states no limit.
+
+    RoBERTa and its kin count positions from the one after the padding token's, so that fewer are usable than stated.
+    """
+    stated = int(getattr(config, "max_position_embeddings", 0) or 0)
+    if config.model_type in POSITIONS_AFTER_PADDING and stated:
+        padding = getattr(config, "pad_token_id", None)
+        return stated - (1 if padding is None else int(padding)) - 1
+    return stated
 
 
 def _opening(context: Context) -> Context:
@@ -320,7 +356,7 @@ def _has_reward(name: str, config: Any) -> bool:
         if config.num_labels != 1:
             raise InputError(f"{name} is a classifier with {config.num_labels} labels, not a reward model with one")
         return True
-    if architecture.endswith(("ForCausalLM", "Model")) and not architecture.endswith("RewardModel"):
+    if architecture.endswith(("ForCausalLM", "ForMaskedLM", "Model")) and not architecture.endswith("RewardModel"):
         return False
     raise InputError(
         f"{name} is a {architecture}; prbench reads sequence-classification and causal models of transformers"
@@ -361,7 +397,8 @@ def _load(name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: 
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise unreadable(name, "weights", error) from error
     # transformers fills missing weights with random numbers.
-    if missing := sorted(report["missing_keys"]):
+    # A pooler is no part of the states; sentence encoders and masked language models often come without its weights.
+    if missing := sorted(key for key in report["missing_keys"] if reward or not key.startswith("pooler.")):
         raise InputError(
             f"the weights of {name} lack {missing[0]}" + (f" and {len(missing) - 1} more" * (len(missing) > 1))
         )

@@ -24,13 +24,14 @@ from torch.nn.functional import normalize
 
 from prbench.base.errors import InputError
 from prbench.base.files import digest, file_sha256
-from prbench.comparisons import Context, IntArray
+from prbench.comparisons import IntArray
 from prbench.encoders.base import (
     Encoded,
     Encoder,
     Text,
     TextWork,
     chunked,
+    plain_context,
     quiet_transformers,
     require_device,
     require_unicode,
@@ -267,13 +268,6 @@ class _Window(NamedTuple):
 class _Loaded(NamedTuple):
     model: Any
     device: str
-
-
-def plain_context(context: Context) -> str:
-    """A context as one text: the content of a single message, else one line "role: content" per message."""
-    if len(context) == 1:
-        return context[0].content
-    return "\n".join(f"{message.role}: {message.content}" for message in context)
 
 
 def windows_of(tokens: Sequence[int], size: int) -> Iterable[Sequence[int]]:

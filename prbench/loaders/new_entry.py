@@ -15,8 +15,8 @@ from prbench.base.files import file_sha256, home, require_writable, write_text, 
 from prbench.registry.schema import DatasetEntry
 
 
-def check_name(name: str) -> None:
-    """Raise InputError unless `name` can be a new data set's name."""
+def check_name(name: str, *, replace: bool = False) -> None:
+    """Raise InputError unless `name` can be a new data set's name, or with `replace` that of an imported one."""
     from prbench import registry
 
     if not registry.NAME.fullmatch(name) or name in ("all", "datasets"):
@@ -24,7 +24,9 @@ def check_name(name: str) -> None:
     if name in registry.names("datasets"):
         file = registry.source("datasets", name)
         own = file.is_relative_to((home() / "imported").resolve())
-        hint = f"choose another name, or remove {file} to replace it" if own else "choose another name"
+        if own and replace:
+            return
+        hint = "choose another name, or give --replace to replace it" if own else "choose another name"
         raise InputError(f"there is a data set {name!r} already: {file}", hint=hint)
 
 

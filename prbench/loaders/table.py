@@ -1,8 +1,7 @@
-"""Own comparisons: JSONL, CSV or Parquet in TRL's preference format plus a user.
+"""Comparisons of one's own as the import leaves them: one Parquet file, and what was counted on the way.
 
-A row has `user_id`, `prompt`, `chosen` and `rejected`, optionally `conversation_id` and `timestamp`; other columns
-are not read. `prompt` is text or a list of chat messages. `chosen` and `rejected` are texts, or lists of messages
-that end in the response; what they share before it belongs to the context, and `prompt` may then be left out.
+A row has `user`, `context` (a JSON list of messages), `chosen` and `rejected`, and where the source had them
+`conversation` and `seconds`. See `prbench.loaders.shapes` for the files that can be imported.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Numbering
 
 TABLE = "comparisons.parquet"
+COUNTS = "counts.json"
+"""What the import left out or changed, and how often; the file is there where it did."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,6 +55,12 @@ class ImportedTable:
             time=frame["seconds"].to_numpy(dtype=np.float64) if "seconds" in frame else None,
             user_keys=tuple(map(str, users)),
             counts={
+                **_counts(raw),
                 "users with one comparison, which cannot be divided": int((np.bincount(user) == 1).sum()),
             },
         )
+
+
+def _counts(raw: RawSource) -> dict[str, int]:
+    file = next((path for path in raw.paths() if path.name == COUNTS), None)
+    return {} if file is None else {str(k): int(v) for k, v in json.loads(file.read_text(encoding="utf-8")).items()}

@@ -31,6 +31,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # Keys that a variant does not inherit.
 OWN_KEYS = ("name", "title", "extends", "default")
 
+# Methods that adapt in different ways and train in seconds: a shared reward, one reward per user, an offset from the
+# shared one, mixtures of shared bases, and starting weights made to be adapted.
+QUICK = ("bt", "bt-ridge", "user-bt", "bt-offset", "lore", "maml", "mrm")
+# Words that stand for several entries.
+GROUPS = ("all", "quick")
+
 _folders: tuple[Path, ...] = ()
 
 
@@ -93,9 +99,19 @@ def names(kind: Kind) -> list[str]:
 def source(kind: Kind, name: str) -> Path:
     """The file of an entry. Raises InputError with the nearest names when there is none."""
     files = _files(kind)
+    name = known_name(kind, name)
     if name not in files:
         raise nearest(name, sorted(files), noun=NOUNS[kind], listing=f"prbench list {kind}")
     return files[name]
+
+
+def known_name(kind: Kind, name: str) -> str:
+    """The name of the entry that is called `name` but for capitals, as in MRM; `name` itself where there is none."""
+    files = _files(kind)
+    if name in files:
+        return name
+    alike = [known for known in files if known.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else name
 
 
 @overload
@@ -114,7 +130,7 @@ def get(kind: Kind, name: str) -> Entry:
     Raises InputError, in one line that names the file and the key, for an unknown name, malformed TOML, an
     unknown key, a wrong type or an inheritance that does not work.
     """
-    return _load(kind, name)[0]
+    return _load(kind, known_name(kind, name))[0]
 
 
 @overload
@@ -133,10 +149,10 @@ def load_all(kind: Kind) -> Sequence[Entry]:
 
 
 def select(kind: Kind, wanted: str) -> list[str]:
-    """Names from a comma-separated list of names, patterns such as `mrm*`, and `all`; each once, in that order.
+    """Names from a comma-separated list of names, patterns such as `mrm*`, `all` and `quick`; each once.
 
-    `all` stands for the entries with `default = true`; a pattern for every name that it fits. Raises InputError
-    for a name or pattern that fits nothing.
+    `all` stands for the entries with `default = true`, of the methods `quick` for those of `QUICK`; a pattern for
+    every name that it fits. Capitals do not count. Raises InputError for a name or pattern that fits nothing.
     """
     known = names(kind)
     chosen: dict[str, None] = {}
@@ -146,14 +162,18 @@ def select(kind: Kind, wanted: str) -> list[str]:
     for part in parts:
         if part == "all":
             chosen.update(dict.fromkeys(entry.name for entry in load_all(kind) if getattr(entry, "default", True)))
+        elif part == "quick" and kind == "methods":
+            chosen.update(dict.fromkeys(QUICK))
         elif _is_pattern(part):
-            fitting = [name for name in known if fnmatchcase(name, part)]
+            fitting = [name for name in known if fnmatchcase(name.casefold(), part.casefold())]
             if not fitting:
-                raise InputError(f"no {NOUNS[kind]} fits {part!r}", hint=f"see `prbench list {kind}`")
+                base = part.removesuffix("-*")
+                also = f"; {base!r} itself has no variants" if base in known else ""
+                raise InputError(f"no {NOUNS[kind]} fits {part!r}{also}", hint=f"see `prbench list {kind}`")
             chosen.update(dict.fromkeys(fitting))
         else:
             source(kind, part)
-            chosen[part] = None
+            chosen[known_name(kind, part)] = None
     return list(chosen)
 
 
@@ -167,7 +187,7 @@ def kind_of(name: str, kind: Kind | None = None) -> Kind:
     if kind:
         source(kind, name)
         return kind
-    found: list[Kind] = [k for k in KINDS if name in _files(k)]
+    found: list[Kind] = [k for k in KINDS if known_name(k, name) in _files(k)]
     if not found:
         everything = sorted({known for k in KINDS for known in _files(k)})
         raise nearest(name, everything, noun="entry", listing="prbench list methods|datasets|encoders|reports")
@@ -225,7 +245,7 @@ def _files(kind: Kind) -> dict[str, Path]:
     for folder in folders(kind):
         for path in sorted(folder.glob("*.toml")):
             name = path.stem
-            if not NAME.fullmatch(name) or name == "all":
+            if not NAME.fullmatch(name) or name in GROUPS:
                 raise InputError(f"{path}: {name!r} cannot be a name", hint="use letters, digits, '-' and '_'")
             if name in files:
                 raise InputError(

@@ -92,11 +92,13 @@ class Download(Record):
     """Where a data set's raw files come from: `base` + "/" + path, each with its sha256.
 
     `base` is a URL, a folder below PRBENCH_HOME, or "hf://datasets/OWNER/NAME@REVISION". A file of the hub whose hash
-    is not known has "" as its hash.
+    is not known has "" as its hash. `instead` are other files with the same contents, which nothing downloads: they
+    are read where PRBENCH_DATA has all of them.
     """
 
     base: str
     files: dict[str, Sha256 | Literal[""]]
+    instead: dict[str, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:

@@ -90,8 +90,14 @@ def execute(plan: Plan) -> Outcome:
             def watch(share: float, cells: int = len(open_cells)) -> None:
                 display.advance(bar, share * cells)
 
+            began = time.perf_counter()
             with computing(plan.precision):
                 _run(job, plan, watch)
+            finished = {job.cells[i].state for i in open_cells} == {"done"}
+            if finished and not display.console.is_terminal:
+                # A log or a notebook shows no bar: it gets a line for every finished method.
+                said = f"{job.name} on {job.setting.entry.name}: {len(open_cells)} cells in "
+                stderr().print(escape(f"{said}{time.perf_counter() - began:,.0f} s"), soft_wrap=True)
     return Outcome(plan, time.perf_counter() - start)
 
 

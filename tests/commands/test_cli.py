@@ -156,7 +156,7 @@ def test_every_command_has_help_with_an_example(run: Run, command: tuple[str, ..
 
 
 def test_the_commands_of_the_design_are_there() -> None:
-    expected = "list show check doctor embed tune run probe report data get|info|verify|import|import-embeddings user adapt|score|rank bench fit|embed"
+    expected = "list show check doctor embed tune run probe report data get|info|show|verify|import|import-embeddings user adapt|score|rank bench fit|embed"
     single, nested = [], []
     words = expected.split()
     for word, following in zip(words, [*words[1:], ""], strict=True):

@@ -304,9 +304,9 @@ def test_ad_hoc_encoders(reward_model: Path, tmp_path: Path, monkeypatch: pytest
     ("name", "message"),
     [
         ("minilmm", "unknown encoder 'minilmm'; did you mean minilm"),
-        ("./nowhere", "there is no such folder"),
+        ("./nowhere", "is not a folder"),
         ("a/b/c", "unknown encoder"),
-        ("../up", "there is no such folder"),
+        ("../up", "is not a folder"),
     ],
 )
 def test_an_unknown_encoder(name: str, message: str) -> None:

@@ -191,7 +191,7 @@ def test_a_name_is_taken_once(tmp_path: Path, prbench_home: Path) -> None:
     path = as_jsonl(tmp_path / "a.jsonl", ROWS)
     file = import_table(path, "mine")
     before = {p: p.read_bytes() for p in prbench_home.rglob("*") if p.is_file()}
-    with pytest.raises(InputError, match=r"there is a data set 'mine' already.*remove .*mine\.toml to replace it"):
+    with pytest.raises(InputError, match=r"there is a data set 'mine' already.*give --replace to replace it"):
         import_table(path, "mine")
     with pytest.raises(InputError, match=r"there is a data set 'convarg' already.*choose another name"):
         import_table(path, "convarg")
@@ -269,7 +269,7 @@ def test_an_optional_value_is_in_every_row_or_in_none(column: str, tmp_path: Pat
     ("name", "content", "message"),
     [
         ("a.csv", "user_id,prompt,chosen\n1,a,b\n", "a.csv has no column rejected (it has user_id, prompt, chosen)"),
-        ("a.csv", "user_id;prompt\n", "has no column user_id and no column chosen and no column rejected"),
+        ("a.csv", "user_id;prompt\n", "has no column chosen and no column rejected (it has user_id, prompt)"),
         ("a.csv", "", "has no column user_id and no column chosen and no column rejected (it is empty)"),
         ("a.csv", "user_id,prompt,chosen,rejected\n1,a,b\n", "a.csv, line 2: 3 cells, the header has 4"),
         ("a.csv", 'user_id,prompt,chosen,rejected\n1,a,b,"c\n', "no valid CSV"),
@@ -278,7 +278,8 @@ def test_an_optional_value_is_in_every_row_or_in_none(column: str, tmp_path: Pat
         ("a.jsonl", "", "a.jsonl has no rows"),
         ("a.jsonl", "{\n", "a.jsonl, line 1: no valid JSON"),
         ("a.parquet", "PAR1 not", "no readable Parquet"),
-        ("a.json", "[]", "one JSON value, not one per line"),
+        ("a.json", "[]", "a.json has no rows"),
+        ("a.json", '{"rows": []}', "is one JSON object, not a list of rows"),
         ("a.txt", "x", "of the unknown type .txt"),
     ],
 )
