@@ -1,6 +1,7 @@
 # make demo   run nine methods (three of them ablations of MRM) on simulated users, and print the leaderboard
 # make test   run the tests          (ARGS="-k store" passes arguments to pytest)
 # make test-extras   run the long tests and those that need large optional packages
+# make faults  flip bits in every kind of file, plant code, run programs side by side; prints what was lost
 # make lint   check style and types
 #
 # Everything is installed into .venv; PYTHON names the Python to make it with, VENV another place.
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 
 METHODS := reference,bt,bt-ridge,lore,mrm,mrm-paper,mrm-no-rpo,mrm-no-basis,mrm-no-meta
 
-.PHONY: demo test test-extras lint
+.PHONY: demo test test-extras faults lint
 
 # One thread: the simulated users' matrices are so small that threads wait for each other more than they work.
 demo: $(VENV)/.installed
@@ -26,6 +27,11 @@ test: $(VENV)/.installed-test
 
 test-extras: $(VENV)/.installed-test-extras
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --extras -n 2 $(ARGS)
+
+# 10,000 flipped bits, planted targets and programs side by side; `make test` runs a sample.
+faults: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -P tests/faults/flips.py 10000
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 tests/faults
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -72,7 +72,8 @@ class UserStates:
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write as safetensors for its owner alone; `metadata` goes into the header, and a digest of all of it."""
         tensors = {"users": torch.from_numpy(self.users), **self.tensors}
-        known = dict(metadata or {})
+        # Said apart from the digest, so that a state that lost it does not pass for one of an earlier prbench.
+        known = {**(metadata or {}), SEALED: "yes"}
         save_tensors(path, tensors, {**known, SEAL: _digest_of(tensors, known)}, private=True)
 
     @classmethod
@@ -82,8 +83,13 @@ class UserStates:
         if "users" not in tensors:
             raise InputError(f"{path} holds no user states", hint="make one with `prbench user adapt`")
         digest = metadata.pop(SEAL, None)
-        if digest is not None and digest != _digest_of(tensors, metadata):
+        if digest is None and SEALED not in metadata:
+            from prbench.base.console import stderr
+
+            stderr().print(f"{path} carries no digest, as states of an earlier prbench: unverified", soft_wrap=True)
+        if (digest is not None or SEALED in metadata) and digest != _digest_of(tensors, metadata):
             raise InputError(f"{path} is damaged: it does not match its sha256", hint="adapt again")
+        metadata.pop(SEALED, None)
         users = tensors.pop("users")
         rows = users.shape
         if users.dtype != torch.int64 or users.dim() != 1 or any(t.shape[:1] != rows for t in tensors.values()):
@@ -332,6 +338,7 @@ def require_fitted(value: Tensor | None, method: Method) -> Tensor:
 
 
 SEAL = "sha256"
+SEALED = "sealed"
 
 
 def _digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -86,6 +86,9 @@ def verify(
     bad = 0
     folders = stores or store.stores()
     for folder in folders:
+        if not folder.is_dir():
+            what = "not a folder" if folder.exists() else "not there"
+            raise InputError(f"{folder} is {what}", hint="name folders of embedding stores, or none for all of them")
         try:
             problems = store.EmbeddingStore.open(folder).verify()
         except InputError as error:

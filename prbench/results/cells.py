@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, write_json, writing, writing_folder
-from prbench.base.reading import parse_json, read_bytes, sealed, unsealed
+from prbench.base.reading import SEAL, parse_json, read_bytes, sealed, unsealed
 from prbench.results import digests
 from prbench.results import record as record_module
 
@@ -171,6 +171,11 @@ def read_record(folder: Path) -> dict[str, Any]:
         digests.of(folder).compare(path, content, hint)
         return record
     return unsealed(record, path, hint=hint)[0]
+
+
+def has_seal(folder: Path) -> bool:
+    """Whether the record of a failed or skipped cell carries a digest of itself."""
+    return SEAL in parse_json(read_bytes(folder / "cell.json", most=RECORD_BYTES))
 
 
 def folders(runs: Path) -> Iterator[Path]:

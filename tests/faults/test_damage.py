@@ -1,0 +1,149 @@
+"""Damage and leftovers: a sample of `flips`, `results verify`, the umask, and what a killed program leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import flips
+import pytest
+from small_runs import registry_folder
+
+from prbench import cli, registry
+from prbench.base.errors import InputError
+from prbench.base.files import home, writing, writing_folder
+from prbench.base.leftovers import remove_leftovers, replace_folder, temporary_beside
+from prbench.base.reading import parse_json, read_json
+from prbench.results import cells
+
+SAMPLE = 320
+
+
+def test_a_flipped_bit_is_never_silent(tmp_path: Path, prbench_home: Path) -> None:
+    try:
+        found = flips.campaign(tmp_path, SAMPLE)
+    finally:
+        registry.reset()
+    outcomes = {outcome for counter in found.values() for outcome in counter}
+    assert sum(counter.total() for counter in found.values()) == SAMPLE
+    assert outcomes <= {"found", "without effect"}, found
+
+
+def test_verify_finds_damage_and_tells_older_cells_apart(
+    tmp_path: Path, prbench_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries, runs = registry_folder(tmp_path / "entries"), tmp_path / "runs"
+    words = ["run", "--methods", "bt-offset", "--dataset", "tiny", "--splits", "3", "--registry", str(entries)]
+    assert cli.main([*words, "--out", str(runs)]) == 0
+    registry.reset()
+
+    def verified() -> tuple[int, dict[str, object]]:
+        capsys.readouterr()
+        code = cli.main(["results", "verify", str(runs), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    code, said = verified()
+    assert (code, said["cells"], said["verified"], said["problems"]) == (0, 3, 3, [])
+    first, second, _ = cells.folders(runs)
+    (first / "DONE").write_text('{"shots": [-1]}')
+    model = second / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    code, said = verified()
+    assert (code, said["verified"], said["unverified"], said["damaged"]) == (1, 1, 1, 1)
+    assert said["problems"] == [f"{model} is damaged: its sha256 is not the one in DONE"]
+    assert cli.main(["results", "verify", str(tmp_path / "none")]) == 2
+    assert cli.main(["data", "verify", str(model)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 10_000 + "]" * 10_000, "nested more than 100 deep"),
+        ("[" * 150 + "]" * 150, "nested more than 100 deep"),
+        ("9" * 5_000, "limit"),
+        ('{"a": NaN}', "NaN is not a number of JSON"),
+        ('"\\ud800"', "half a character"),
+    ],
+)
+def test_hostile_json_is_one_line(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_json(text)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "d" / "e" / "m" / "split-0-x" / "cell.json"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="is not a regular file"):
+        read_json(pipe)
+    assert cli.main(["report", "leaderboard", "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from prbench.base.files import writing, writing_folder
+with writing(Path({file!r})) as one, writing_folder(Path({folder!r})) as other:
+    (other / "big").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_program_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = KILLED.format(file=str(tmp_path / "file"), folder=str(tmp_path / "folder"))
+    subprocess.run([sys.executable, "-c", code], check=False)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    with writing(tmp_path / "held") as held:
+        assert [path.name for path in tmp_path.iterdir()] == [held.name], "the first write in a folder removes them"
+        assert remove_leftovers(tmp_path) == []
+        assert held.exists(), "a living program's file stays"
+
+
+def test_a_folder_moved_away_by_a_killed_program_comes_back(tmp_path: Path) -> None:
+    away = temporary_beside(tmp_path / "cell", "old")
+    away.mkdir()
+    (away / "DONE").touch()
+    dead = away.with_name(away.name.replace(f"-{os.getpid()}-", "-4194305-"))
+    away.rename(dead)
+    remove_leftovers(tmp_path)
+    assert (tmp_path / "cell" / "DONE").exists()
+
+
+def test_a_folder_is_replaced(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with writing_folder(tmp_path / "cell") as folder:
+            (folder / "text").write_text(text)
+    assert (tmp_path / "cell" / "text").read_text() == "new"
+    (tmp_path / "next").mkdir()
+    replace_folder(tmp_path / "next", tmp_path / "cell")
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+    assert not list((tmp_path / "cell").iterdir())
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o077, 0o600, 0o700), (0o022, 0o644, 0o755)])
+def test_the_umask_holds(tmp_path: Path, mask: int, file: int, folder: int) -> None:
+    before = os.umask(mask)
+    try:
+        with writing(tmp_path / "file") as temporary:
+            temporary.write_text("x")
+        with writing(tmp_path / "private", private=True) as temporary:
+            temporary.write_text("x")
+        with writing_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "private", "folder")]
+    assert modes == [file, 0o600, folder]
+
+
+def test_a_home_that_nobody_knows_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRBENCH_HOME", "~nosuchuser/cache")
+    with pytest.raises(InputError, match="set PRBENCH_HOME to a folder for caches"):
+        home()
