@@ -187,6 +187,12 @@ class Toy:
         items = (data or self.data).items
         return FitProblem(_over(self.train, items), _over(self.validation, items), self.rng)
 
+    def part(self, *, users: int = 6, groups: int = 9) -> FitProblem:
+        """Another split: the choices of the first `users` seen users in their first `groups` groups."""
+        keep = (self.train.user < users) & (self.train.group < groups)
+        validation = self.validation.take(self.validation.user < users)
+        return FitProblem(self.train.take(keep), validation, self.rng.child("part", users, groups))
+
     def fit(self, method: Method, data: Comparisons | None = None) -> Method:
         """The method, fitted."""
         problem = self.problem(data)
@@ -257,10 +263,7 @@ def _checks(make: Callable[[], Method], toy: Toy) -> Iterator[Check]:
         "never touches test rows", _same(margins, other), "NaN in test items reached the fit or the adaptation"
     )
 
-    together = [make(), make()]
-    type(method).fit_splits(together, [toy.problem(), toy.problem()])
-    other = together[1].margins(together[1].adapt_unseen(toy.support, rng=toy.rng), toy.test)
-    yield Check("splits trained together equal one alone", _same(margins, other), _apart(margins, other))
+    yield _independent_of_batch(make, toy, margins)
 
     yield from _scoring(method, adapted, toy, margins)
     yield from _adaptation(method, adapted, toy)
@@ -268,6 +271,23 @@ def _checks(make: Callable[[], Method], toy: Toy) -> Iterator[Check]:
     unchanged = all(torch.equal(before[name], tensor) for name, tensor in method.learned().items())
     yield Check("adapting and scoring leave the method as it was", unchanged, "learned tensors changed")
     yield from _storage(make, method, adapted, toy, margins)
+
+
+def _independent_of_batch(make: Callable[[], Method], toy: Toy, alone: Tensor) -> Check:
+    """A split has the same bits by itself, first in a block of two and last in a run of three.
+
+    The other splits have fewer users or fewer choices, so that whatever pads them side by side has work to do.
+    """
+    mine, fewer_users, fewer_choices = toy.problem(), toy.part(users=4), toy.part(groups=3)
+    apart = ""
+    for problems in ([mine, fewer_users], [fewer_choices, fewer_users, mine]):
+        together = [make() for _ in problems]
+        type(together[0]).fit_splits(together, problems)
+        method = together[problems.index(mine)]
+        other = method.margins(method.adapt_unseen(toy.support, rng=toy.rng), toy.test)
+        if not torch.equal(alone, other):
+            apart = f"with {len(problems) - 1} other splits beside it: {_apart(alone, other)}"
+    return Check("a split's bits do not depend on the splits beside it", not apart, apart)
 
 
 def _unfitted_raises(method: Method, toy: Toy) -> Check:

@@ -27,7 +27,7 @@ BROKEN = {
     "Backwards": "beats chance on planted preferences",
     "Unseeded": "same seed, same scores",
     "Peeks": "never touches test rows",
-    "Couples": "splits trained together equal one alone",
+    "Couples": "a split's bits do not depend on the splits beside it",
     "DependsOnBatch": "scoring in batches equals scoring at once",
     "TellsCopiesApart": "equal vectors have margin 0 and one score",
     "Leaks": "adapting a user alone equals adapting it among others",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from torch.nn.functional import softplus
 
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
@@ -18,6 +17,7 @@ from prbench.methods.mrm import StackedAdamStep
 from prbench.training.episodes import Episodes, EpisodicMethod, Reduction
 from prbench.training.gradient import Snapshot, SplitBatch
 from prbench.training.linear_bases import Inner, dot_with_users, fit_weights
+from prbench.training.steady import project, pull_back, sigmoid, softplus, width_for
 from prbench.training.tables import DifferenceTable, Gather
 
 if TYPE_CHECKING:
@@ -103,19 +103,18 @@ class LinearMAML(EpisodicMethod):
         products with the weights [S, B, d] of the users of the update, the inner one only those of the support.
         """
         near, weight = _support(rows, episodes.support)
-        across, near_across = rows.transpose(1, 2), near.transpose(1, 2)
         scale = scale[:, None, None]
         with torch.enable_grad():
             leaf = start.detach().requires_grad_()
             weights = leaf[:, None].expand(-1, episodes.slots.shape[1], -1)
             adam = StackedAdamStep(self.inner_rate) if self.inner == "adam" else None
             for _ in range(self.inner_steps):
-                margin = torch.bmm(weights, near_across) * scale
-                gradient = torch.bmm(torch.sigmoid(-margin) * weight * -scale, near)
+                margin = project(weights, near) * scale
+                gradient = pull_back(sigmoid(-margin) * weight * -scale, near)
                 if not self.second_order:
                     gradient = gradient.detach()
                 weights = weights - (self.inner_rate * gradient if adam is None else adam.update(gradient))
-            margin = torch.bmm(weights, across) * scale
+            margin = project(weights, rows) * scale
             objective = (softplus(-margin) * episodes.query).sum((1, 2))
             by_start: Tensor = torch.autograd.grad(objective.sum(), leaf)[0]
         return objective.detach(), by_start
@@ -190,7 +189,7 @@ def _support(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     Support is by default a tenth of the rows, and the inner steps go over it many times.
     """
     counts = (weight > 0).any(1)
-    n = max(1, int(counts.sum(-1).max()))
+    n = width_for(int(counts.sum(-1).max()))
     index = counts.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :n]
     # Whole rows are copied: `gather` would look up every number by itself.
     first = torch.arange(0, counts.numel(), counts.shape[1], device=rows.device)[:, None]

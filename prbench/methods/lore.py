@@ -13,7 +13,7 @@ from prbench.comparisons import Comparisons, IntArray
 from prbench.hyperparameters import Count, Positive, Steps
 from prbench.method import ParameterCount, UserStates
 from prbench.training.compute import threads_for
-from prbench.training.full_batch import FullBatch
+from prbench.training.full_batch import FullBatch, blocks_by_way
 from prbench.training.gradient import Snapshot, SplitBatch, seen_states
 from prbench.training.linear_bases import LinearBases, drawn_weights, fit_weights
 from prbench.training.optimiser import StackedAdam
@@ -56,6 +56,8 @@ class LoRe(LinearBases):
         self.scale = 1 / divisor
 
     adaptation_is_random = True
+    # Since 2 a split's training does not depend on the splits beside it; LoRe magnifies that difference in rounding.
+    revision = 2
 
     @property
     def budget(self) -> int:
@@ -65,6 +67,10 @@ class LoRe(LinearBases):
     @property
     def _personal(self) -> bool:
         return True
+
+    def blocks(self, work: SplitBatch) -> list[list[int]]:
+        """The splits whose cheapest way through the embeddings is the same."""
+        return blocks_by_way(work.trains, self.bases)
 
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""
@@ -124,6 +130,7 @@ class BT(LoRe):
     """
 
     adaptation_is_random = False
+    revision = 1
 
     def __init__(self, *, rate: Positive = 0.5, steps: Count = 1000, divisor: Positive = 100.0) -> None:
         super().__init__(bases=1, rate=rate, steps=steps, divisor=divisor)

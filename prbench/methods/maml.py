@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from torch.nn.functional import softplus
 
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
@@ -18,6 +17,7 @@ from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.methods.mrm import robust_objective
 from prbench.training.episodes import Episodes, EpisodicMethod
 from prbench.training.gradient import Snapshot, SplitBatch
+from prbench.training.steady import pull_back, sigmoid, softplus
 from prbench.training.tables import Gather, PairTable
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def activations(network: Network, pairs: Tensor, kept: Kept) -> tuple[Tensor, Te
     weights = network["hidden"].transpose(1, 2)
     hidden = kept("hidden", (*flat.shape[:2], weights.shape[2]), flat)
     torch.baddbmm(network["bias"][:, None], flat, weights, out=hidden).relu_()
-    score = torch.bmm(hidden, network["output"][:, :, None]).view(pairs.shape[:3])
+    score = torch.mul(hidden, network["output"][:, None], out=kept("terms", hidden.shape, hidden)).sum(-1)
+    score = score.view(pairs.shape[:3])
     return hidden, score[..., 0] - score[..., 1]
 
 
@@ -68,14 +69,19 @@ def backward(output: Tensor, hidden: Tensor, pairs: Tensor, by_margin: Tensor, k
     by_score = torch.stack([by_margin, -by_margin], -1).flatten(2)
     shape = (*by_score.shape, output.shape[-1])
     by_hidden = torch.mul(by_score[..., None], output[:, :, None], out=kept("by hidden", shape, hidden))
-    rows = by_hidden.mul_(hidden.view(shape) > 0).view(groups, -1, shape[-1])
-    pairs = pairs.view(groups, -1, pairs.shape[-1])
-    weights = kept("by weight", (groups, rows.shape[2], pairs.shape[2]), hidden)
-    return {
-        "hidden": torch.bmm(rows.transpose(1, 2), pairs, out=weights),
-        "bias": rows.sum(1),
-        "output": torch.bmm(by_score.view(groups, 1, -1), hidden.view_as(rows))[:, 0],
-    }
+    by_hidden.mul_(hidden.view(shape) > 0)
+    # Users are summed one by one: where a user's rows begin depends on the padding, and with it on other splits.
+    if groups == len(output):
+        weights = kept("by weight", (groups, shape[-1], pairs.shape[-1]), hidden)
+        for user in range(shape[1]):
+            rows, read = by_hidden[:, user].transpose(1, 2), pairs[:, user].flatten(1, 2)
+            weights = pull_back(rows, read, out=weights) if user == 0 else weights.add_(pull_back(rows, read))
+    else:
+        rows, read = by_hidden.flatten(0, 1).transpose(1, 2), pairs.flatten(0, 1).flatten(1, 2)
+        weights = pull_back(rows, read, out=kept("by weight", (groups, shape[-1], pairs.shape[-1]), hidden))
+    by_user = (by_hidden.sum(2), torch.matmul(by_score[:, :, None], hidden.view(shape))[:, :, 0])
+    bias, by_output = (part.sum(1) if groups == len(output) else part.flatten(0, 1) for part in by_user)
+    return {"hidden": weights, "bias": bias, "output": by_output}
 
 
 class MAML(EpisodicMethod):
@@ -135,6 +141,10 @@ class MAML(EpisodicMethod):
             "output": uniform(self.hidden, fan_in=self.hidden),
         }
 
+    def blocks(self, work: SplitBatch) -> list[list[int]]:
+        """One by one on a CPU: the kernels for a user's copy of the network change with the other users' choices."""
+        return self.one_by_one(work)
+
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = PairTable.of(work.trains, device=work.device, scale=self.input_scale)
@@ -151,7 +161,7 @@ class MAML(EpisodicMethod):
             margin = margin.view_as(weight)
             losses = (softplus(-margin) * weight).sum(-1)
             _, share = robust_objective(losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma)
-            by_margin = torch.sigmoid(-margin).mul_(weight).mul_(share[:, :, None]).neg_()
+            by_margin = sigmoid(-margin).mul_(weight).mul_(share[:, :, None]).neg_()
             output = adapted["output"].view(*share.shape, -1)
             return list(backward(output, hidden, pairs, by_margin, kept, groups=len(share)).values())
 
@@ -166,7 +176,7 @@ class MAML(EpisodicMethod):
         """
         users = weight.shape[1]
         hidden, margin = activations(shared, pairs.flatten(1, 2), kept)
-        by_margin = torch.sigmoid(-margin).view_as(weight).mul(weight).neg_()
+        by_margin = sigmoid(-margin).view_as(weight).mul(weight).neg_()
         output = shared["output"][:, None].expand(-1, users, -1)
         slopes = backward(output, hidden, pairs, by_margin, kept, groups=weight.shape[0] * users)
         adapted = {}

@@ -7,7 +7,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Self
 
 import torch
-from torch.nn.functional import softplus
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
@@ -16,6 +15,7 @@ from prbench.method import ParameterCount, require_fitted
 from prbench.training.episodes import Episodes, EpisodicMethod, Reduction
 from prbench.training.gradient import Snapshot, SplitBatch
 from prbench.training.linear_bases import Inner, LinearBases, Link, fit_weights, mix, mix_backward
+from prbench.training.steady import project, pull_back, sigmoid, softplus
 from prbench.training.tables import DifferenceTable, Gather
 
 if TYPE_CHECKING:
@@ -94,6 +94,10 @@ class MRM(LinearBases, EpisodicMethod):
         v = torch.rand(self.bases, dim, generator=rng.child("bases").torch()).mul_(2 * bound).sub_(bound)
         return v, torch.randn(self.bases, generator=rng.child("start").torch())
 
+    def blocks(self, work: SplitBatch) -> list[list[int]]:
+        """All together with one inner step; with more, whose products go through autograd, one by one on a CPU."""
+        return super().blocks(work) if self.inner_steps == 1 else self.one_by_one(work)
+
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = DifferenceTable.of(work.trains, device=work.device)
@@ -105,7 +109,7 @@ class MRM(LinearBases, EpisodicMethod):
             rows = gather(episodes.where)
             projected = torch.bmm(bases, rows.transpose(1, 2)).mul_(self.input_scale)
             _, by_projection, by_start = self.outer_gradient(projected, start, episodes)
-            torch.bmm(by_projection.mul_(self.input_scale), rows, out=by_bases)
+            pull_back(by_projection.mul_(self.input_scale), rows, out=by_bases)
             return [by_bases, by_start]
 
         row_bytes = table.matrix.shape[1] * table.matrix.element_size()
@@ -128,17 +132,18 @@ class MRM(LinearBases, EpisodicMethod):
 
     def outer_objective(self, projected: Tensor, start: Tensor, episodes: Episodes) -> Tensor:
         """The objective [S] of one update, differentiable in `projected` [S, K, R] and `start` [S, K]."""
+        rows = projected.transpose(1, 2)  # [S, R, K]
         weights = start[:, None].expand(-1, episodes.slots.shape[1], -1)
         adam = StackedAdamStep(self.inner_rate) if self.inner == "adam" else None
         for _ in range(self.inner_steps):
             mixed = mix(weights, self.link)
-            margin = torch.bmm(mixed, projected)
-            pull = -torch.sigmoid(-margin) * episodes.support
-            gradient = mix_backward(torch.bmm(pull, projected.transpose(1, 2)), mixed, self.link)
+            margin = project(mixed, rows)
+            pull = -sigmoid(-margin) * episodes.support
+            gradient = mix_backward(pull_back(pull, rows), mixed, self.link)
             if not self.second_order:
                 gradient = gradient.detach()
             weights = weights - (self.inner_rate * gradient if adam is None else adam.update(gradient))
-        margin = torch.bmm(mix(weights, self.link), projected)
+        margin = project(mix(weights, self.link), rows)
         losses = (softplus(-margin) * episodes.query).sum(-1)
         fixed = losses.detach()
         objective, share = robust_objective(
@@ -151,9 +156,9 @@ class MRM(LinearBases, EpisodicMethod):
         zt = z.transpose(1, 2)
         mixed = mix(start, self.link)[:, None]
         # Inner step: the gradient of the support loss at w0, per user, [S, B, K].
-        pull = torch.sigmoid(-torch.bmm(mixed, z))
+        pull = sigmoid(-torch.bmm(mixed, z))
         pulled = episodes.support * pull
-        by_mixed = torch.bmm(pulled, zt).neg_()
+        by_mixed = pull_back(pulled, zt).neg_()
         by_weight = mix_backward(by_mixed, mixed, self.link)
         if self.inner == "adam":
             # A fresh Adam's first step is g/(|g| + eps), whose slope is eps/(|g| + eps)².
@@ -170,9 +175,9 @@ class MRM(LinearBases, EpisodicMethod):
         objective, share = robust_objective(
             losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma
         )
-        outer_pull = torch.sigmoid(-margin).mul_(episodes.query).mul_(share[:, :, None]).neg_()
+        outer_pull = sigmoid(-margin).mul_(episodes.query).mul_(share[:, :, None]).neg_()
         by_z = torch.bmm(adapted.transpose(1, 2), outer_pull)
-        by_weights = mix_backward(torch.bmm(outer_pull, zt), adapted, self.link)
+        by_weights = mix_backward(pull_back(outer_pull, zt), adapted, self.link)
         by_start = by_weights.sum(1)
         if not self.second_order:
             return objective, by_z, by_start
@@ -182,7 +187,7 @@ class MRM(LinearBases, EpisodicMethod):
         along = torch.bmm(q, z)
         bend = pulled * (1 - pull) * along
         by_z = by_z - torch.bmm(q.transpose(1, 2), pulled) + mixed.transpose(1, 2) * bend.sum(1, keepdim=True)
-        through = torch.bmm(bend, zt)
+        through = pull_back(bend, zt)
         if self.link == "softmax":
             through = through + u * by_mixed - by_mixed * (u * mixed).sum(-1, keepdim=True)
             through = through - u * (by_mixed * mixed).sum(-1, keepdim=True)
@@ -273,7 +278,7 @@ def robust_objective(
     threshold, by_loss = _quantile(losses, 1 - rho, present)
     excess = losses - threshold[:, None]
     if gamma > 0:
-        weight = torch.sigmoid(excess / gamma) * present
+        weight = sigmoid(excess / gamma) * present
         tilt = losses * weight * (1 - weight) / gamma
     else:
         # At the threshold σ is 1/2 whatever γ is.

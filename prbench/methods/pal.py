@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import gelu, normalize, relu, softplus
+from torch.nn.functional import gelu, normalize, relu
 
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
@@ -16,6 +16,7 @@ from prbench.hyperparameters import Count, NonNegative, Positive, Steps
 from prbench.method import ParameterCount
 from prbench.training.networks import InputScale, Network, layers, linear_layer, unstacked
 from prbench.training.prototypes import Prototypes
+from prbench.training.steady import softplus
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -156,14 +157,18 @@ def products_per_update(
 
     The average of the updates that `ROUND_SECONDS` have room for.
     """
-    counted: list[int] = []
+    work, total = _work(method, trains, rngs, device), 0.0
+    blocks = method.blocks(work)
+    for block in blocks:
+        counted: list[int] = []
+        with counting() as counter:
 
-    def watch(_: float) -> None:
-        counted.append(counter.get_total_flops())
+            def on_update(_: float, counter: FlopCounterMode = counter, counted: list[int] = counted) -> None:
+                counted.append(counter.get_total_flops())
 
-    with counting() as counter:
-        _engine(method, trains, rngs, device, watch)
-    return (counted[-1] - counted[0]) / (len(counted) - 1)
+            _timed_block(method, work.take(block), ROUND_SECONDS / len(blocks), on_update)
+        total += (counted[-1] - counted[0]) / (len(counted) - 1)
+    return total
 
 
 def counting() -> FlopCounterMode:
@@ -227,10 +232,24 @@ class _Timed(NamedTuple):
     updates: int
 
 
-def _engine(
-    method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str, told: Watch | None = None
+def _work(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> SplitBatch:
+    return SplitBatch(trains, rngs, [{method.budget}] * len(trains), device)
+
+
+def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> _Timed:
+    """Time some updates of every block of splits that the method trains together, and add them up."""
+    work = _work(method, trains, rngs, device)
+    blocks = method.blocks(work)
+    timed = [_timed_block(method, work.take(block), ROUND_SECONDS / len(blocks)) for block in blocks]
+    seconds, setup = sum(part.seconds for part in timed), sum(part.setup for part in timed)
+    return _Timed(seconds, setup, max(part.updates for part in timed))
+
+
+def _timed_block(
+    method: GradientMethod, work: SplitBatch, most_seconds: float, on_update: Watch | None = None
 ) -> _Timed:
-    """Time some updates; `told`, where given, hears of each."""
+    """Time some updates; `on_update`, where given, hears of each."""
+    device = work.device
     start = _now(device)
     marks: list[float] = []
     shares: list[float] = []
@@ -239,14 +258,13 @@ def _engine(
         # Waiting for a GPU at every update would slow it down; the first updates and the last matter.
         marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
         shares.append(share)
-        if told:
-            told(share)
-        if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
+        if on_update:
+            on_update(share)
+        if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > most_seconds:
             raise _EnoughError
 
-    work = SplitBatch(trains, rngs, [{method.budget}] * len(trains), device, watch)
     try:
-        for _ in method.train_splits(work):
+        for _ in method.train_splits(replace(work, watch=watch)):
             pass
     except _EnoughError:
         pass
@@ -287,7 +305,7 @@ def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], d
     with progress() as display:
         bar = display.add_task("the whole fit", total=100)
         wanted = [{method.budget}] * len(trains)
-        for _ in method.train_splits(
+        for _ in method.train(
             SplitBatch(trains, rngs, wanted, device, lambda share: display.advance(bar, 100 * share))
         ):
             pass

@@ -19,6 +19,7 @@ from prbench.comparisons import Comparisons, FloatArray, IntArray
 from prbench.training.compute import threads_for
 from prbench.training.gradient import GradientMethod, Snapshot, SplitBatch
 from prbench.training.optimiser import StackedAdam, clip_per_split, warmup_cosine
+from prbench.training.steady import width_for
 from prbench.training.tables import DifferenceTable, PairTable
 
 if TYPE_CHECKING:
@@ -112,9 +113,9 @@ class EpisodePlan:
 class Episodes:
     """One update of S splits with up to B users each and R rows in all.
 
-    `where` [S, R] indexes the table of differences (0 where padded); `slots` [S, B, R] is 1 where a row belongs
-    to the slot's user; `support` and `query` [S, B, R] are the row weights; `present` [S, B] says which slots hold
-    a user.
+    R is a multiple of `steady.ROWS`. `where` [S, R] indexes the table of differences (0 where padded); `slots`
+    [S, B, R] is 1 where a row belongs to the slot's user; `support` and `query` [S, B, R] are the row weights;
+    `present` [S, B] says which slots hold a user.
     """
 
     where: Tensor
@@ -180,7 +181,7 @@ class EpisodeBatches:
             widths[:, s] = rows_of
             within = np.arange(len(number)) - (np.cumsum(rows_of) - rows_of)[number]
             columns.append((number, within))
-        wide = int(widths.max(initial=1))
+        wide = width_for(int(widths.max(initial=1)))
         where = np.zeros((updates, len(pieces), wide), dtype=np.int64)
         slot = np.full((updates, len(pieces), wide), -1, dtype=np.int64)
         weights = np.zeros((2, updates, len(pieces), wide))
@@ -201,7 +202,7 @@ class EpisodeBatches:
         support, query = slots * support_t, slots * query_t
         present = slots.amax(-1) > 0
         for t in range(updates):
-            n = max(1, int(widths[t].max()))
+            n = width_for(int(widths[t].max()))
             yield Episodes(
                 where=where_t[t, :, :n],
                 slots=slots[t, :, :, :n],

@@ -12,7 +12,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
 from prbench.method import ParameterCount
 from prbench.training.compute import threads_for
-from prbench.training.full_batch import FullBatch
+from prbench.training.full_batch import FullBatch, blocks_by_way
 from prbench.training.gradient import Snapshot, SplitBatch, seen_states
 from prbench.training.linear_bases import LinearBases, root_mean_square
 from prbench.training.optimiser import StackedAdam
@@ -50,6 +50,10 @@ class Factorisation(LinearBases):
     @abstractmethod
     def start(self, train: Comparisons, length: float, rng: Rng, device: str) -> tuple[Tensor, Tensor]:
         """Φ [J, d] for differences divided by `length`, and w [users, J], to begin with."""
+
+    def blocks(self, work: SplitBatch) -> list[list[int]]:
+        """The splits whose cheapest way through the embeddings is the same."""
+        return blocks_by_way(work.trains, self.features)
 
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""

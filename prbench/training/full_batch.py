@@ -10,6 +10,8 @@ is 1/n_u, so that every user's choices together count as one (`count` "users"), 
   takes its own. It computes more than is needed, at a large product's far higher speed.
 - items: the same with the distinct items, and differences of the results. Where few items are compared again and
   again, this is a hundred times less work.
+
+Which way is taken follows from a split alone (`cheapest_way`), and so does every bit of what comes out of it.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import psutil
 import torch
-from torch.nn.functional import softplus
 
 from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons, IntArray, concatenate
+from prbench.comparisons import Comparisons, IntArray
 from prbench.training.linear_bases import Link, mix, mix_backward
+from prbench.training.steady import BLOCK, COLUMNS, ROWS, key_blocks, sigmoid, softplus, width_for
 from prbench.training.tables import DifferenceTable, Gather, PairTable
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ GPU_CHUNK_BYTES = 2**30
 ROW_BYTES_PER_SECOND = 15e9
 PRODUCT_FLOPS = 1.8e11
 SECONDS_PER_LOOKUP = 1e-7
+# Splits for which the way is chosen, however many there are: a split's way must not depend on the others.
+USUAL_SPLITS = 20
 
 
 class FullBatch:
@@ -65,7 +69,7 @@ class FullBatch:
         self.bases = bases
         self.link = link
         self.penalty = penalty
-        splits, width = len(trains), max(len(train) for train in trains)
+        splits, width = len(trains), width_for(max(len(train) for train in trains))
         self.users_of = [len(train.users) for train in trains]
         self.users = max(self.users_of)
         owner = np.zeros((splits, width), dtype=np.int64)
@@ -104,7 +108,7 @@ class FullBatch:
             mixing, share = by_row[:, :, part], self.share[:, part]
             margin = (projected * mixing).sum(1).mul_(self.scale)
             loss += (softplus(-margin) * share).sum(1)
-            pull = torch.sigmoid(-margin).mul_(share).mul_(-self.scale)[:, None]
+            pull = sigmoid(-margin).mul_(share).mul_(-self.scale)[:, None]
             torch.mul(projected, pull, out=pulls[:, :, part])
             gradient = mixing * pull
             if self.penalty:
@@ -152,7 +156,8 @@ class ByRows(Projections):
         row_bytes = matrix.shape[1] * matrix.element_size()
         self.bytes_per_step = 2 * row_bytes * sum(map(len, trains))
         budget = GPU_CHUNK_BYTES if matrix.is_cuda else CPU_CHUNK_BYTES
-        self.chunk = max(8, budget // (row_bytes * len(trains)))
+        # Sums over a chunk's rows must not depend on how much padding its end has: see `training.steady`.
+        self.chunk = BLOCK if BLOCK * row_bytes * USUAL_SPLITS <= budget else ROWS
         self.gather = Gather(matrix)
         free = torch.cuda.mem_get_info()[0] if matrix.is_cuda else psutil.virtual_memory().available
         self.ready: list[Tensor] | None = None
@@ -179,11 +184,12 @@ class ByTable(Projections):
     """One product of a shared table with all splits' V; each split then takes the entries of its own rows.
 
     The table holds distinct items, and a row is the entry `plus` less the entry `minus`; or it holds distinct
-    comparisons' differences, and `minus` is None.
+    comparisons' differences, and `minus` is None. `keys` are the numbers of these items or comparisons in the data.
     """
 
-    def __init__(self, table: Tensor, plus: Tensor, minus: Tensor | None) -> None:
+    def __init__(self, table: Tensor, keys: IntArray, plus: Tensor, minus: Tensor | None) -> None:
         self.table = table
+        self.blocks = key_blocks(keys)
         self.bytes_per_step = 2 * table.numel() * table.element_size()
         self.splits, self.width = plus.shape
         # A product [table, S·K] read as [table·S, K] has what one split needs of one entry in one row.
@@ -196,19 +202,19 @@ class ByTable(Projections):
         """Over the distinct items of the splits' comparisons."""
         table = PairTable.of(trains, device=device)
         where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
-        return cls(table.items, table.chosen[where], table.rejected[where])
+        return cls(table.items, table.used, table.chosen[where], table.rejected[where])
 
     @classmethod
     def of_differences(cls, trains: Sequence[Comparisons], width: int, *, device: str) -> ByTable:
         """Over the differences of the distinct comparisons of all splits."""
         table = DifferenceTable.of(trains, device=device)
         where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
-        return cls(table.matrix, where, None)
+        return cls(table.matrix, table.rows, where, None)
 
     def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """See `Projections.project`."""
         k = bases.shape[1]
-        entries = (self.table @ bases.flatten(0, 1).T).view(-1, k)
+        entries = (self.table @ self._wide(bases.flatten(0, 1)).T)[:, : self.splits * k].reshape(-1, k)
         rows = entries.index_select(0, self.plus)
         if self.minus is not None:
             rows.sub_(entries.index_select(0, self.minus))
@@ -221,28 +227,56 @@ class ByTable(Projections):
         by_entry = rows.new_zeros(len(self.table) * self.splits, k).index_add_(0, self.plus, rows)
         if self.minus is not None:
             by_entry.index_add_(0, self.minus, rows, alpha=-1)
-        into += (by_entry.view(len(self.table), -1).T @ self.table).view_as(into)
+        across = self._wide(by_entry.view(len(self.table), -1).T)
+        total = across[:, self.blocks[0]] @ self.table[self.blocks[0]]
+        for block in self.blocks[1:]:
+            total.addmm_(across[:, block], self.table[block])
+        into += total[: self.splits * k].view_as(into)
+
+    def _wide(self, rows: Tensor) -> Tensor:
+        """`rows` with as many zero rows as a product of a few needs to be made as one of many is."""
+        lacking = COLUMNS - len(rows)
+        return rows if lacking <= 0 else torch.cat([rows, rows.new_zeros(lacking, rows.shape[1])])
 
 
 def make_projections(
     trains: Sequence[Comparisons], bases: int, width: int, *, device: str, way: Way | None = None
 ) -> Projections:
-    """The cheapest way for these splits, or the given one."""
-    together = concatenate(trains)
-    row_seconds = 2 * together.items.dim * 4 / ROW_BYTES_PER_SECOND
-    per_entry = max(row_seconds, 4 * together.items.dim * len(trains) * bases / PRODUCT_FLOPS)
-    lookups = len(trains) * width * SECONDS_PER_LOOKUP
-    seconds: dict[Way, float] = {
-        "rows": len(together) * row_seconds,
-        "differences": len(np.unique(together.row)) * per_entry + lookups,
-        "items": len(np.unique([together.chosen, together.rejected])) * per_entry + 2 * lookups,
-    }
-    taken: Way = min(seconds, key=seconds.__getitem__) if way is None else way
+    """The way of these splits, which must have one in common, or the given one; `width` as by `steady.width_for`.
+
+    Raises ValueError where the cheapest ways of the splits differ: see `blocks_by_way`.
+    """
+    ways = {way} if way else {cheapest_way(train, bases) for train in trains}
+    if len(ways) > 1:
+        raise ValueError("these splits take different ways: train them apart")
+    (taken,) = ways
     if taken == "items":
         return ByTable.of_items(trains, width, device=device)
     if taken == "differences":
         return ByTable.of_differences(trains, width, device=device)
     return ByRows(trains, width, device=device)
+
+
+def cheapest_way(train: Comparisons, bases: int) -> Way:
+    """The cheapest way for a split, if `USUAL_SPLITS` like it were trained together, each on other choices."""
+    row_seconds = 2 * train.items.dim * 4 / ROW_BYTES_PER_SECOND
+    per_entry = max(row_seconds, 4 * train.items.dim * USUAL_SPLITS * bases / PRODUCT_FLOPS) / USUAL_SPLITS
+    lookups = len(train) * SECONDS_PER_LOOKUP
+    # All splits together meet most comparisons of the data, whose numbers go at least as far as this split's.
+    seconds: dict[Way, float] = {
+        "rows": len(train) * row_seconds,
+        "differences": (int(train.row.max()) + 1) * per_entry + lookups,
+        "items": len(train.items) * per_entry + 2 * lookups,
+    }
+    return min(seconds, key=seconds.__getitem__)
+
+
+def blocks_by_way(trains: Sequence[Comparisons], bases: int) -> list[list[int]]:
+    """The splits that take the same way, as positions."""
+    by_way: dict[Way, list[int]] = {}
+    for i, train in enumerate(trains):
+        by_way.setdefault(cheapest_way(train, bases), []).append(i)
+    return list(by_way.values())
 
 
 def _padded(positions: Sequence[IntArray], width: int) -> IntArray:

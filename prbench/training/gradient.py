@@ -2,8 +2,10 @@
 
 Splits of one data set share most of their comparisons and all of their embeddings. A linear method sees an
 embedding only through e(chosen) − e(rejected), so these differences are formed once for all splits; parameters
-carry a leading split dimension [S, ...]; one pass over memory and one optimiser update serve every split. What
-each split computes does not depend on which others are beside it, up to floating-point rounding.
+carry a leading split dimension [S, ...]; one pass over memory and one optimiser update serve every split.
+
+A cell's key does not say which splits were trained together, so none of a split's bits may depend on it, on a CPU at
+equal threads. Either the operations see to that (`training.steady`), or splits are trained in turn (`blocks`).
 """
 
 from __future__ import annotations
@@ -55,6 +57,17 @@ class SplitBatch:
         if self.watch:
             self.watch(share)
 
+    def take(self, block: Sequence[int]) -> SplitBatch:
+        """Some of the splits, whose progress is their share of the whole."""
+        share, watch = len(block) / len(self.trains), self.watch
+        return SplitBatch(
+            [self.trains[i] for i in block],
+            [self.rngs[i] for i in block],
+            [self.wanted[i] for i in block],
+            self.device,
+            None if watch is None else lambda done: watch(share * done),
+        )
+
 
 class GradientMethod(Method):
     """A method trained by gradient steps through the engine.
@@ -76,8 +89,24 @@ class GradientMethod(Method):
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """Train all splits with this method's hyper-parameters; yield the wanted parameters as they are reached.
 
-        This method itself stays as it is.
+        This method itself stays as it is. What a split yields must not depend, to the bit, on the other splits of
+        `work`; a method whose operations cannot promise that divides its splits in `blocks`.
         """
+
+    def blocks(self, work: SplitBatch) -> list[list[int]]:
+        """The splits that `train_splits` gets together, as positions. By default all of them."""
+        return [list(range(len(work.trains)))]
+
+    def one_by_one(self, work: SplitBatch) -> list[list[int]]:
+        """`blocks` of one split on a CPU; all splits together on a GPU, which one split would leave idle."""
+        together = list(range(len(work.trains)))
+        return [together] if work.device.startswith("cuda") else [[i] for i in together]
+
+    def train(self, work: SplitBatch) -> Iterator[Snapshot]:
+        """Train one block of splits after another; yields as `train_splits` does."""
+        for block in self.blocks(work):
+            for split, unit, tensors in self.train_splits(work.take(block)):
+                yield Snapshot(block[split], unit, tensors)
 
     @abstractmethod
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
@@ -102,37 +131,68 @@ class GradientMethod(Method):
         With validation data a candidate is chosen on them and training is done again on everything; with the
         problems' own `choose` the chosen candidate itself is kept; with neither, the whole budget is trained.
         """
-        rngs = [problem.rng for problem in problems]
         rules = {"test-oracle" if p.choose else "validation" if len(p.validation) else "last" for p in problems}
         if len(rules) > 1:
             raise ValueError(f"the splits of a method must be fitted by one rule, not {' and '.join(sorted(rules))}")
-        (rule,) = rules
-        curves: list[dict[str, float]] = [{} for _ in methods]
-        if rule == "last":
-            best, half = [method.budget for method in methods], watch
-        else:
-            half = None if watch is None else (lambda share: watch(share / 2))
-            best, curves, kept = cls._choose(methods, problems, device=device, watch=half)
-        if rule == "test-oracle":
-            trains, snapshots = [problem.train for problem in problems], iter(kept)
-            SplitBatch(trains, rngs, [], watch=half).tell(1.0)
-        else:
-            trains = [concatenate([p.train, p.validation]) for p in problems]
-            snapshots = methods[0].train_splits(SplitBatch(trains, rngs, [{unit} for unit in best], device, half))
-        for i, unit, tensors in snapshots:
+        fit = {"last": cls._fit_last, "validation": cls._fit_validation, "test-oracle": cls._fit_oracle}[rules.pop()]
+        fit(methods, problems, device, watch)
+
+    @classmethod
+    def _fit_last(
+        cls, methods: Sequence[Self], problems: Sequence[FitProblem], device: str, watch: Watch | None
+    ) -> None:
+        """Train the whole budget on all choices."""
+        cls._fit_until([method.budget for method in methods], methods, problems, device, watch)
+        for method in methods:
+            method._record = {"rule": "last", **method._record}
+
+    @classmethod
+    def _fit_validation(
+        cls, methods: Sequence[Self], problems: Sequence[FitProblem], device: str, watch: Watch | None
+    ) -> None:
+        """Choose each split's best unit on its validation choices, then train up to it on all choices."""
+        half_progress = None if watch is None else lambda share: watch(share / 2)
+        best, curves = cls._choose(methods, problems, device, half_progress)
+        cls._fit_until([snapshot.unit for snapshot in best], methods, problems, device, half_progress)
+        for method, curve in zip(methods, curves, strict=True):
+            method._record = {"rule": "validation", **method._record, "curve": curve}
+
+    @classmethod
+    def _fit_oracle(
+        cls, methods: Sequence[Self], problems: Sequence[FitProblem], device: str, watch: Watch | None
+    ) -> None:
+        """Keep each split's candidate that the problem's own `choose` likes best; nothing is trained again."""
+        best, curves = cls._choose(methods, problems, device, watch)
+        for method, problem, snapshot, curve in zip(methods, problems, best, curves, strict=True):
+            method.accept(snapshot.tensors, problem.train, problem.rng)
+            method._record = {"rule": "test-oracle", **_chosen(snapshot.unit, device), "curve": curve}
+
+    @classmethod
+    def _fit_until(
+        cls,
+        units: Sequence[int],
+        methods: Sequence[Self],
+        problems: Sequence[FitProblem],
+        device: str,
+        watch: Watch | None,
+    ) -> None:
+        """Train each split up to its unit on training and validation choices."""
+        trains = [concatenate([p.train, p.validation]) for p in problems]
+        rngs = [problem.rng for problem in problems]
+        for i, unit, tensors in methods[0].train(SplitBatch(trains, rngs, [{unit} for unit in units], device, watch)):
             methods[i].accept(tensors, trains[i], rngs[i])
-            methods[i]._record = {"rule": rule, "chosen": unit, **({"curve": curves[i]} if curves[i] else {})}
+            methods[i]._record = _chosen(unit, device)
 
     @classmethod
     def _choose(
-        cls, methods: Sequence[Self], problems: Sequence[FitProblem], *, device: str, watch: Watch | None
-    ) -> tuple[list[int], list[dict[str, float]], list[Snapshot]]:
-        """For each split the best unit, the value of every candidate, and the best one's parameters."""
+        cls, methods: Sequence[Self], problems: Sequence[FitProblem], device: str, watch: Watch | None
+    ) -> tuple[list[Snapshot], list[dict[str, float]]]:
+        """For each split the parameters at its best unit, and the value of every candidate."""
         trains, rngs = [p.train for p in problems], [p.rng for p in problems]
         work = SplitBatch(trains, rngs, [candidates(method.budget) for method in methods], device, watch)
         curves: list[dict[str, float]] = [{} for _ in methods]
         kept: dict[int, Snapshot] = {}
-        for snapshot in methods[0].train_splits(work):
+        for snapshot in methods[0].train(work):
             i = snapshot.split
             candidate = methods[i].fresh().accept(snapshot.tensors, trains[i], rngs[i])
             choose = problems[i].choose
@@ -140,12 +200,19 @@ class GradientMethod(Method):
             if i not in kept or value > max(curves[i].values()):
                 kept[i] = snapshot
             curves[i][str(snapshot.unit)] = value
-        snapshots = [kept[i] for i in range(len(methods))]
-        return [snapshot.unit for snapshot in snapshots], curves, snapshots
+        return [kept[i] for i in range(len(methods))], curves
 
     def fit_record(self) -> dict[str, Any]:
-        """The rule that ended the training, the chosen epoch or step, and the judged candidates."""
+        """The rule that ended the training, the chosen epoch or step, and the judged candidates.
+
+        `independent_of_batch` says that no bit depends on the splits trained beside this one.
+        """
         return getattr(self, "_record", {})
+
+
+def _chosen(unit: int, device: str) -> dict[str, Any]:
+    """The chosen unit; on a CPU also that the bits do not depend on the splits trained beside this one."""
+    return {"chosen": unit, **({} if device.startswith("cuda") else {"independent_of_batch": True})}
 
 
 def candidates(budget: int) -> list[int]:

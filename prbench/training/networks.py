@@ -185,6 +185,10 @@ class NetworkMethod(GradientMethod):
                         yield Snapshot(split, epoch, {name: value[split].clone() for name, value in networks.items()})
                 work.tell(1 / steps)
 
+    def blocks(self, work: SplitBatch) -> list[list[int]]:
+        """One by one on a CPU: side by side, splits are padded to the widest, and kernels change with the shape."""
+        return self.one_by_one(work)
+
     @abstractmethod
     def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
         """How many choices an update of a split reads, on average."""

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Numbers that fill a CPU's vector unit twice, as its loops take them.
+LANES = 32
+
+
 class StackedAdam:
-    """torch's fused Adam on parameters [S, ...], with a step size per split where splits need one.
+    """torch's Adam, fused where it can be, on parameters [S, ...], with a step size per split where splits need one.
 
     `separate` keeps the splits apart in the optimiser, which costs time: only splits that follow schedules of
     different lengths need it. `decay` is AdamW's decoupled weight decay or else `penalty` Adam's own, which is added
@@ -33,20 +37,29 @@ class StackedAdam:
     ) -> None:
         self.separate = separate
         groups = [list(split) for split in zip(*parameters, strict=True)] if separate else [list(parameters)]
-        stacks = [{"params": group} for group in groups]
+        # torch's fused step rounds the last few numbers of an array otherwise, off the vector unit. Those must not be
+        # one split's: a parameter that does not fill the unit is left to the plain step.
+        fused = [parameter.is_cuda or parameter[0].numel() % LANES == 0 for parameter in parameters]
+        stacks = [
+            {"params": [each for each, fast in zip(group, fused, strict=True) if fast is kind], "fused": kind}
+            for group in groups
+            for kind in (True, False)
+        ]
+        self.kinds = [[i for i, fast in enumerate(fused) if fast is kind] for kind in (True, False)]
         self.optimiser: torch.optim.Optimizer = (
-            torch.optim.AdamW(stacks, fused=True, weight_decay=decay, eps=eps)
+            torch.optim.AdamW(stacks, weight_decay=decay, eps=eps)
             if decay
-            else torch.optim.Adam(stacks, fused=True, weight_decay=penalty, eps=eps)
+            else torch.optim.Adam(stacks, weight_decay=penalty, eps=eps)
         )
 
     def step(self, gradients: Sequence[Tensor], rate: float | FloatArray) -> None:
         """One update in place; `rate` is a number, or [S] of which the entries are equal unless `separate`."""
         rates = np.broadcast_to(np.atleast_1d(rate), len(gradients[0]))
         for i, group in enumerate(self.optimiser.param_groups):
-            group["lr"] = float(rates[i])
-            for parameter, gradient in zip(group["params"], gradients, strict=True):
-                parameter.grad = gradient[i] if self.separate else gradient
+            split, kind = divmod(i, 2)
+            group["lr"] = float(rates[split])
+            for parameter, number in zip(group["params"], self.kinds[kind], strict=True):
+                parameter.grad = gradients[number][split] if self.separate else gradients[number]
         self.optimiser.step()
 
 

@@ -98,6 +98,10 @@ class Prototypes(NetworkMethod):
         """The step size of the tensor `name` of the network."""
         return self.rate if "." in name else self.weight_rate
 
+    def blocks(self, work: SplitBatch) -> list[list[int]]:
+        """All splits: an update has `pairs_per_update` choices of each, so that nothing is padded to another."""
+        return [list(range(len(work.trains)))]
+
     def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
         """See `NetworkMethod.choices_per_update`."""
         return len(train) / -(-len(train) // self.pairs_per_update)

@@ -10,9 +10,14 @@ import numpy as np
 import torch
 
 from prbench.comparisons import Comparisons, IntArray, concatenate
+from prbench.training.steady import width_for
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# The number of a user's choices in an update is a multiple of this: see `training.steady`.
+MEMBERS = 8
 
 
 def without_residue(rows: Tensor) -> Tensor:
@@ -46,9 +51,13 @@ class DifferenceTable:
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """The items that any split trains on, [items, d], for methods that need e(chosen) and e(rejected) apart."""
+    """The items that any split trains on, [items, d], for methods that need e(chosen) and e(rejected) apart.
+
+    `used` [items] are their numbers in the data, ascending; `chosen` and `rejected` [rows] point into `items`.
+    """
 
     items: Tensor
+    used: IntArray
     rows: IntArray
     chosen: Tensor
     rejected: Tensor
@@ -64,7 +73,7 @@ class PairTable:
         embedding = together.items.embedding
         dtype = torch.float64 if embedding.dtype == torch.float64 else torch.float32
         items = without_residue(embedding[torch.from_numpy(used)].to(device, dtype) * scale)
-        return cls(items, rows, pair[0], pair[1])
+        return cls(items, used, rows, pair[0], pair[1])
 
     def positions(self, comparisons: Comparisons) -> IntArray:
         """Where the comparisons are in the table."""
@@ -77,7 +86,7 @@ class PairTable:
         rejected) of those with a weight, and the weights [S, B, n]; zero where padded.
         """
         counts = weight > 0
-        n = max(1, int(counts.sum(-1).max()))
+        n = width_for(int(counts.sum(-1).max()), MEMBERS)
         index = counts.to(torch.uint8).argsort(stable=True, dim=-1, descending=True)[..., :n]
         rows = where[:, None].expand(-1, weight.shape[1], -1).gather(-1, index)
         return torch.stack([self.chosen[rows], self.rejected[rows]], -1), weight.gather(-1, index)

@@ -20,6 +20,9 @@ from prbench.running.plan import plan as make_plan
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "older-results"
 METHODS = ["bt", "bt-ridge", "mrm", "lore", "user-bt", "bt-offset"]
+# LoRe magnifies rounding: training that does not depend on the splits beside it moved its scores.
+RAISED = ["lore"]
+DONE = [name for name in METHODS if name not in RAISED]
 OVERALL = {"bt": 0.71875, "bt-ridge": 0.7142857143}
 
 
@@ -40,7 +43,7 @@ def older(prbench_home: Path, tmp_path: Path) -> Path:
 
 
 def test_every_cell_is_found_done(older: Path) -> None:
-    for selection, names in (("published", METHODS), ("test-oracle", ["bt", "lore"])):
+    for selection, names in (("published", DONE), ("test-oracle", ["bt"])):
         plan = make_plan(names, ["older"], splits=2, shots=(0, 4), selection=selection, out=older)
         cells = [cell for job in plan.jobs for cell in job.cells]
         assert len(cells) == 2 * len(names)
@@ -51,10 +54,15 @@ def test_every_cell_is_found_done(older: Path) -> None:
             assert {cell.state for cell in cells} == {"done"}
 
 
+def test_cells_of_raised_methods_are_made_again(older: Path) -> None:
+    plan = make_plan(RAISED, ["older"], splits=2, out=older)
+    assert {cell.state for job in plan.jobs for cell in job.cells} == {"missing"}
+
+
 def test_a_run_on_them_fits_nothing(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prbench.running.run._fit_and_score", lambda *_, **__: pytest.fail("fitted"))
     before = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
-    command = ["run", "--methods", ",".join(METHODS), "--dataset", "older", "--splits", "2", "--shots", "0,4"]
+    command = ["run", "--methods", ",".join(DONE), "--dataset", "older", "--splits", "2", "--shots", "0,4"]
     assert cli.main([*command, "--out", str(older)]) == 0
     assert {path: path.read_bytes() for path in older.rglob("*") if path.is_file()} == before
 

@@ -75,8 +75,8 @@ def test_products_of_an_update_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def counted(method: GradientMethod) -> float:
         return fit.products_per_update(method, [data, data], rngs)
 
-    # 20 rows x 6 numbers x K directions, forth and back, a product and a sum each, in two splits.
-    assert counted(BT(steps=20)) == 2 * 20 * 6 * 2 * 2
+    # 20 rows, padded to 64, x 6 numbers x K directions, forth and back, a product and a sum each, in two splits.
+    assert counted(BT(steps=20)) == 2 * 64 * 6 * 2 * 2
     assert counted(LoRe(steps=20, bases=5)) == 5 * counted(BT(steps=20))
     # PAL's f (6 -> 4 -> 4 -> 4) meets chosen, rejected and ideal point of 20 choices, forth, and back to weights and
     # inputs; the ideal points are 20 mixtures of 2 prototypes.
