@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+from prbench.running.plan import Plan, plan
+from prbench.running.request import RunRequest
 
 METHODS = ("Good", "Raises", "NanOnSplit1", "FewShots", "Unsupported", "IgnoresTheRule")
 
@@ -82,6 +87,11 @@ def without_digests(folder: Path) -> Path:
     """Let a cell be as an earlier prbench wrote it, so that a test may change its files; returns its folder."""
     (folder / "DONE").write_text('{"shots": [-1]}')
     return folder
+
+
+def make_plan(methods: Sequence[str], datasets: Sequence[str], **options: Any) -> Plan:
+    """The plan of a request with these further values."""
+    return plan(RunRequest(methods=tuple(methods), datasets=tuple(datasets), **options))
 
 
 def scores(out: Path) -> dict[str, pd.DataFrame]:

@@ -51,20 +51,28 @@ METHODS_HELP = (
 )
 Datasets = Annotated[str, typer.Option(metavar=LIST, help=DATASETS_HELP)]
 Methods = Annotated[str, typer.Option(metavar=LIST, help=METHODS_HELP)]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that share the methods between them.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Compute threads of each process.", show_default="the cores shared by the workers"),
+]
 NewName = Annotated[str, typer.Option("--name", help="Name of the new data set.")]
 
 
 def numbers(text: str, option: str) -> list[int]:
-    """Numbers of support comparisons: `0,5,all`; -1 stands for all. Raises InputError for anything else."""
+    """Numbers of support comparisons: `0,5,all`, with `ALL_SHOTS` for all. Raises InputError for anything else."""
+    from prbench.protocol.metrics import ALL_SHOTS
+
     try:
-        shots = [-1 if part.strip() == "all" else int(part) for part in text.split(",") if part.strip()]
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        counts = [int(part) for part in parts if part != "all"]
     except ValueError as error:
         raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10") from error
-    if not shots:
+    if not parts:
         raise InputError(f"{option} {text}: expected numbers", hint=f"for example {option} 0,5,10")
-    if any(n < -1 for n in shots):
-        raise InputError(f"{option} {text}: a number of comparisons cannot be negative")
-    return list(dict.fromkeys(shots))
+    if any(count < 0 for count in counts):
+        raise InputError(f"{option} {text}: a number of comparisons cannot be negative", hint="all takes all")
+    return list(dict.fromkeys(ALL_SHOTS if part == "all" else int(part) for part in parts))
 
 
 def shares(text: str, option: str) -> list[float]:

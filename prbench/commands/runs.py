@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,13 @@ from prbench.commands.options import (
     Device,
     OnDevice,
     Precision,
+    Threads,
+    Workers,
     numbers,
 )
+
+if TYPE_CHECKING:
+    from prbench.running.request import RunRequest
 
 
 def run(
@@ -49,6 +54,8 @@ def run(
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="METHOD.PARAM=VALUE", help="Set a parameter; repeatable.")
     ] = None,
+    workers: Workers = 1,
+    threads: Threads = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     as_json: AsJson = False,
@@ -57,7 +64,6 @@ def run(
     from prbench import registry
     from prbench.base.errors import InputError
     from prbench.base.screen_text import listed
-    from prbench.commands import output
 
     if methods is not None and report is not None:
         raise InputError("give one of --methods and --report, not both", hint="--report says itself what to run")
@@ -74,7 +80,10 @@ def run(
         if named := [option for option, used in given.items() if used]:
             raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
         names = registry.select("datasets", dataset)
-        _run_report(report, names, dry_run, as_json, encoder, splits, seed, device.value, out)
+        from prbench.training.compute import compute_threads
+
+        with compute_threads(threads, workers):
+            _run_report(report, names, dry_run, as_json, encoder, splits, seed, device.value, out, workers)
         return
     assert methods is not None
     if tuned is not None and "tuned" not in [part.strip() for part in (selection or "").split(",")]:
@@ -83,32 +92,39 @@ def run(
         )
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
     counts = numbers(shots, "--shots")
+    from prbench.running.request import RunRequest
+    from prbench.training.compute import compute_threads
+
+    request = RunRequest(
+        methods=tuple(chosen[0]),
+        datasets=tuple(chosen[1]),
+        encoder=encoder,
+        splits=splits,
+        seed=seed,
+        shots=tuple(counts),
+        selection=selection,
+        device=device.value,
+        overrides=tuple(setting or ()),
+        out=out,
+        tuned=tuned or Path("tuned"),
+        precision=precision.value,
+    )
+    with compute_threads(threads, workers):
+        _run_methods(request, dry_run, as_json, workers)
+
+
+def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int) -> None:
+    from prbench.commands import output
     from prbench.running import run
-    from prbench.running.plan import Plan
-    from prbench.running.plan import plan as plan_cells
+    from prbench.running.plan import plan as make_plan
 
-    def make_plan() -> Plan:
-        return plan_cells(
-            *chosen,
-            encoder=encoder,
-            splits=splits,
-            seed=seed,
-            shots=counts,
-            selection=selection,
-            device=device.value,
-            overrides=setting or [],
-            out=out,
-            tuned=tuned or Path("tuned"),
-            precision=precision.value,
-        )
-
-    plan = make_plan()
+    plan = make_plan(request)
     if dry_run:
         output.show_json(plan.as_dict()) if as_json else output.show(plan.table())
         return
-    outcome = run.execute(plan)
+    outcome = run.execute(plan, workers=workers)
     if as_json:
-        output.show_json({"failed": outcome.failed, **make_plan().as_dict()})
+        output.show_json({"failed": outcome.failed, **make_plan(request).as_dict()})
     else:
         output.show(outcome.table())
     if outcome.failed:
@@ -132,12 +148,13 @@ def _run_report(
     seed: int,
     device: str,
     out: Path,
+    workers: int,
 ) -> None:
     from prbench.commands import output
     from prbench.running import report as report_runs
 
     plan = report_runs.plan(report, datasets, encoder=encoder, splits=splits, seed=seed, device=device, out=out)
-    failed = None if dry_run else report_runs.execute(plan)
+    failed = None if dry_run else report_runs.execute(plan, workers=workers)
     if as_json:
         output.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict())
     else:

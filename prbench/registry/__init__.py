@@ -55,6 +55,11 @@ def use(folders: Sequence[Path]) -> None:
     importable_from(_folders)
 
 
+def used() -> tuple[Path, ...]:
+    """The folders given to the last call of `use`."""
+    return _folders
+
+
 def reset() -> None:
     """Forget the folders given to `use` and everything read so far."""
     use([])

@@ -13,6 +13,7 @@ from prbench.base.files import canonical_json, write_json, writing, writing_fold
 from prbench.base.reading import SEAL, parse_json, read_bytes, sealed, unsealed
 from prbench.results import digests
 from prbench.results import record as record_module
+from prbench.results.record import CellState
 
 if TYPE_CHECKING:
     from prbench.method import Method
@@ -51,17 +52,17 @@ def scores_file(folder: Path, shots: int) -> Path:
     return folder / f"scores-{'all' if shots == ALL_SHOTS else shots}.parquet"
 
 
-def status(folder: Path) -> tuple[str, str]:
-    """`done`, `failed`, `skipped` or `missing`, and the reason where there is one.
+def status(folder: Path) -> tuple[CellState, str]:
+    """How a cell stands, and the reason where there is one.
 
     A finished cell that lost a file is missing: the next run makes it again. Raises InputError as `read_record`.
     """
     if not (folder / "cell.json").is_file():
-        return "missing", ""
+        return CellState.missing, ""
     record = read_record(folder)
     if record["status"] == "done" and (lost := _lost(folder)):
-        return "missing", f"{lost} is gone"
-    return record["status"], record.get("reason", "")
+        return CellState.missing, f"{lost} is gone"
+    return CellState(record["status"]), record.get("reason", "")
 
 
 def _lost(folder: Path) -> str | None:
@@ -82,7 +83,7 @@ def write_done(
     """Write a finished cell; `scores` are columns by number of shots. The folder appears whole or not at all."""
     folder = cell_folder(runs, record)
     with writing_folder(folder) as temporary:
-        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": "done"})
+        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": CellState.done})
         method.save(temporary / MODEL)
         for shots, columns in scores.items():
             write_scores(scores_file(temporary, shots), columns)
@@ -91,7 +92,7 @@ def write_done(
     return folder
 
 
-def write_undone(runs: Path, record: Mapping[str, Any], state: str, reason: str) -> Path:
+def write_undone(runs: Path, record: Mapping[str, Any], state: CellState, reason: str) -> Path:
     """Record that a cell failed (`failed`, tried again by the next run) or cannot be (`skipped`), and why."""
     folder = cell_folder(runs, record)
     with writing_folder(folder) as temporary:

@@ -5,6 +5,7 @@ More keys than these may be there. Every report, probe and user's state relies o
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +17,15 @@ from prbench.registry.schema import EncoderEntry, ProtocolEntry, Style
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
+
+
+class CellState(StrEnum):
+    """How a cell stands. One that is missing has no record, or lost a file."""
+
+    done = "done"
+    missing = "missing"
+    failed = "failed"
+    skipped = "skipped"
 
 
 class RecordPart(BaseModel):
@@ -111,6 +121,7 @@ class CellRecord(RecordPart):
     truth: Truth | None
     counts: Counts
     device: str
+    threads: Annotated[int, Field(ge=1)] | None = None
     precision: Literal["highest", "high", "medium"] = "highest"
     versions: dict[str, str]
     command: str = ""

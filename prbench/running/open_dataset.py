@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.markup import escape
@@ -24,6 +25,11 @@ from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.repeats import said_of_repeats
 from prbench.protocol.splits import Split
 from prbench.registry.schema import DatasetEntry, EncoderEntry
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from prbench.results.claims import Claims
 
 
 @dataclass(eq=False)
@@ -61,6 +67,29 @@ class OpenDataset:
     def forget(self) -> None:
         """Let the embeddings go."""
         self._comparisons = None
+
+
+class InMemory:
+    """The one data set whose embeddings are in memory while a display shows how far the work is."""
+
+    def __init__(self, display: Progress, claims: Claims | None = None) -> None:
+        self._display = display
+        self._claims = claims
+        self._setting: OpenDataset | None = None
+
+    def take(self, setting: OpenDataset) -> Comparisons:
+        """The comparisons of a data set, embedded if they are not; those of the one before are let go."""
+        if self._setting is not None and self._setting is not setting:
+            self._setting.forget()
+        self._setting = setting
+        if not setting.embedded:
+            # The embedding stage has a progress bar of its own.
+            self._display.stop()
+            # Programs that share the results share the embeddings: one makes them, the others wait for it.
+            with self._claims.alone("embedding") if self._claims else contextlib.nullcontext():
+                setting.comparisons()
+            self._display.start()
+        return setting.comparisons()
 
 
 def support_of(setting: OpenDataset, split: Split, k: int) -> IntArray:

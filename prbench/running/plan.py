@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,18 +15,19 @@ import torch
 import prbench
 from prbench import registry
 from prbench.base.errors import InputError
-from prbench.base.files import digest
 from prbench.encoders.base import require_device, resolved_device
 from prbench.method import Method
-from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import parse_selections, validation_rows
+from prbench.protocol.splits import Split
 from prbench.registry import methods as methods_module
 from prbench.registry import set_options
 from prbench.registry.code_hash import code_of
 from prbench.registry.schema import MethodEntry, Selection, SelectionRule
 from prbench.results import cells as cells_module
 from prbench.results import scores, superseded
+from prbench.results.key import CellKey
+from prbench.results.record import CellState
 from prbench.running import tuned as tuning_records
 from prbench.running.tuned import TuningRecord
 from prbench.training.compute import Precision
@@ -38,21 +38,19 @@ if TYPE_CHECKING:
 from prbench.protocol import PROTOCOL_VERSION
 from prbench.running.open_dataset import OpenDataset, open_datasets, support_of
 from prbench.running.record import device_name, split_counts, split_truth
-
-# What a cell may be, in the order of the tables.
-STATES = ("done", "missing", "failed", "skipped")
+from prbench.running.request import JobDescription, RunRequest
 
 
 @dataclass(eq=False)
 class RunCell:
     """One split of one method on one data set: its record so far, and how it stands.
 
-    `state` is done, missing, failed or skipped; `shots` are the numbers of shots still to be scored.
+    `shots` are the numbers of shots still to be scored.
     """
 
     record: dict[str, Any]
     folder: Path
-    state: str
+    state: CellState
     reason: str
     shots: list[int]
 
@@ -75,7 +73,11 @@ class MethodJob:
 
     def open(self) -> list[int]:
         """The positions of the cells that still need work."""
-        return [i for i, cell in enumerate(self.cells) if cell.state in ("missing", "failed") or cell.shots]
+        return [
+            i
+            for i, cell in enumerate(self.cells)
+            if cell.state in (CellState.missing, CellState.failed) or cell.shots
+        ]
 
 
 @dataclass(eq=False)
@@ -83,10 +85,40 @@ class Plan:
     """What a run will do, cell by cell."""
 
     jobs: list[MethodJob]
-    out: Path
-    shots: list[int]
-    device: str
-    precision: Precision = "highest"
+    request: RunRequest
+
+    @property
+    def out(self) -> Path:
+        """The folder of the results."""
+        return self.request.out
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """The numbers of support comparisons, `ALL_SHOTS` first."""
+        return self.request.shots
+
+    @property
+    def device(self) -> str:
+        """Where to compute."""
+        return self.request.device
+
+    @property
+    def precision(self) -> Precision:
+        """How exact products are."""
+        return self.request.precision
+
+    def describe(self, job: MethodJob, threads: int) -> JobDescription:
+        """A job of this plan as plain data, to be run on `threads` compute threads."""
+        own = self.request.model_copy(
+            update={
+                "methods": (job.entry.name,),
+                "datasets": (job.setting.entry.name,),
+                "selection": job.selection,
+                "overrides": tuple(t for t in self.request.overrides if t.startswith(f"{job.entry.name}.")),
+            }
+        )
+        command = job.cells[0].record["command"]
+        return JobDescription(request=own, command=command, registry=registry.used(), threads=threads)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
@@ -112,74 +144,66 @@ class Plan:
         return states_table("Plan", self.jobs)
 
 
-def plan(
-    methods: Sequence[str],
-    datasets_: Sequence[str],
-    *,
-    encoder: str | None = None,
-    splits: int | None = None,
-    seed: int = splits.DEFAULT_SEED,
-    shots: Sequence[int] = (ALL_SHOTS,),
-    selection: str | None = None,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-    out: Path = Path("runs"),
-    tuned: Path = Path("tuned"),
-    precision: Precision = "highest",
-    opened: Sequence[OpenDataset] | None = None,
-) -> Plan:
+def plan(request: RunRequest, *, opened: Sequence[OpenDataset] | None = None, command: str = "") -> Plan:
     """Resolve names to cells and find out which are done.
 
-    `selection` is a comma-separated list, see `prbench.protocol.selection.parse_selections`; tuned parameters are
-    read from the folder `tuned`. Below the highest `precision` (`prbench.training.compute.computing`) a method's
-    name gets a suffix, so that its results are never mixed with full-precision ones. `opened` are these
-    data sets, where they are open already. Loads the data sets and draws the splits, embeds nothing and fits nothing.
-    Raises InputError for unknown names, parameters, devices, for shots that users do
-    not have, where nothing can be held out to choose by, and for methods that are to run tuned and are not.
+    Below the highest precision (`prbench.training.compute.computing`) a method's name gets a suffix, so that its
+    results are never mixed with full-precision ones. `opened` are the request's data sets, where they are open
+    already. Records name `command`, by default the request's own. Loads the data sets and draws the splits, embeds
+    nothing and fits nothing. Raises InputError for unknown names, parameters, devices, for shots that users do not
+    have, where nothing can be held out to choose by, and for methods that are to run tuned and are not.
     """
-    selections = parse_selections(selection)
-    device = resolved_device(device)
+    device = resolved_device(request.device)
     require_device(device)
-    cells_module.require_this_version(out)
-    wanted = list(dict.fromkeys([ALL_SHOTS, *shots]))
+    shots = tuple(dict.fromkeys([ALL_SHOTS, *request.shots]))
+    request = request.model_copy(update={"device": device, "shots": shots})
+    selections = parse_selections(request.selection)
+    cells_module.require_this_version(request.out)
 
-    settings = opened or open_datasets(datasets_, encoder=encoder, splits=splits, seed=seed, device=device)
-    changed = set_options.parse_sets(overrides)
-    if unused := sorted(set(changed) - set(methods)):
+    settings = opened or open_datasets(
+        request.datasets, encoder=request.encoder, splits=request.splits, seed=request.seed, device=device
+    )
+    changed = set_options.parse_sets(request.overrides)
+    if unused := sorted(set(changed) - set(request.methods)):
         raise InputError(f"--set {unused[0]}: that method is not run", hint="add it to --methods")
-    jobs = []
-    for setting in settings:
+    command = command or request.command()
+    jobs = [job for setting in settings for job in _jobs_on(setting, request, selections, changed, command)]
+    return Plan(jobs, request)
+
+
+def _jobs_on(
+    setting: OpenDataset,
+    request: RunRequest,
+    selections: Sequence[Selection],
+    changed: Mapping[str, Mapping[str, Any]],
+    command: str,
+) -> list[MethodJob]:
+    """The jobs on one data set; `changed` are parameters set by hand, by method."""
+    for split in setting.splits:
+        for k in request.shots:
+            if k > 0:
+                _ = support_of(setting, split, k)
+    jobs: list[MethodJob] = []
+    records: list[TuningRecord] = []
+    for name in request.methods:
+        entry = registry.get("methods", name)
+        for each in selections_of(entry, selections):
+            if each != "tuned":
+                jobs.append(_job(setting, request, command, _Variant(entry, each, each, changed.get(name, {}))))
+                continue
+            if name in changed:
+                raise InputError(
+                    f"--set {name}.{next(iter(changed[name]))}: a tuned method runs with its tuned parameters",
+                    hint="leave out --set, or tuned from --selection",
+                )
+            record = tuning_records.for_run(request.tuned, setting, entry, PROTOCOL_VERSION, request.encoder)
+            records += [record] if record else []
+            jobs.append(_tuned_job(setting, request, command, entry, record))
+    tuning_records.require_one_budget(records)
+    if any(job.rule == "validation" and not job.skip for job in jobs):
         for split in setting.splits:
-            for k in wanted:
-                if k > 0:
-                    _ = support_of(setting, split, k)
-        found: list[TuningRecord] = []
-        for name in methods:
-            entry = registry.get("methods", name)
-            for each in selections_of(entry, selections):
-                if each != "tuned":
-                    jobs.append(
-                        _job(setting, entry, each, each, changed.get(name, {}), wanted, out, precision=precision)
-                    )
-                    continue
-                if name in changed:
-                    raise InputError(
-                        f"--set {name}.{next(iter(changed[name]))}: a tuned method runs with its tuned parameters",
-                        hint="leave out --set, or tuned from --selection",
-                    )
-                record = tuning_records.for_run(tuned, setting, entry, PROTOCOL_VERSION, encoder)
-                found += [record] if record else []
-                jobs.append(_tuned_job(setting, entry, record, wanted, out, precision))
-        tuning_records.require_one_budget(found)
-        if any(job.setting is setting and job.rule == "validation" and not job.skip for job in jobs):
-            for split in setting.splits:
-                _ = validation_rows(setting.data, split, setting.entry.protocol)
-    command = _command(methods, datasets_, encoder, splits, seed, wanted, selection, device, overrides)
-    if precision != "highest":
-        command += f" --precision {precision}"
-    for cell in (cell for job in jobs for cell in job.cells):
-        cell.record["command"] = command
-    return Plan(jobs, out, wanted, device, precision)
+            _ = validation_rows(setting.data, split, setting.entry.protocol)
+    return jobs
 
 
 def selections_of(entry: MethodEntry, wanted: Sequence[Selection]) -> list[SelectionRule | Literal["tuned"]]:
@@ -187,134 +211,124 @@ def selections_of(entry: MethodEntry, wanted: Sequence[Selection]) -> list[Selec
     return list(dict.fromkeys(entry.selection if each == "published" else each for each in wanted))
 
 
-def _command(
-    methods: Sequence[str],
-    datasets_: Sequence[str],
-    encoder: str | None,
-    count: int | None,
-    seed: int,
-    shots: Sequence[int],
-    selection: str | None,
-    device: str,
-    overrides: Sequence[str],
-) -> str:
-    """The command line that plans the same cells; without folders, which say nothing to another machine."""
-    words = ["prbench", "run", "--methods", ",".join(methods), "--dataset", ",".join(datasets_)]
-    words += ["--encoder", encoder] if encoder else []
-    words += ["--splits", str(count)] if count else []
-    words += ["--seed", str(seed), "--shots", ",".join("all" if k == ALL_SHOTS else str(k) for k in shots)]
-    words += ["--selection", selection] if selection else []
-    words += ["--device", device]
-    words += [word for text in overrides for word in ("--set", text)]
-    return shlex.join(words)
+@dataclass(frozen=True)
+class _Variant:
+    """A method as one job runs it: its selection, the rule to choose by and the parameters that differ."""
+
+    entry: MethodEntry
+    selection: SelectionRule | Literal["tuned"]
+    rule: SelectionRule
+    overrides: Mapping[str, Any]
+    skip: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def changes(self, precision: Precision) -> str:
+        """What makes it another method than its entry: that one has a name of its own and shares no average."""
+        by_hand = {} if self.selection == "tuned" else self.overrides
+        lowered = {} if precision == "highest" else {"precision": precision}
+        return ",".join(f"{key}={value}" for key, value in sorted({**by_hand, **lowered}.items()))
 
 
 def _tuned_job(
-    setting: OpenDataset,
-    entry: MethodEntry,
-    record: TuningRecord | None,
-    shots: Sequence[int],
-    out: Path,
-    precision: Precision,
+    setting: OpenDataset, request: RunRequest, command: str, entry: MethodEntry, record: TuningRecord | None
 ) -> MethodJob:
     trial = record.tuned if record else None
     if record is None or trial is None:
         skip = record.untuned if record else tuning_records.nothing_to_tune(entry)
-        return _job(setting, entry, "tuned", entry.selection, {}, shots, out, skip=skip, precision=precision)
-    given: dict[str, Any] = {"provenance": record.provenance(), "precision": precision}
+        return _job(setting, request, command, _Variant(entry, "tuned", entry.selection, {}, skip))
+    variant = _Variant(entry, "tuned", trial.rule, trial.params, provenance=record.provenance())
     try:
-        return _job(setting, entry, "tuned", trial.rule, trial.params, shots, out, **given)
+        return _job(setting, request, command, variant)
     except InputError as error:
-        said = str(error.args[0]).removeprefix(f"--set {entry.name}.")
-        message = f"the record of tuning {entry.name} on {setting.entry.name}, trial {trial.number}: {said}"
+        cause = str(error.args[0]).removeprefix(f"--set {entry.name}.")
+        message = f"the record of tuning {entry.name} on {setting.entry.name}, trial {trial.number}: {cause}"
         raise InputError(message, hint="delete the record and tune again") from error
 
 
-def _job(
-    setting: OpenDataset,
-    entry: MethodEntry,
-    selection: SelectionRule | Literal["tuned"],
-    rule: SelectionRule,
-    overrides: dict[str, Any],
-    shots: Sequence[int],
-    out: Path,
-    *,
-    skip: str = "",
-    provenance: dict[str, Any] | None = None,
-    precision: Precision = "highest",
-) -> MethodJob:
+def _job(setting: OpenDataset, request: RunRequest, command: str, variant: _Variant) -> MethodJob:
+    """The job of a variant, with every cell's record and how it stands in the folder of results."""
+
     def make() -> Method:
-        return methods_module.make_method(entry, setting.entry, overrides)
+        return methods_module.make_method(variant.entry, setting.entry, dict(variant.overrides))
 
     unfitted = make()
-    parameters = unfitted.key_parameters
-    # A parameter set by hand makes another method: it gets a name of its own and is never averaged with the entry.
-    by_hand = {} if selection == "tuned" else overrides
-    lowered: dict[str, str] = {} if precision == "highest" else {"precision": precision}
-    changes = ",".join(f"{key}={value}" for key, value in sorted({**by_hand, **lowered}.items()))
-    name = f"{entry.name}[{changes}]" if changes else entry.name
-    job = MethodJob(name, entry, selection, rule, setting, make, skip)
-    code: dict[str, Any] = {"code": digits} if (digits := code_of(entry.target)) else {}
-    code |= {"revision": unfitted.revision} if unfitted.revision > 1 else {}
+    changes = variant.changes(request.precision)
+    name = f"{variant.entry.name}[{changes}]" if changes else variant.entry.name
+    job = MethodJob(name, variant.entry, variant.selection, variant.rule, setting, make, variant.skip)
     for split in setting.splits:
-        changes_scores = {
-            "format": cells_module.FORMAT,
-            "protocol_version": PROTOCOL_VERSION,
-            "data": setting.data.fingerprint,
-            "embedding": setting.embedding_fingerprint,
-            "protocol": setting.entry.protocol.model_dump(exclude={"splits"}),
-            "split": split.index,
-            "seed": split.seed,
-            **({"draw": split.draw} if split.draw else {}),
-            "target": entry.target,
-            **code,
-            "params": parameters,
-            "selection": selection,
-            **({"rule": rule} if selection == "tuned" else {}),
-            **lowered,
-        }
-        record = {
-            "key": digest(changes_scores, length=12),
-            "dataset": setting.entry.name,
-            "encoder": setting.encoder.name,
-            "encoder_entry": setting.encoder.model_dump(),
-            "method": name,
-            "title": f"{entry.title} ({changes})" if changes else entry.title,
-            "split": split.index,
-            "seed": split.seed,
-            **({"draw": split.draw} if split.draw else {}),
-            "selection": selection,
-            "entry": entry.model_dump(),
-            **code,
-            "params": parameters,
-            "data_fingerprint": setting.data.fingerprint,
-            "embedding_fingerprint": setting.embedding_fingerprint,
-            "protocol": setting.entry.protocol.model_dump(),
-            "protocol_version": PROTOCOL_VERSION,
-            "simulated": setting.entry.simulated,
-            "truth": split_truth(setting.data, split),
-            "counts": split_counts(setting.data, split),
-            "device": device_name(setting.device),
-            "precision": precision,
-            "versions": {
-                "prbench": prbench.__version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
-            **({"tuned": provenance} if provenance else {}),
-        }
-        folder = cells_module.cell_folder(out, record)
+        key = _key(setting, split, request, variant, unfitted)
+        record = {**_recorded(setting, split, request, variant, key, name, changes), "command": command}
+        folder = cells_module.cell_folder(request.out, record)
         state, reason = cells_module.status(folder)
-        if skip and state == "missing":
-            reason = f"will be skipped: {skip}"
-        has = cells_module.has_scores
-        left = [k for k in shots if state == "done" and not has(cells_module.scores_file(folder, k))]
+        if variant.skip and state == CellState.missing:
+            reason = f"will be skipped: {variant.skip}"
+        done = state == CellState.done
+        left = [k for k in request.shots if done and not cells_module.has_scores(cells_module.scores_file(folder, k))]
         job.cells.append(RunCell(record, folder, state, reason, left))
-    if not skip and (older := superseded.older_cells(out, job.cells[0].record)):
-        for cell in (cell for cell in job.cells if cell.state == "missing"):
+    if not variant.skip and (older := superseded.older_cells(request.out, job.cells[0].record)):
+        for cell in (cell for cell in job.cells if cell.state == CellState.missing):
             cell.reason = older.why
     return job
+
+
+def _key(setting: OpenDataset, split: Split, request: RunRequest, variant: _Variant, unfitted: Method) -> CellKey:
+    """Exactly what changes the scores of a cell."""
+    return CellKey(
+        protocol_version=PROTOCOL_VERSION,
+        data=setting.data.fingerprint,
+        embedding=setting.embedding_fingerprint,
+        protocol=setting.entry.protocol.model_dump(exclude={"splits"}),
+        split=split.index,
+        seed=split.seed,
+        draw=split.draw,
+        target=variant.entry.target,
+        params=unfitted.key_parameters,
+        selection=variant.selection,
+        code=code_of(variant.entry.target),
+        revision=unfitted.revision,
+        rule=variant.rule if variant.selection == "tuned" else "",
+        precision=request.precision,
+    )
+
+
+def _recorded(
+    setting: OpenDataset, split: Split, request: RunRequest, variant: _Variant, key: CellKey, name: str, changes: str
+) -> dict[str, Any]:
+    """What a planned cell's record says: its key, what the key is made of, and what is only recorded."""
+    entry = variant.entry
+    return {
+        "key": key.digest(),
+        "dataset": setting.entry.name,
+        "encoder": setting.encoder.name,
+        "encoder_entry": setting.encoder.model_dump(),
+        "method": name,
+        "title": f"{entry.title} ({changes})" if changes else entry.title,
+        "split": split.index,
+        "seed": split.seed,
+        **({"draw": key.draw} if key.draw else {}),
+        "selection": variant.selection,
+        "entry": entry.model_dump(),
+        **({"code": key.code} if key.code else {}),
+        **({"revision": key.revision} if key.revision > 1 else {}),
+        "params": dict(key.params),
+        "data_fingerprint": key.data,
+        "embedding_fingerprint": key.embedding,
+        "protocol": setting.entry.protocol.model_dump(),
+        "protocol_version": key.protocol_version,
+        "simulated": setting.entry.simulated,
+        "truth": split_truth(setting.data, split),
+        "counts": split_counts(setting.data, split),
+        "device": device_name(setting.device),
+        "threads": torch.get_num_threads(),
+        "precision": request.precision,
+        "versions": {
+            "prbench": prbench.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        **({"tuned": dict(variant.provenance)} if variant.provenance else {}),
+    }
 
 
 def states_table(title: str, jobs: Sequence[MethodJob]) -> Sheet:
@@ -332,13 +346,13 @@ def states_table(title: str, jobs: Sequence[MethodJob]) -> Sheet:
                 job.setting.entry.name,
                 job.setting.encoder.name,
                 job.selection,
-                *(str(states[state] or "") for state in STATES),
+                *(str(states[state] or "") for state in CellState),
                 why or (f"{shots} cells lack some shots" if shots else ""),
             ]
         )
     return Sheet(
         title=title,
-        header=("method", "data set", "encoder", "chosen by", *STATES, "why"),
+        header=("method", "data set", "encoder", "chosen by", *CellState, "why"),
         rows=rows,
         right=frozenset(range(4, 8)),
         prose=frozenset({8}),

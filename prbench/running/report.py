@@ -26,12 +26,14 @@ from prbench.registry.pieces import Piece, read_pieces
 from prbench.registry.schema import DatasetEntry, ReportEntry
 from prbench.results import cells, probes, scores
 from prbench.results.probes import Probe
+from prbench.results.record import CellState
 from prbench.running import open_dataset, run
 from prbench.running import plan as plan_module
 from prbench.running import probe as probe_module
 from prbench.running.open_dataset import OpenDataset
-from prbench.running.plan import STATES, Plan, selections_of
+from prbench.running.plan import Plan, selections_of
 from prbench.running.probe import ProbeTask
+from prbench.running.request import RunRequest
 
 if TYPE_CHECKING:
     from prbench.base.layout import Sheet
@@ -56,7 +58,7 @@ class ReportPlan:
         for task in self.probes:
             row = rows[task.record["dataset"], task.record["encoder"]]
             row.update(["probes", "probes done" if task.done else "probes missing"])
-        names = ("cells", *STATES, "lacking some shots", "probes", "probes done", "probes missing")
+        names = ("cells", *CellState, "lacking some shots", "probes", "probes done", "probes missing")
         return [{"dataset": d, "encoder": e, **{name: row[name] for name in names}} for (d, e), row in rows.items()]
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,7 +75,7 @@ class ReportPlan:
                 {
                     **{key: task.record[key] for key in (*scores.COLUMNS, "split")},
                     "probe": task.probe.name,
-                    "status": "done" if task.done else "missing",
+                    "status": CellState.done if task.done else CellState.missing,
                 }
                 for task in self.probes
             ],
@@ -128,15 +130,17 @@ def plan(
         for (selection, counts), methods in _groups(wanted, setting).items():
             plans.append(
                 plan_module.plan(
-                    methods,
-                    [setting.entry.name],
-                    encoder=encoder,
-                    splits=splits,
-                    seed=seed,
-                    shots=counts,
-                    selection=None if selection == "published" else selection,
-                    device=device,
-                    out=out,
+                    RunRequest(
+                        methods=tuple(methods),
+                        datasets=(setting.entry.name,),
+                        encoder=encoder,
+                        splits=splits,
+                        seed=seed,
+                        shots=counts,
+                        selection=None if selection == "published" else selection,
+                        device=device,
+                        out=out,
+                    ),
                     opened=[setting],
                 )
             )
@@ -200,7 +204,7 @@ def _probes(wanted: RunNeeds, plans: Sequence[Plan], datasets_: Sequence[str]) -
             found += [
                 ProbeTask(cell.folder, cell.record, probe)
                 for cell in job.cells
-                if cell.state != "skipped"
+                if cell.state != CellState.skipped
                 for probe in each
             ]
     return found
@@ -222,20 +226,20 @@ def transfer_targets(entry: DatasetEntry, encoder: str, datasets_: Sequence[str]
     ]
 
 
-def execute(planned: ReportPlan) -> int:
+def execute(planned: ReportPlan, *, workers: int = 1) -> int:
     """Make what is missing, cells first, then the probes of finished ones; returns how many failed.
 
     A failing method or probe is recorded or told, and the others go on.
     """
     failed = 0
     for i, each in enumerate(planned.plans):
-        failed += run.execute(each).failed
+        failed += run.execute(each, workers=workers).failed
         settings = [job.setting for job in each.jobs]
         after = [job.setting for job in planned.plans[i + 1].jobs] if i + 1 < len(planned.plans) else []
         for setting in settings:
             if setting not in after:
                 setting.forget()
-    todo = [task for task in planned.probes if cells.status(task.folder)[0] == "done"]
+    todo = [task for task in planned.probes if cells.status(task.folder)[0] == CellState.done]
     # The records of cells made just now say more than their plans.
     todo = [ProbeTask(task.folder, cells.read_record(task.folder), task.probe) for task in todo]
     return failed + probe_module.execute(todo, device=planned.plans[0].device)[1]

@@ -1,38 +1,30 @@
-"""Run a plan and resume it: embed, fit, adapt, score, store."""
+"""Run a plan and resume it, in this process or in several."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from rich.markup import escape
 
 from prbench.base.console import progress, stderr
-from prbench.base.errors import InputError
-from prbench.base.files import canonical_json, require_writable
+from prbench.base.files import require_writable
 from prbench.base.leftovers import remove_leftovers
-from prbench.method import Method
-from prbench.protocol.metrics import ALL_SHOTS
-from prbench.protocol.selection import fit_problem
-from prbench.protocol.splits import Split
 from prbench.results import cells as results
-from prbench.results import scores, superseded
 from prbench.results.claims import Claims
-from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.results.record import CellState
+from prbench.running.executors import CellEnd, Executor, Local, Processes
+from prbench.running.job import set_aside
+from prbench.running.open_dataset import InMemory
 from prbench.running.plan import MethodJob, Plan, states_table
-from prbench.training.compute import computing
 
 if TYPE_CHECKING:
-    from prbench.base.layout import Sheet
+    from rich.progress import Progress, TaskID
 
-from prbench.running.scoring import score_columns, score_unseen
-from prbench.training.compute import peak_memory
+    from prbench.base.layout import Sheet
 
 
 @dataclass(eq=False)
@@ -45,221 +37,95 @@ class Outcome:
     @property
     def failed(self) -> int:
         """The number of cells that failed."""
-        return sum(cell.state == "failed" for job in self.plan.jobs for cell in job.cells)
+        return sum(cell.state == CellState.failed for job in self.plan.jobs for cell in job.cells)
 
     def table(self) -> Sheet:
         """As `Plan.table`, after the run."""
         return states_table(f"Results in {self.plan.out}, {self.seconds:,.0f} s", self.plan.jobs)
 
 
-def execute(plan: Plan) -> Outcome:
+def execute(plan: Plan, *, workers: int = 1) -> Outcome:
     """Do what is missing. A failing method is recorded and the others go on; Ctrl-C ends the run.
 
     All splits of a method are trained together and written when they are all scored, so an interruption loses at
-    most the method in progress.
+    most the methods in progress. With several `workers`, processes of this machine share the methods; each computes
+    on as many threads as torch has here.
     """
     start = time.perf_counter()
-    total = sum(len(job.cells) for job in plan.jobs)
-    todo = [job for job in plan.jobs if job.open()]
-    claims = Claims(plan.out)
-    if todo:
+    jobs = [job for job in plan.jobs if job.open()]
+    if jobs:
         require_writable(plan.out)
         remove_leftovers(plan.out, below=True)
     with progress() as display:
-        bar = display.add_task("", total=total)
-        previous: OpenDataset | None = None
+        bar = display.add_task("", total=sum(len(job.cells) for job in plan.jobs))
+        claims = Claims(plan.out)
+        memory = InMemory(display, claims)
         for job in plan.jobs:
+            set_aside(job, plan, claims)
             display.advance(bar, len(job.cells) - len(job.open()))
-            _set_aside(job, plan, claims)
-        for job in claims.each(todo, name=_work_of, is_open=lambda job: _is_open(job, plan)):
-            open_cells = job.open()
-            if previous is not None and previous is not job.setting:
-                previous.forget()
-            previous = job.setting
-            name = escape(f"{job.name} on {job.setting.entry.name}")
-            display.update(bar, description=f"{name}: embedding" if not job.setting.embedded else name)
-            if not job.setting.embedded:
-                # The embedding stage has a progress bar of its own.
-                display.stop()
-                # Programs that share the results share the embeddings: one makes them, the others wait for it.
-                with claims.alone("embedding"):
-                    job.setting.comparisons()
-                display.start()
-            display.update(bar, description=name)
-
-            def watch(share: float, cells: int = len(open_cells)) -> None:
-                display.advance(bar, share * cells)
-
-            began = time.perf_counter()
-            with computing(plan.precision):
-                _run(job, plan, watch)
-            finished = {job.cells[i].state for i in open_cells} == {"done"}
-            if finished and not display.console.is_terminal:
-                # A log or a notebook shows no bar: it gets a line for every finished method.
-                said = f"{job.name} on {job.setting.entry.name}: {len(open_cells)} cells in "
-                stderr().print(escape(f"{said}{time.perf_counter() - began:,.0f} s"), soft_wrap=True)
+        executor: Executor = Local(plan, jobs, memory, claims)
+        if workers > 1:
+            for setting in {id(job.setting): job.setting for job in jobs}.values():
+                display.update(bar, description=escape(f"{setting.entry.name}: embedding"))
+                memory.take(setting)
+                setting.forget()
+            executor = Processes(workers)
+        threads = torch.get_num_threads()
+        executor.run([plan.describe(job, threads) for job in jobs], _Display(plan, jobs, display, bar))
     return Outcome(plan, time.perf_counter() - start)
 
 
-def _work_of(job: MethodJob) -> str:
-    """The name under which programs claim a job: all splits of a method, which are trained together."""
-    record = job.cells[0].record
-    return canonical_json([record[key] for key in scores.COLUMNS])
+class _Display:
+    """The listener that shows the work of all jobs in one bar and takes over how their cells stand."""
 
+    def __init__(self, plan: Plan, jobs: Sequence[MethodJob], display: Progress, bar: TaskID) -> None:
+        self._plan, self._jobs, self._display, self._bar = plan, jobs, display, bar
+        self._open = [job.open() for job in jobs]
+        self._terminal = display.console.is_terminal
+        self._busy: dict[int, str] = {}
+        self._began: dict[int, float] = {}
 
-def _is_open(job: MethodJob, plan: Plan) -> bool:
-    """Whether a claimed job still has work, after what other programs have stored since it was planned.
+    def begin(self, job: int) -> None:
+        self._began[job] = time.perf_counter()
+        self._busy[job] = self._name(job)
+        self._describe()
 
-    What another program has just found to fail, or to be skipped, is not tried again.
-    """
-    settled = 0
-    for cell in job.cells:
-        planned = cell.state
-        cell.state, cell.reason = results.status(cell.folder)
-        if cell.state == "done":
-            cell.record = results.read_record(cell.folder)
-            cell.shots = [k for k in plan.shots if not results.has_scores(results.scores_file(cell.folder, k))]
-        settled += planned == "missing" and cell.state == "failed"
-    return len(job.open()) > settled
+    def advance(self, job: int, share: float) -> None:
+        self._display.advance(self._bar, share * len(self._open[job]))
 
+    def tell(self, line: str) -> None:
+        stderr().print(escape(line), soft_wrap=True)
 
-def _set_aside(job: MethodJob, plan: Plan, claims: Claims) -> None:
-    """Put results of an earlier state where no report takes them for the present one's, and say so."""
-    if job.skip or not superseded.older_cells(plan.out, job.cells[0].record):
-        return
-    with claims.alone("set-aside"):
-        if not (older := superseded.older_cells(plan.out, job.cells[0].record)):
-            return
-        where = f"{len(older.cells)} older results are now in {superseded.set_aside(older)}"
-    stderr().print(escape(f"{job.name} on {job.setting.entry.name}: {older.why}; {where}"), soft_wrap=True)
+    def end(self, job: int, cells: Sequence[CellEnd]) -> None:
+        for cell, (state, reason, shots) in zip(self._jobs[job].cells, cells, strict=True):
+            cell.state, cell.reason, cell.shots = state, reason, shots
+        if {self._jobs[job].cells[i].state for i in self._open[job]} == {CellState.done} and not self._terminal:
+            # A log or a notebook shows no bar: it gets a line for every finished method.
+            seconds = time.perf_counter() - self._began[job]
+            self.tell(f"{self._name(job)}: {len(self._open[job])} cells in {seconds:,.0f} s")
+        self._busy.pop(job, None)
+        self._describe()
 
+    def lose(self, job: int, reason: str) -> None:
+        """Record a job without an answer as failed, but for the cells that it had finished."""
+        lost = self._jobs[job]
+        for cell in lost.cells:
+            if cell.state == CellState.done and not cell.shots:
+                continue
+            if results.status(cell.folder)[0] != CellState.done:
+                results.write_undone(self._plan.out, cell.record, CellState.failed, reason)
+                cell.state, cell.reason = CellState.failed, reason
+            elif cell.state == CellState.done:
+                # Its result stays; only further shots failed.
+                cell.state, cell.reason = CellState.failed, reason
+            else:
+                cell.state, cell.reason, cell.shots = CellState.done, "", []
+        self.tell(f"{lost.name} failed on {lost.setting.entry.name}: {reason}")
+        self._busy.pop(job, None)
+        self._describe()
 
-def _run(job: MethodJob, plan: Plan, watch: Callable[[float], None]) -> None:
-    missing = [i for i, cell in enumerate(job.cells) if cell.state != "done"]
-    lacking = [i for i, cell in enumerate(job.cells) if cell.state == "done" and cell.shots]
-    with _failures(job, [*lacking, *missing], plan):
-        reason = job.skip or job.make().unsupported(job.setting.comparisons())
-        if reason is not None:
-            _skip(job, missing, plan, reason)
-            watch(1.0)
-            return
-    for i in lacking:
-        with _failures(job, [i], plan):
-            _add_shots(job, i, plan)
-    with _failures(job, missing, plan):
-        if missing:
-            _fit_and_score(job, missing, plan, watch)
+    def _name(self, job: int) -> str:
+        return f"{self._jobs[job].name} on {self._jobs[job].setting.entry.name}"
 
-
-@contextlib.contextmanager
-def _failures(job: MethodJob, cells: Sequence[int], plan: Plan) -> Iterator[None]:
-    """Whatever goes wrong is the failure of these `cells`.
-
-    One method's failure must not cost the others' results; it is recorded, and retried by the next run.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        for cell in (job.cells[i] for i in cells):
-            # A result that only lacks some shots stays as it is.
-            if cell.state != "done":
-                record = {**cell.record, "traceback": traceback.format_exc()}
-                results.write_undone(plan.out, record, "failed", message)
-            cell.state, cell.reason = "failed", message
-        where = f"{job.name} failed on {job.setting.entry.name}"
-        stderr().print(f"[red]{escape(where)}[/red]: {escape(message)}", soft_wrap=True)
-
-
-def _skip(job: MethodJob, cells: Sequence[int], plan: Plan, reason: str) -> None:
-    for cell in (job.cells[i] for i in cells):
-        results.write_undone(plan.out, cell.record, "skipped", reason)
-        cell.state, cell.reason = "skipped", reason
-    where = f"{job.name} is skipped on {job.setting.entry.name}"
-    stderr().print(escape(f"{where}: {reason}"), soft_wrap=True)
-
-
-def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Callable[[float], None]) -> None:
-    setting = job.setting
-    comparisons = setting.comparisons()
-    # Every split is trained, also those already stored: what shares a batch with what is then always the same,
-    # and a resumed run gives the same numbers as an uninterrupted one.
-    entry = setting.entry
-    problems = [fit_problem(job.rule, setting.data, comparisons, s, entry.protocol) for s in setting.splits]
-    methods = [job.make() for _ in setting.splits]
-    if plan.device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    type(methods[0]).fit_splits(methods, problems, device=plan.device, watch=watch)
-    seconds = time.perf_counter() - start
-    for i in missing:
-        with _failures(job, [i], plan):
-            _score_and_store(job, i, methods[i], plan, seconds / len(methods))
-
-
-def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds: float) -> None:
-    cell, setting = job.cells[i], job.setting
-    fit = method.fit_record()
-    require_rule(job.name, fit, job.rule)
-    scores, spent = _score(method, setting, setting.splits[i], plan.shots)
-    count = method.parameter_count()
-    record = {
-        **cell.record,
-        "counts": {**cell.record["counts"], "equal_vectors": _equal_vectors(setting, setting.splits[i])},
-        "encoder_fingerprint": setting.encoder_fingerprint(),
-        "seconds": {"fit": seconds, **spent},
-        "trained_together": len(setting.splits),
-        "peak_memory_mb": round(peak_memory(plan.device) / 2**20, 1),
-        "parameters": {"shared": count.shared, "per_user": count.per_user},
-        "fit": fit,
-    }
-    results.write_done(plan.out, record, method, scores)
-    cell.state, cell.reason, cell.shots, cell.record = "done", "", [], record
-
-
-def _equal_vectors(setting: OpenDataset, split: Split) -> int:
-    """How many test choices are between two replies whose embeddings are the same: no method tells them apart."""
-    test = np.concatenate([split.seen_test, split.unseen_test])
-    return int(setting.comparisons().take(test).equal_vectors.sum())
-
-
-def require_rule(name: str, fit: dict[str, Any], rule: str) -> None:
-    """Raise RuntimeError where a fit's record says that another rule was followed than was asked for."""
-    if fit.get("rule", rule) != rule:
-        raise RuntimeError(f"{name} was to choose by {rule}, but its fit says {fit['rule']}")
-
-
-def _add_shots(job: MethodJob, i: int, plan: Plan) -> None:
-    """Adapt a stored method on further numbers of shots."""
-    cell, setting = job.cells[i], job.setting
-    method = results.load_method(cell.folder, results.read_record(cell.folder))
-    split = setting.splits[i]
-    for shots in cell.shots:
-        columns = score_unseen(method, setting, split, shots)[0]
-        results.add_scores(results.scores_file(cell.folder, shots), columns, plan.out)
-    cell.shots = []
-
-
-def _score(
-    method: Method, setting: OpenDataset, split: Split, shots: Sequence[int]
-) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
-    comparisons = setting.comparisons()
-    test = comparisons.take(split.seen_test)
-    start = time.perf_counter()
-    features = method.features_of(test)
-    margin = method.margins(method.seen_users(), test, features)
-    scoring = time.perf_counter() - start
-    cold = method.margins(
-        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split)), test, features
-    )
-    seen = score_columns("seen", test, margin, cold)
-    scores, adapting = {}, 0.0
-    for k in shots:
-        columns, spent = score_unseen(method, setting, split, k)
-        if k == ALL_SHOTS:
-            adapting = spent
-            columns = {name: np.concatenate([seen[name], columns[name]]) for name in columns}
-        scores[k] = columns
-    return scores, {"adapt": adapting, "score": scoring}
+    def _describe(self) -> None:
+        self._display.update(self._bar, description=escape(", ".join(self._busy.values())))

@@ -52,8 +52,8 @@ from prbench.protocol.splits import TUNING_FROM, Split
 from prbench.registry import methods as methods_module
 from prbench.registry.schema import DatasetEntry, MethodEntry, ProtocolEntry, SearchRange, SelectionRule
 from prbench.running import tuned
-from prbench.running.open_dataset import OpenDataset, open_dataset
-from prbench.running.run import require_rule
+from prbench.running.job import require_rule
+from prbench.running.open_dataset import InMemory, OpenDataset, open_dataset
 from prbench.running.tuned import Trial, TuningRecord
 from prbench.training.compute import computing
 
@@ -192,7 +192,7 @@ def execute(plan: TuningPlan) -> None:
         require_writable(plan.out)
     with progress() as display:
         bar = display.add_task("", total=sum(study.record.budget for study in plan.studies))
-        previous: OpenDataset | None = None
+        memory = InMemory(display)
         for study in plan.studies:
             if study.record.untuned:
                 tuned.write(study.path, study.record)
@@ -200,16 +200,9 @@ def execute(plan: TuningPlan) -> None:
             if not study.left():
                 continue
             setting = study.setting
-            if previous is not None and previous is not setting:
-                previous.forget()
-            previous = setting
-            if not setting.embedded:
-                # The embedding stage has a progress bar of its own.
-                display.stop()
-                setting.comparisons()
-                display.start()
+            comparisons = memory.take(setting)
             method = methods_module.make_method(study.entry, setting.entry, {})
-            if reason := method.unsupported(setting.comparisons()):
+            if reason := method.unsupported(comparisons):
                 display.advance(bar, study.left())
                 study.record = study.record.model_copy(update={"untuned": reason})
                 tuned.write(study.path, study.record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 from collections.abc import Iterator
@@ -58,3 +59,24 @@ def computing(precision: Precision = "highest") -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def compute_threads(threads: int | None, workers: int = 1) -> Iterator[None]:
+    """The number of compute threads of this process, and of each worker that it starts; put back after.
+
+    By default as many as torch takes, with several workers each an equal share of the cores.
+    """
+    before = torch.get_num_threads()
+    if threads is not None or workers > 1:
+        torch.set_num_threads(threads or max(1, _cores() // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    """The number of CPU cores that this process may use."""
+    # macOS has no such mask.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

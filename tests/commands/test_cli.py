@@ -310,12 +310,13 @@ def runner(plant: Callable[..., None]) -> SimpleNamespace:
     """A runner that records what it is asked."""
     seen = SimpleNamespace(plans=[], executed=[], failed=0)
 
-    def plan(methods: list[str], datasets: list[str], **options: Any) -> Plan:
-        seen.plans.append(Plan(methods=methods, datasets=datasets, **options))
+    def plan(request: Any) -> Plan:
+        seen.plans.append(Plan(**dict(request)))
         return seen.plans[-1]
 
-    def execute(plan: Plan) -> SimpleNamespace:
+    def execute(plan: Plan, *, workers: int) -> SimpleNamespace:
         seen.executed.append(plan)
+        seen.workers = workers
         return SimpleNamespace(failed=seen.failed, table=lambda: "the outcome")
 
     plant("running.plan", Plan=Plan, plan=plan)
@@ -326,20 +327,21 @@ def runner(plant: Callable[..., None]) -> SimpleNamespace:
 def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
     words = "run --methods bt,mrm-no-* --dataset simulated --encoder own --splits 3 --seed 7 --shots 0,5,all,5"
     more = "--selection published,tuned --device cpu --set mrm.bases=4 --set bt.rate=1 --out elsewhere"
-    more += " --tuned mine"
+    more += " --tuned mine --workers 2 --threads 1"
     done = run(*words.split(), *more.split())
     assert (done.code, done.out) == (0, "the outcome\n")
     assert runner.executed == runner.plans
+    assert runner.workers == 2
     assert runner.plans[0].arguments == {
-        "methods": ["bt", "mrm-no-basis", "mrm-no-meta", "mrm-no-rpo"],
-        "datasets": ["simulated"],
+        "methods": ("bt", "mrm-no-basis", "mrm-no-meta", "mrm-no-rpo"),
+        "datasets": ("simulated",),
         "encoder": "own",
         "splits": 3,
         "seed": 7,
-        "shots": [0, 5, -1],
+        "shots": (0, 5, -1),
         "selection": "published,tuned",
         "device": "cpu",
-        "overrides": ["mrm.bases=4", "bt.rate=1"],
+        "overrides": ("mrm.bases=4", "bt.rate=1"),
         "out": Path("elsewhere"),
         "tuned": Path("mine"),
         "precision": "highest",
@@ -348,11 +350,11 @@ def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
 
 def test_run_has_the_designs_defaults(run: Run, runner: SimpleNamespace) -> None:
     run("run", "--methods", "all", "--dataset", "all")
-    expected = {"encoder": None, "splits": None, "seed": 42, "shots": [-1], "selection": None, "device": "auto"}
+    expected = {"encoder": None, "splits": None, "seed": 42, "shots": (-1,), "selection": None, "device": "auto"}
     assert expected.items() <= runner.plans[0].arguments.items()
     assert runner.plans[0].arguments["out"] == Path("runs")
     assert runner.plans[0].arguments["tuned"] == Path("tuned")
-    assert runner.plans[0].arguments["methods"] == [m.name for m in registry.load_all("methods") if m.default]
+    assert runner.plans[0].arguments["methods"] == tuple(m.name for m in registry.load_all("methods") if m.default)
 
 
 def test_a_dry_run_executes_nothing(run: Run, runner: SimpleNamespace) -> None:
@@ -371,7 +373,8 @@ def test_failed_cells_exit_with_one(run: Run, runner: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shots", "expected"), [("five", "expected numbers"), ("-3", "cannot be negative"), (",", "expected")]
+    ("shots", "expected"),
+    [("five", "expected numbers"), ("-3", "cannot be negative"), ("5,-1", "cannot be negative"), (",", "expected")],
 )
 def test_bad_shots_are_refused(run: Run, runner: SimpleNamespace, shots: str, expected: str) -> None:
     words = ["run", "--methods", "bt", "--dataset", "simulated", f"--shots={shots}"]

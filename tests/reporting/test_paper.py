@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from paper_results import Store, files, piece
-from small_runs import registry_folder, short, without_digests
+from small_runs import make_plan, registry_folder, short, without_digests
 
 from prbench import cli, registry
 from prbench.base.errors import InputError
@@ -20,7 +20,6 @@ from prbench.reporting.paper import paper
 from prbench.reporting.paper.evidence import Evidence
 from prbench.running import probe as probes
 from prbench.running import run
-from prbench.running.plan import plan as make_plan
 from prbench.running.report import needs
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from small_runs import make_plan
 
 from prbench import cli, results
-from prbench.running.plan import plan as make_plan
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "older-results"
 METHODS = ["bt", "bt-ridge", "mrm", "lore", "user-bt", "bt-offset"]
@@ -60,7 +60,7 @@ def test_cells_of_raised_methods_are_made_again(older: Path) -> None:
 
 
 def test_a_run_on_them_fits_nothing(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prbench.running.run._fit_and_score", lambda *_, **__: pytest.fail("fitted"))
+    monkeypatch.setattr("prbench.running.job._fit_and_score", lambda *_, **__: pytest.fail("fitted"))
     before = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
     command = ["run", "--methods", ",".join(DONE), "--dataset", "older", "--splits", "2", "--shots", "0,4"]
     assert cli.main([*command, "--out", str(older)]) == 0

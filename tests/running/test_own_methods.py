@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import METHOD, registry_folder, without_digests
+from small_runs import METHOD, make_plan, registry_folder, without_digests
 
 from prbench import cli, data, registry, results
 from prbench.registry import code_hash, methods
 from prbench.registry.finder import importable_from
 from prbench.results import superseded
-from prbench.running import plan as planning
 
 CODE = """
 from prbench.methods.lore import LoRe
@@ -147,7 +146,7 @@ def test_results_that_were_made_before_records_named_code_are_superseded(own: Ow
 def test_code_of_prbench_is_no_part_of_a_key(own: Own) -> None:
     own.forget()
     registry.use([own.folder])
-    plan = planning.plan(["bt", "mine"], ["tiny"], splits=1, out=own.runs)
+    plan = make_plan(["bt", "mine"], ["tiny"], splits=1, out=own.runs)
     assert ["code" in job.cells[0].record for job in plan.jobs] == [False, True]
     assert code_hash.code_of("prbench.methods.lore:LoRe") == ""
 

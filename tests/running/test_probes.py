@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_runs import registry_folder, short, without_digests
+from small_runs import make_plan, registry_folder, short, without_digests
 
 from prbench import cli, contract, registry, results
 from prbench.base.errors import InputError
@@ -24,7 +24,6 @@ from prbench.method import Method
 from prbench.results import cells, probes
 from prbench.running import probe as probe_module
 from prbench.running import run
-from prbench.running.plan import plan as make_plan
 
 ENCODER = """
 title = "Planted"

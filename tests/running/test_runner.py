@@ -20,7 +20,7 @@ import planted_methods
 import pytest
 import torch
 from rich.console import Console
-from small_runs import assert_same_scores, registry_folder, scores, short
+from small_runs import assert_same_scores, make_plan, registry_folder, scores, short
 
 from prbench import cli, registry, results
 from prbench import data as datasets
@@ -33,7 +33,6 @@ from prbench.results import cells as cells_module
 from prbench.running import open_dataset
 from prbench.running import plan as plan_module
 from prbench.running import run as runner
-from prbench.running.plan import plan as make_plan
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import numpy as np
 import planted_methods
 import pytest
 import torch
-from small_runs import DATASET, POSTS, registry_folder
+from small_runs import DATASET, POSTS, make_plan, registry_folder
 from trained import measured
 
 from prbench import cli, registry, results
@@ -30,7 +30,6 @@ from prbench.registry.schema import ProtocolEntry, SearchRange
 from prbench.running import open_dataset, run, tuned
 from prbench.running import plan as plan_module
 from prbench.running import tune as tuning
-from prbench.running.plan import plan as make_plan
 from prbench.running.tuned import Trial, TuningRecord
 
 METHOD = """

@@ -14,7 +14,7 @@ import pytest
 import tiny_llama
 import torch
 from safetensors.torch import save_file
-from small_runs import registry_folder, short, without_digests
+from small_runs import make_plan, registry_folder, short, without_digests
 
 from prbench import cli, registry
 from prbench.base.errors import InputError
@@ -25,7 +25,6 @@ from prbench.method import UserStates, load_tensors
 from prbench.registry import methods as methods_module
 from prbench.results import cells
 from prbench.running import run
-from prbench.running.plan import plan as make_plan
 from prbench.user import files
 from prbench.user import model as model_module
 from prbench.user.model import Pair, UserModel, ranked

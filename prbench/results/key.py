@@ -1,0 +1,44 @@
+"""The key of a cell: the digest of exactly what changes its scores. What is only recorded is in `record`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prbench.base.files import digest
+from prbench.results.cells import FORMAT
+
+LENGTH = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellKey:
+    """What changes the scores of a cell.
+
+    `data` and `embedding` are fingerprints, `protocol` the values of its entry but for the number of splits. `draw`
+    is the split's, `code` stands for the source of a method that is not prbench's, and `rule` is what a tuned cell
+    chose by. A field with a default was added when there were results already, and is part of the key only away
+    from it.
+    """
+
+    protocol_version: int
+    data: str
+    embedding: str
+    protocol: Mapping[str, Any]
+    split: int
+    seed: int
+    target: str
+    params: Mapping[str, Any]
+    selection: str
+    draw: int = 0
+    code: str = ""
+    revision: int = 1
+    rule: str = ""
+    precision: str = "highest"
+
+    def digest(self) -> str:
+        """The first hex digits of the sha256 of the canonical JSON of these values."""
+        later = {"draw": 0, "code": "", "revision": 1, "rule": "", "precision": "highest"}
+        values = {name: value for name, value in vars(self).items() if name not in later or value != later[name]}
+        return digest({"format": FORMAT, **values}, length=LENGTH)

@@ -1,0 +1,184 @@
+"""Where the jobs of a plan are done: in this process, or in several of this machine.
+
+A job is one method on one data set and encoder, with all its splits. Another executor, such as one for a cluster,
+gets the same plain descriptions; texts are embedded before any of them is handed out.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from prbench.base.errors import InputError
+from prbench.results.record import CellState
+from prbench.running.job import claimed, run_job
+from prbench.running.request import JobDescription
+from prbench.running.worker import Ended, InputFault, Line, Share, serve
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+    from prbench.results.claims import Claims
+    from prbench.running.open_dataset import InMemory
+    from prbench.running.plan import MethodJob, Plan
+
+# How long a worker that is told to end may clear up, in seconds.
+GRACE = 5.0
+
+
+class CellEnd(NamedTuple):
+    """How a cell stands after its job; `shots` are still to be scored."""
+
+    state: CellState
+    reason: str
+    shots: list[int]
+
+
+class Listener(Protocol):
+    """Hears of the work: by the number of the job, in the order of the descriptions."""
+
+    def begin(self, job: int) -> None:
+        """A job begins."""
+
+    def advance(self, job: int, share: float) -> None:
+        """A further share of a job is done."""
+
+    def tell(self, line: str) -> None:
+        """A line for the user."""
+
+    def end(self, job: int, cells: Sequence[CellEnd]) -> None:
+        """A job is over; its cells stand like this."""
+
+    def lose(self, job: int, reason: str) -> None:
+        """A job ended without an answer."""
+
+
+class Executor(Protocol):
+    """Does jobs that are described by plain data."""
+
+    def run(self, jobs: Sequence[JobDescription], listener: Listener) -> None:
+        """Do every job; one that fails costs only itself. Raises InputError where going on makes no sense."""
+
+
+class Local:
+    """This process, one job after the other, on the data sets that its plan has open."""
+
+    def __init__(self, plan: Plan, jobs: Sequence[MethodJob], memory: InMemory, claims: Claims) -> None:
+        self._plan, self._jobs, self._memory, self._claims = plan, jobs, memory, claims
+
+    def run(self, jobs: Sequence[JobDescription], listener: Listener) -> None:
+        """As `Executor.run`; the descriptions are those of the plan's jobs."""
+        numbers = {id(job): number for number, job in enumerate(self._jobs)}
+        for job in claimed(self._jobs, self._plan, self._claims):
+            number = numbers[id(job)]
+            self._memory.take(job.setting)
+            listener.begin(number)
+
+            def watch(share: float, number: int = number) -> None:
+                listener.advance(number, share)
+
+            run_job(job, self._plan, watch)
+            listener.end(number, [CellEnd(cell.state, cell.reason, cell.shots) for cell in job.cells])
+
+
+class Processes:
+    """Up to `count` processes of this machine. One that dies costs the job it had."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def run(self, jobs: Sequence[JobDescription], listener: Listener) -> None:
+        """As `Executor.run`. However this ends, no process is left."""
+        waiting = deque(enumerate(jobs))
+        workers: dict[Connection, _Worker] = {}
+        try:
+            for _ in range(min(self._count, len(jobs))):
+                worker = _Worker()
+                workers[worker.connection] = worker
+                worker.give(*waiting.popleft(), listener)
+            while workers:
+                for ready in wait(list(workers)):
+                    assert isinstance(ready, Connection)
+                    worker = workers[ready]
+                    try:
+                        idle = worker.hear(listener)
+                    except (EOFError, OSError):
+                        listener.lose(worker.job, worker.death())
+                        del workers[ready]
+                        if not waiting:
+                            continue
+                        worker, idle = _Worker(), True
+                        workers[worker.connection] = worker
+                    if idle and waiting:
+                        worker.give(*waiting.popleft(), listener)
+                    elif idle:
+                        worker.end()
+                        del workers[ready]
+        finally:
+            for worker in workers.values():
+                worker.process.terminate()
+            for worker in workers.values():
+                worker.end()
+
+
+class _Worker:
+    """A process and the job that it has."""
+
+    def __init__(self) -> None:
+        # A fresh interpreter: a copy of this one would share its locks and its threads.
+        context = multiprocessing.get_context("spawn")
+        self.connection, there = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=serve, args=(there,), daemon=True)
+        self.process.start()
+        # Only the worker holds its end now, so that its death is heard of here.
+        there.close()
+        self.job = -1
+
+    def give(self, number: int, description: JobDescription, listener: Listener) -> None:
+        self.job = number
+        listener.begin(number)
+        try:
+            self.connection.send(description.model_dump_json())
+        except OSError:
+            # It is dead: `hear` finds the end of its messages.
+            return
+
+    def hear(self, listener: Listener) -> bool:
+        """Take a message, and return whether the worker has nothing to do now. Raises EOFError where it is dead."""
+        message = self.connection.recv()
+        if isinstance(message, Share):
+            listener.advance(self.job, message.share)
+        elif isinstance(message, Line):
+            listener.tell(message.text)
+        elif isinstance(message, InputFault):
+            raise InputError(message.message, hint=message.hint)
+        else:
+            assert isinstance(message, Ended)
+            if message.error:
+                listener.lose(self.job, message.error)
+            else:
+                listener.end(self.job, [CellEnd(*cell) for cell in message.cells])
+            return True
+        return False
+
+    def death(self) -> str:
+        """Why the process is no more."""
+        self.process.join(GRACE)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            memory = "; the system does this where memory runs out" if name == "SIGKILL" else ""
+            return f"its worker process was ended by {name}{memory}"
+        return f"its worker process ended with exit code {code}"
+
+    def end(self) -> None:
+        """End the process, with force where it takes its time, and wait for it."""
+        self.connection.close()
+        self.process.join(GRACE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()

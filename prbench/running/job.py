@@ -1,0 +1,208 @@
+"""Do one job of a plan, or go on with it: fit, adapt, score, store."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from rich.markup import escape
+
+from prbench.base.console import stderr
+from prbench.base.errors import InputError
+from prbench.base.files import canonical_json
+from prbench.method import Method
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.selection import fit_problem
+from prbench.protocol.splits import Split
+from prbench.results import cells as results
+from prbench.results import scores, superseded
+from prbench.results.claims import Claims
+from prbench.results.record import CellState
+from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.plan import MethodJob, Plan
+from prbench.running.scoring import score_columns, score_unseen
+from prbench.training.compute import computing, peak_memory
+
+
+def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Iterator[MethodJob]:
+    """Each job that still has work once no other program does it, claimed while it is being done."""
+    return claims.each(jobs, name=_work_of, is_open=lambda job: _is_open(job, plan))
+
+
+def _work_of(job: MethodJob) -> str:
+    """The name under which programs claim a job: all splits of a method, which are trained together."""
+    record = job.cells[0].record
+    return canonical_json([record[key] for key in scores.COLUMNS])
+
+
+def _is_open(job: MethodJob, plan: Plan) -> bool:
+    """Whether a claimed job still has work, after what other programs have stored since it was planned.
+
+    What another program has just found to fail, or to be skipped, is not tried again.
+    """
+    settled = 0
+    for cell in job.cells:
+        planned = cell.state
+        cell.state, cell.reason = results.status(cell.folder)
+        if cell.state == CellState.done:
+            cell.record = results.read_record(cell.folder)
+            cell.shots = [k for k in plan.shots if not results.has_scores(results.scores_file(cell.folder, k))]
+        settled += planned == CellState.missing and cell.state == CellState.failed
+    return len(job.open()) > settled
+
+
+def set_aside(job: MethodJob, plan: Plan, claims: Claims) -> None:
+    """Put results of an earlier state where no report takes them for the present one's, and say so."""
+    if job.skip or not superseded.older_cells(plan.out, job.cells[0].record):
+        return
+    with claims.alone("set-aside"):
+        if not (older := superseded.older_cells(plan.out, job.cells[0].record)):
+            return
+        where = f"{len(older.cells)} older results are now in {superseded.set_aside(older)}"
+    stderr().print(escape(f"{job.name} on {job.setting.entry.name}: {older.why}; {where}"), soft_wrap=True)
+
+
+def run_job(job: MethodJob, plan: Plan, watch: Callable[[float], None]) -> None:
+    """Make the cells that are missing and add the shots that are lacking; `watch` hears of shares of the job.
+
+    All splits are trained together and written when they are all scored. Whatever goes wrong is recorded as the
+    failure of its cells. Raises InputError, as for a full disk, where going on makes no sense.
+    """
+    with computing(plan.precision):
+        _run(job, plan, watch)
+
+
+def _run(job: MethodJob, plan: Plan, watch: Callable[[float], None]) -> None:
+    missing = [i for i, cell in enumerate(job.cells) if cell.state != CellState.done]
+    lacking = [i for i, cell in enumerate(job.cells) if cell.state == CellState.done and cell.shots]
+    with _failures(job, [*lacking, *missing], plan):
+        reason = job.skip or job.make().unsupported(job.setting.comparisons())
+        if reason is not None:
+            _skip(job, missing, plan, reason)
+            watch(1.0)
+            return
+    for i in lacking:
+        with _failures(job, [i], plan):
+            _add_shots(job, i, plan)
+    with _failures(job, missing, plan):
+        if missing:
+            _fit_and_score(job, missing, plan, watch)
+
+
+@contextlib.contextmanager
+def _failures(job: MethodJob, cells: Sequence[int], plan: Plan) -> Iterator[None]:
+    """Whatever goes wrong is the failure of these `cells`.
+
+    One method's failure must not cost the others' results; it is recorded, and retried by the next run.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        for cell in (job.cells[i] for i in cells):
+            # A result that only lacks some shots stays as it is.
+            if cell.state != CellState.done:
+                record = {**cell.record, "traceback": traceback.format_exc()}
+                results.write_undone(plan.out, record, CellState.failed, message)
+            cell.state, cell.reason = CellState.failed, message
+        where = f"{job.name} failed on {job.setting.entry.name}"
+        stderr().print(f"[red]{escape(where)}[/red]: {escape(message)}", soft_wrap=True)
+
+
+def _skip(job: MethodJob, cells: Sequence[int], plan: Plan, reason: str) -> None:
+    for cell in (job.cells[i] for i in cells):
+        results.write_undone(plan.out, cell.record, CellState.skipped, reason)
+        cell.state, cell.reason = CellState.skipped, reason
+    where = f"{job.name} is skipped on {job.setting.entry.name}"
+    stderr().print(escape(f"{where}: {reason}"), soft_wrap=True)
+
+
+def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Callable[[float], None]) -> None:
+    setting = job.setting
+    comparisons = setting.comparisons()
+    # Every split is trained, also those already stored: what shares a batch with what is then always the same,
+    # and a resumed run gives the same numbers as an uninterrupted one.
+    entry = setting.entry
+    problems = [fit_problem(job.rule, setting.data, comparisons, s, entry.protocol) for s in setting.splits]
+    methods = [job.make() for _ in setting.splits]
+    if plan.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    type(methods[0]).fit_splits(methods, problems, device=plan.device, watch=watch)
+    seconds = time.perf_counter() - start
+    for i in missing:
+        with _failures(job, [i], plan):
+            _score_and_store(job, i, methods[i], plan, seconds / len(methods))
+
+
+def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds: float) -> None:
+    cell, setting = job.cells[i], job.setting
+    fit = method.fit_record()
+    require_rule(job.name, fit, job.rule)
+    scores, spent = _score(method, setting, setting.splits[i], plan.shots)
+    count = method.parameter_count()
+    record = {
+        **cell.record,
+        "counts": {**cell.record["counts"], "equal_vectors": _equal_vectors(setting, setting.splits[i])},
+        "encoder_fingerprint": setting.encoder_fingerprint(),
+        "seconds": {"fit": seconds, **spent},
+        "trained_together": len(setting.splits),
+        "peak_memory_mb": round(peak_memory(plan.device) / 2**20, 1),
+        "parameters": {"shared": count.shared, "per_user": count.per_user},
+        "fit": fit,
+    }
+    results.write_done(plan.out, record, method, scores)
+    cell.state, cell.reason, cell.shots, cell.record = CellState.done, "", [], record
+
+
+def _equal_vectors(setting: OpenDataset, split: Split) -> int:
+    """How many test choices are between two replies whose embeddings are the same: no method tells them apart."""
+    test = np.concatenate([split.seen_test, split.unseen_test])
+    return int(setting.comparisons().take(test).equal_vectors.sum())
+
+
+def require_rule(name: str, fit: dict[str, Any], rule: str) -> None:
+    """Raise RuntimeError where a fit's record says that another rule was followed than was asked for."""
+    if fit.get("rule", rule) != rule:
+        raise RuntimeError(f"{name} was to choose by {rule}, but its fit says {fit['rule']}")
+
+
+def _add_shots(job: MethodJob, i: int, plan: Plan) -> None:
+    """Adapt a stored method on further numbers of shots."""
+    cell, setting = job.cells[i], job.setting
+    method = results.load_method(cell.folder, results.read_record(cell.folder))
+    split = setting.splits[i]
+    for shots in cell.shots:
+        columns = score_unseen(method, setting, split, shots)[0]
+        results.add_scores(results.scores_file(cell.folder, shots), columns, plan.out)
+    cell.shots = []
+
+
+def _score(
+    method: Method, setting: OpenDataset, split: Split, shots: Sequence[int]
+) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
+    comparisons = setting.comparisons()
+    test = comparisons.take(split.seen_test)
+    start = time.perf_counter()
+    features = method.features_of(test)
+    margin = method.margins(method.seen_users(), test, features)
+    scoring = time.perf_counter() - start
+    cold = method.margins(
+        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split)), test, features
+    )
+    seen = score_columns("seen", test, margin, cold)
+    scores, adapting = {}, 0.0
+    for k in shots:
+        columns, spent = score_unseen(method, setting, split, k)
+        if k == ALL_SHOTS:
+            adapting = spent
+            columns = {name: np.concatenate([seen[name], columns[name]]) for name in columns}
+        scores[k] = columns
+    return scores, {"adapt": adapting, "score": scoring}

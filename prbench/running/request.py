@@ -1,0 +1,67 @@
+"""A run and its jobs as plain data: what another process needs to do the same."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.splits import DEFAULT_SEED
+from prbench.training.compute import Precision
+
+
+class PlainRecord(BaseModel):
+    """Frozen, closed to unknown keys, and the same after a way through JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunRequest(PlainRecord):
+    """What to run: names, the conditions of all results, and the folders.
+
+    `shots` are numbers of support comparisons, `ALL_SHOTS` for all. `selection` is a comma-separated list, see
+    `prbench.protocol.selection.parse_selections`; `overrides` are the values of `--set`; tuned parameters are read
+    from the folder `tuned`.
+    """
+
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    encoder: str | None = None
+    splits: Annotated[int, Field(ge=1)] | None = None
+    seed: int = DEFAULT_SEED
+    shots: tuple[int, ...] = (ALL_SHOTS,)
+    selection: str | None = None
+    device: str = "auto"
+    overrides: tuple[str, ...] = ()
+    out: Path = Path("runs")
+    tuned: Path = Path("tuned")
+    precision: Precision = "highest"
+
+    def command(self) -> str:
+        """The command line that plans the same cells; without folders, which say nothing to another machine."""
+        words = ["prbench", "run", "--methods", ",".join(self.methods), "--dataset", ",".join(self.datasets)]
+        words += ["--encoder", self.encoder] if self.encoder else []
+        words += ["--splits", str(self.splits)] if self.splits else []
+        shots = ",".join("all" if k == ALL_SHOTS else str(k) for k in self.shots)
+        words += ["--seed", str(self.seed), "--shots", shots]
+        words += ["--selection", self.selection] if self.selection else []
+        words += ["--device", self.device]
+        words += [word for text in self.overrides for word in ("--set", text)]
+        words += ["--precision", self.precision] if self.precision != "highest" else []
+        return shlex.join(words)
+
+
+class JobDescription(PlainRecord):
+    """All splits of one method on one data set and encoder, under one selection.
+
+    `request` names this method, data set and selection only; `command` is that of the whole run, for the records.
+    `registry` are the folders of further entries, `threads` the number of compute threads.
+    """
+
+    request: RunRequest
+    command: str
+    registry: tuple[Path, ...] = ()
+    threads: Annotated[int, Field(ge=1)]
