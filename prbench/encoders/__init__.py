@@ -78,6 +78,17 @@ def encoder_entry_for(name: str) -> EncoderEntry:
     return registry.get("encoders", name)
 
 
+def _declares(entry: EncoderEntry) -> bool:
+    """Whether an entry's model is known to declare a pooling of its own; nothing is downloaded to find out."""
+    model = str(entry.options.get("model", ""))
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return (folder / "modules.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    return bool(HUB_ID.fullmatch(model)) and isinstance(try_to_load_from_cache(model, "modules.json"), str)
+
+
 def _nearest_folder(folder: Path) -> str | None:
     """What else lies beside a folder that does not exist, for a message."""
     from prbench.base.errors import near
@@ -95,6 +106,8 @@ def variant(entry: EncoderEntry, **options: str) -> EncoderEntry:
     parameters = _parameters(entry, options)
     changed = {}
     for key, value in options.items():
+        if key == "pooling" and value == "last" and key not in entry.options and not _declares(entry):
+            continue
         if entry.options.get(key, parameters[key].default) != value:
             changed[key] = value
     if not changed:

@@ -50,6 +50,10 @@ LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 NOISE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.25}
 
 
+Pooling = Literal["last", "mean"] | Callable[[Tensor, Batch], Tensor]
+"""What of the states [rows, width, d] of a forward pass is the embedding [n, d'] of its sequences."""
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A loaded model: its body, which gives the final states, and its linear reward head where it has one."""
@@ -219,7 +223,7 @@ def run(
     *,
     budget: int,
     balance: float,
-    pooling: Literal["last", "mean"] = "last",
+    pooling: Pooling = "last",
 ) -> Iterator[States]:
     """What the model makes of every sequence, in the order of packing. Raises InputError as `run_passes`."""
     passes = engine.pack(tries, budget)
@@ -233,7 +237,7 @@ def run_passes(
     *,
     budget: int,
     balance: float,
-    pooling: Literal["last", "mean"] = "last",
+    pooling: Pooling = "last",
 ) -> Iterator[States]:
     """What the model makes of every sequence in `passes`, which hold at most `budget` tokens, in this order.
 
@@ -262,12 +266,12 @@ def run_passes(
 
 
 @torch.inference_mode()
-def forward(model: Model, engine: Engine, batch: Batch, pooling: Literal["last", "mean"]) -> States:
+def forward(model: Model, engine: Engine, batch: Batch, pooling: Pooling) -> States:
     """One forward pass. The reward is the head in float32 on the state of the last token, whatever the pooling."""
     hidden = model.base(**engine.inputs(batch, model), use_cache=False).last_hidden_state
     row, node = (torch.from_numpy(column).to(model.device) for column in (batch.row, batch.node))
     last = hidden[row, node]
-    pooled = last if pooling == "last" else _means(hidden, batch)
+    pooled = pooling(hidden, batch) if callable(pooling) else last if pooling == "last" else _means(hidden, batch)
     reward = None
     if model.head is not None:
         reward = last.float() @ model.head.weight.float()[0]

@@ -37,6 +37,7 @@ from prbench.encoders.chat import Chat, Form, Loss, System, unreadable
 from prbench.encoders.engines import ENGINES, TOKEN_BUDGET, Engine, Model
 from prbench.encoders.hub_models import snapshot, weights_here, with_weights
 from prbench.encoders.packing import Rows, size_of
+from prbench.encoders.sentence import declared
 from prbench.encoders.trie import Trie
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -53,12 +54,13 @@ FLASH_CAPABILITY = (8, 0)
 class HuggingFace(Encoder):
     """A model by Hugging Face id or folder.
 
-    `model` with its `revision`; `dtype` of the weights and of the embedding; `pooling` of the token states, "last"
-    or "mean"; `max_length` in tokens, 0 for the model's own number of positions; `end`, the token that a
-    conversation must end with and that padding must not be, where that is known of the model. `engine` "auto" is
-    the trie where the model is known to take it, else padded. `attention` "auto" is flash_attention_2 where it is
-    installed, the GPU and `dtype` support it and the engine can use it, else sdpa: the trie needs a mask of its own,
-    which flash_attention_2 does not take. Code that a model brings along is never run.
+    `model` with its `revision`; `dtype` of the weights and of the embedding; `pooling` of the token states,
+    "last" or "mean", or as the folder of a sentence encoder declares it in modules.json, else "last";
+    `max_length` in tokens, 0 for the model's own number of positions; `end`, the token that a conversation must
+    end with and that padding must not be, where that is known of the model. `engine` "auto" is the trie where the
+    model is known to take it, else padded. `attention` "auto" is flash_attention_2 where it is installed, the GPU
+    and `dtype` support it and the engine can use it, else sdpa: the trie needs a mask of its own, which
+    flash_attention_2 does not take. Code that a model brings along is never run.
 
     A conversation that is too long loses its oldest messages, then the beginning of the message before the
     response; a response is never cut.
@@ -74,7 +76,7 @@ class HuggingFace(Encoder):
         dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
         engine: Literal["auto", "trie", "padded", "batch1"] = "auto",
         attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto",
-        pooling: Literal["last", "mean"] = "last",
+        pooling: Literal["declared", "last", "mean"] = "declared",
         max_length: int = 0,
         end: str = "",
         form: Form = "auto",
@@ -85,7 +87,7 @@ class HuggingFace(Encoder):
             ("dtype", dtype, DTYPES),
             ("engine", engine, ("auto", *ENGINES)),
             ("attention", attention, ATTENTION),
-            ("pooling", pooling, ("last", "mean")),
+            ("pooling", pooling, ("declared", "last", "mean")),
             ("form", form, ("auto", "template", "plain")),
             ("system", system, ("apart", "folded")),
             ("template_loss", template_loss, ("refuse", "allow")),
@@ -103,7 +105,7 @@ class HuggingFace(Encoder):
         self.dtype = dtype
         self.engine = engine
         self.attention = attention
-        self.pooling = pooling
+        self.pooling: Literal["last", "mean"] = "mean" if pooling == "mean" else "last"
         self._adopted: dict[str, str] = {}
         self._loaded: Model | None = None
         self._snapshot = snapshot(model, revision)
@@ -113,6 +115,10 @@ class HuggingFace(Encoder):
         self._config = text_config
         self.dim = int(text_config.hidden_size)
         self.has_reward = _has_reward(self.id, config)
+        self._declared = declared(self.id, self._snapshot.folder, self.dim) if pooling == "declared" else None
+        if self._declared is not None:
+            self.dim = self._declared.dim
+            max_length = max_length or self._declared.max_length
         self.form, self.system, self.template_loss = form, system, template_loss
         self.max_length = min(filter(None, (max_length, usable_positions(text_config))), default=0)
         self._chat = Chat(
@@ -142,7 +148,7 @@ class HuggingFace(Encoder):
             "revision": self.revision,
             "dtype": self.dtype,
             "template": self._chat.fingerprint,
-            "pooling": self.pooling,
+            "pooling": self.pooling if self._declared is None else self._declared.description,
             "max_length": self.max_length,
             "engine": self._engine.name,
             "attention": self._attention(self.device),
@@ -165,7 +171,7 @@ class HuggingFace(Encoder):
 
     def head(self) -> Tensor | None:
         """The reward head's weights, float32 [d]; None without a head, or where the embedding is not its input."""
-        if not self.has_reward or self.pooling != "last":
+        if not self.has_reward or self.pooling != "last" or self._declared is not None:
             return None
         head = self._load(self.device).head
         return None if head is None else head.weight.detach()[0].float().cpu()
@@ -226,6 +232,8 @@ class HuggingFace(Encoder):
             _require_attention(self.id, attention, device)
             folder = with_weights(self.model, self._snapshot)
             loaded = _load(self.id, folder, self.has_reward, getattr(torch, self.dtype), attention, device)
+            if self._declared is not None:
+                self._declared.load(device)
             if self._engine.name == "trie":
                 engines.verify_tree_mask(loaded, self.id, int(self._config.vocab_size))
             if self.has_reward and self._pad is not None and self._pad == self._chat.last_token:
@@ -306,7 +314,12 @@ class PackedWork(EncodingWork):
         model = self.encoder._load(device)
         balance = engines.attention_balance(self.encoder._config)
         for states in engines.run_passes(
-            model, self.engine, self.passes, budget=self.budget, balance=balance, pooling=self.encoder.pooling
+            model,
+            self.engine,
+            self.passes,
+            budget=self.budget,
+            balance=balance,
+            pooling=self.encoder._declared or self.encoder.pooling,
         ):
             cut = sum(row in self.cut for row in states.number)
             yield Part(states.number, Encoded(states.embedding, states.reward, cut), states.size)
