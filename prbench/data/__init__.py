@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from prbench.base.errors import InputError
 from prbench.base.files import digest, home
 from prbench.comparisons import PreferenceData
+from prbench.data.cache import LOADER_VERSION, read_cache, write_cache
+from prbench.data.describe import measured
 from prbench.data.downloads import RawFiles
 from prbench.protocol.repeats import divide_pairs, join_repeats
 from prbench.registry.code_hash import code_of
@@ -17,9 +19,6 @@ from prbench.registry.schema import DatasetEntry
 
 if TYPE_CHECKING:
     from prbench.loaders import Loader
-
-from prbench.data.cache import LOADER_VERSION, read_cache, write_cache
-from prbench.data.describe import measured
 
 
 def load(entry: DatasetEntry) -> PreferenceData:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from prbench.base.errors import InputError
-
-if TYPE_CHECKING:
-    from prbench.comparisons import PreferenceData
-
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from prbench.base.errors import InputError
 from prbench.comparisons import Context, PreferenceData
+
+if TYPE_CHECKING:
+    from prbench.comparisons import PreferenceData
 
 
 class Builder:

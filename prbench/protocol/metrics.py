@@ -13,24 +13,18 @@ Conventions, the same everywhere:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from prbench.comparisons import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
 
 from prbench.base.errors import InputError
+from prbench.comparisons import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 ROW = ["dataset", "encoder", "method", "selection"]
@@ -187,6 +181,7 @@ def few_shot_curve(per_split: pd.DataFrame, *, population: str = "unseen") -> pd
 
 def user_accuracy(margin: Tensor, user: IntArray) -> float:
     """Mean over users of the mean over their comparisons of [margin > 0], ties one half."""
-    right = (margin.numpy() > 0) + 0.5 * (margin.numpy() == 0)
+    # A training that diverged has margins that are not numbers: none of its decisions is right.
+    right = np.nan_to_num(decisions(margin.numpy()), nan=0.0)
     _, number = np.unique(user, return_inverse=True)
     return float((np.bincount(number, right) / np.bincount(number)).mean())

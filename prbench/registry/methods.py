@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError, near
+from prbench.registry import _files, load_all
 from prbench.registry.arguments import argument_types, checked, finite
 from prbench.registry.schema import DatasetEntry, MethodEntry
+from prbench.registry.targets import _broken, load_target
 
 if TYPE_CHECKING:
     from prbench.method import Method
-
-from prbench.registry import _files, load_all
-from prbench.registry.targets import _broken, load_target
 
 
 def params_for(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Mapping[str, Any]) -> dict[str, Any]:

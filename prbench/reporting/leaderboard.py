@@ -13,14 +13,6 @@ from prbench.registry import marks
 from prbench.reporting import board_tests, writers
 from prbench.reporting.board import Board, build
 from prbench.reporting.calibration import calibration_frame
-from prbench.reporting.options import of_methods, require_options
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from prbench.base.layout import Sheet
-    from prbench.results import Results
-
 from prbench.reporting.frames import (
     _comparisons_planned,
     _write_csv,
@@ -28,6 +20,13 @@ from prbench.reporting.frames import (
     comparisons_frame,
     leaderboard_frame,
 )
+from prbench.reporting.options import of_methods, require_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prbench.base.layout import Sheet
+    from prbench.results import Results
 
 
 @marks.report

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 from prbench.results import digests
 from prbench.results.cells import REPEAT, SCORES, _lost, folders, read_record
 from prbench.results.scores import COLUMNS, _population_kind, _read_scores, _scores_files
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, write_json, writing, writing_folder
 from prbench.base.reading import SEAL, parse_json, read_bytes, sealed, unsealed
+from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import digests
 from prbench.results import record as record_module
 from prbench.results.record import CellState
@@ -18,7 +19,6 @@ from prbench.results.record import CellState
 if TYPE_CHECKING:
     from prbench.method import Method
 
-from prbench.protocol.metrics import ALL_SHOTS
 
 FORMAT = 1
 DONE = digests.DONE

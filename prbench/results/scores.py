@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.results import digests
+from prbench.results.cells import AGAIN, SCORES, scores_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-from prbench.protocol.metrics import ALL_SHOTS
-from prbench.results import digests
-from prbench.results.cells import AGAIN, SCORES, scores_file
 
 COLUMNS = ("dataset", "encoder", "method", "selection")
 POPULATIONS = ("seen", "unseen")

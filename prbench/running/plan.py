@@ -17,6 +17,7 @@ from prbench import registry
 from prbench.base.errors import InputError
 from prbench.encoders.base import require_device, resolved_device
 from prbench.method import Method
+from prbench.protocol import PROTOCOL_VERSION
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import parse_selections, validation_rows
 from prbench.protocol.splits import Split
@@ -29,16 +30,14 @@ from prbench.results import scores, superseded
 from prbench.results.key import CellKey
 from prbench.results.record import CellState
 from prbench.running import tuned as tuning_records
+from prbench.running.open_dataset import OpenDataset, open_datasets, support_of
+from prbench.running.record import device_name, split_counts, split_truth
+from prbench.running.request import JobDescription, RunRequest
 from prbench.running.tuned import TuningRecord
 from prbench.training.compute import Precision
 
 if TYPE_CHECKING:
     from prbench.base.layout import Sheet
-
-from prbench.protocol import PROTOCOL_VERSION
-from prbench.running.open_dataset import OpenDataset, open_datasets, support_of
-from prbench.running.record import device_name, split_counts, split_truth
-from prbench.running.request import JobDescription, RunRequest
 
 
 @dataclass(eq=False)

@@ -20,11 +20,11 @@ import numpy as np
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, concatenate
 from prbench.method import FitProblem, Method, UserStates, Watch
+from prbench.protocol.metrics import user_accuracy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-from prbench.protocol.metrics import user_accuracy
 
 CANDIDATES = 20
 """How many moments of its training each gradient method may choose from: the same for all of them."""

@@ -16,6 +16,7 @@ import numpy as np
 from prbench import registry
 from prbench.protocol import metrics
 from prbench.protocol.metrics import ALL_SHOTS
+from prbench.registry.pieces import Piece
 from prbench.reporting import board as boards
 from prbench.reporting.board import Board, Compared
 from prbench.reporting.grid import Grid
@@ -26,8 +27,6 @@ from prbench.results import Results, probes
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-from prbench.registry.pieces import Piece
 
 
 @dataclass
