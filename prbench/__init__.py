@@ -26,4 +26,4 @@ The rooms, from bottom to top; a module imports from its own room and from those
     commands, cli    the command line
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

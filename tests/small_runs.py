@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,8 @@ def assert_same_scores(a: Path, b: Path) -> None:
     assert sorted(first) == sorted(second)
     for name, frame in first.items():
         pd.testing.assert_frame_equal(frame, second[name], check_exact=True, obj=name)
+
+
+def without_finished(stderr: str) -> str:
+    """What a run says beside its line for each finished method."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if not re.search(r": \d+ cells in ", line))

@@ -46,7 +46,11 @@ def test_a_new_method(followed: Path) -> None:
     ran = prbench(
         followed, "--registry", "my", "run", "--methods", "bt,mymethod", "--dataset", "simulated", "--splits", "1"
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.returncode == 0, ran.stderr
+    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == [
+        "bt on simulated",
+        "mymethod on simulated",
+    ]
     assert len(list((followed / "runs" / "simulated" / "own" / "mymethod").glob("split-0-*/DONE"))) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,9 @@ def print_anything() -> None:
     codecs.register_error("prbench.plain", _replaced)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="prbench.plain")
+            # A stream whose reader has gone cannot be changed; writing to it says so.
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="prbench.plain")
 
 
 def _escaped(text: str) -> str:

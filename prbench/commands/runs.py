@@ -168,7 +168,10 @@ def report(
     runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
     methods: Annotated[
-        str | None, typer.Option(help="Report only these rows: names and patterns such as 'mrm*', comma-separated.")
+        str | None,
+        typer.Option(
+            metavar=LIST, help="Report only these rows: names and patterns such as 'mrm*', comma-separated."
+        ),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Compare rows with this method.")] = None,
 ) -> None:

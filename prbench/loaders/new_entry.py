@@ -30,17 +30,18 @@ def check_name(name: str, *, replace: bool = False) -> None:
         raise InputError(f"there is a data set {name!r} already: {file}", hint=hint)
 
 
-def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any]) -> Path:
+def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any], *, replace: bool = False) -> Path:
     """Write a new data set and its entry; returns the entry's file.
 
     `write` is given an empty folder to write the data's files to; they end in PRBENCH_HOME/imported/<name>, and
     `entry` plus a [download] table that pins them ends in PRBENCH_HOME/imported/datasets/<name>.toml, where the
-    registry finds it. Raises InputError when the disk is full or not writable; nothing is left then.
+    registry finds it. `replace` takes the place of an imported data set. Raises InputError when the disk is full or
+    not writable; nothing is left then.
     """
     base = Path("imported") / name
     folder = home() / base
     file = home() / "imported" / "datasets" / f"{name}.toml"
-    with _one_at_a_time(name):
+    with _one_at_a_time(name, replace):
         with writing_folder(folder) as temporary:
             write(temporary)
             hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
@@ -56,14 +57,14 @@ def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any]) 
 
 
 @contextlib.contextmanager
-def _one_at_a_time(name: str) -> Iterator[None]:
+def _one_at_a_time(name: str, replace: bool) -> Iterator[None]:
     """Let one import publish at a time: of two with one name the first wins, and the other is told."""
     from filelock import FileLock
 
     require_writable(home() / "imported")
     (home() / "imported").mkdir(parents=True, exist_ok=True)
     with FileLock(home() / "imported" / ".lock"):
-        check_name(name)
+        check_name(name, replace=replace)
         yield
 
 

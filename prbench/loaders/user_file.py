@@ -144,6 +144,7 @@ def import_table(
                 "items": len(items),
             },
         },
+        replace=replace,
     )
 
 

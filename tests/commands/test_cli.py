@@ -156,13 +156,13 @@ def test_every_command_has_help_with_an_example(run: Run, command: tuple[str, ..
 
 
 def test_the_commands_of_the_design_are_there() -> None:
-    expected = "list show check doctor embed tune run probe report data get|info|show|verify|import|import-embeddings user adapt|score|rank bench fit|embed"
+    expected = "list show check doctor embed tune run probe report data get|info|show|verify|import|import-embeddings results verify user adapt|score|rank bench fit|embed"
     single, nested = [], []
     words = expected.split()
     for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word in ("data", "user", "bench"):
+        if word in ("data", "results", "user", "bench"):
             nested += [(word, name) for name in following.split("|")]
-        elif words[words.index(word) - 1] not in ("data", "user", "bench"):
+        elif words[words.index(word) - 1] not in ("data", "results", "user", "bench"):
             single.append((word,))
     assert sorted(commands(cli.app)) == sorted(single + nested)
 
@@ -524,6 +524,8 @@ def test_verify_finds_a_broken_store_and_goes_on(run: Run, plant: Callable[..., 
             return ["shard 3 differs"] if self.folder.name == "flipped" else []
 
     folders = [tmp_path / name for name in ("broken", "flipped", "good")]
+    for folder in folders:
+        folder.mkdir()
     plant("embedding.store", EmbeddingStore=EmbeddingStore, stores=lambda: folders)
     done = run("data", "verify")
     assert done.code == 1
@@ -552,7 +554,7 @@ def test_user_commands_pass_on(run: Run, plant: Callable[..., None], tmp_path: P
     for command in ("score", "rank"):
         done = run("user", command, "--state", file, "--texts", file, "--device", "cpu", "--json")
         assert json.loads(done.out) == [{"response": "a", "score": 0.5}]
-        assert seen[-1] == ((file, file), {"device": "cpu"})
+        assert seen[-1] == ((file, file), {"run": None, "encoder": None, "device": "cpu"})
 
 
 def test_bench_passes_on(run: Run, plant: Callable[..., None]) -> None:
@@ -640,7 +642,7 @@ def test_a_gpu_that_is_not_there_is_refused_even_where_nothing_is_encoded(
         raise RuntimeError("no GPU")
 
     monkeypatch.setattr(torch, "empty", none)
-    assert "there is no device 'cuda' here" in refused(run("embed", "--dataset", "simulated", "--device", "cuda"))
+    assert "a build for CPUs alone" in refused(run("embed", "--dataset", "simulated", "--device", "cuda"))
 
 
 def test_an_entry_with_a_wrong_parameter_is_one_line_for_check(run: Run, mine: Path) -> None:

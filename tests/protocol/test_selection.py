@@ -152,7 +152,7 @@ def test_validation_chooses_bt_ridges_strength_and_fits_again(tiny: PreferenceDa
 def test_last_trains_the_whole_budget(tiny: PreferenceData) -> None:
     given = problem("last", tiny)
     lore, ridge = fit(LoRe(bases=2, steps=25), given), fit(BTRidge(strength=0.3), given)
-    assert lore.fit_record() == {"rule": "last", "chosen": 25}
+    assert lore.fit_record() == {"rule": "last", "chosen": 25, "independent_of_batch": True}
     assert ridge.fit_record() == {"rule": "last", "chosen": 0.3}
 
 

@@ -16,6 +16,7 @@ from prbench import cli, registry
 from prbench.base.errors import InputError
 from prbench.registry import set_options
 from prbench.registry.pieces import read_pieces
+from prbench.reporting import piece as mark_piece
 from prbench.reporting.paper import paper
 from prbench.reporting.paper.evidence import Evidence
 from prbench.running import probe as probes
@@ -277,17 +278,18 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], tmp_path: P
     [(name, value)] = options.items()
     with pytest.raises(InputError, match=re.escape(f"{name} is {value!r}, ")) as refused:
         paper(two_methods().results(), tmp_path, pieces=[TABLE], **options)
-    assert "correct [options] of the report's entry" in str(refused.value.hint)
+    assert "[options] of the report's entry" in str(refused.value.hint)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_baseline_is_told_which_there_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'lor', which no row has; did you mean lore\?") as refused:
         paper(two_methods().results(), tmp_path, pieces=[TABLE], baseline="lor")
-    assert refused.value.hint == "correct [options] of the report's entry: there are bt, lore"
+    assert refused.value.hint == "correct --baseline or [options] of the report's entry: there are bt, lore"
 
 
 def test_a_piece_that_fails_leaves_no_files_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @mark_piece
     def breaks(*_: Any) -> None:
         raise InputError("it broke")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import registry_folder
+from small_runs import registry_folder, without_finished
 
 from prbench import cli, registry, results
 from prbench.methods.user_bt import UserBT
@@ -47,7 +47,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[
     assert cli.main(["--registry", str(folder), "run", "--methods", "ridge", *given, *words]) == 0
     shown = capsys.readouterr()
     cells: Cells = json.loads(shown.out)["cells"]
-    return cells, shown.err
+    return cells, without_finished(shown.err)
 
 
 def keys(cells: Cells) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import METHOD, make_plan, registry_folder, without_digests
+from small_runs import METHOD, make_plan, registry_folder, without_digests, without_finished
 
 from prbench import cli, data, registry, results
 from prbench.registry import code_hash, methods
@@ -70,11 +70,12 @@ class Own:
 
     def run(self, *words: str | Path) -> tuple[list[dict[str, Any]], str]:
         """The cells after a run, and what was said on stderr."""
-        given = ("run", "--methods", "mine", "--dataset", "tiny", "--splits", "2", "--out", self.runs, "--json")
+        splits = () if "--splits" in words else ("--splits", "2")
+        given = ("run", "--methods", "mine", "--dataset", "tiny", *splits, "--out", self.runs, "--json")
         code, out, err = self.call(*given, *words)
         assert code == 0, err
         cells: list[dict[str, Any]] = json.loads(out)["cells"]
-        return cells, err
+        return cells, without_finished(err)
 
 
 @pytest.fixture
