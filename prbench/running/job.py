@@ -127,8 +127,8 @@ def _skip(job: MethodJob, cells: Sequence[int], plan: Plan, reason: str) -> None
 def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Callable[[float], None]) -> None:
     setting = job.setting
     comparisons = setting.comparisons()
-    # Every split is trained, also those already stored: what shares a batch with what is then always the same,
-    # and a resumed run gives the same numbers as an uninterrupted one.
+    # Every split is trained, also those already stored: on a GPU rounding depends on the batch, and a resumed run
+    # must give the same numbers as an uninterrupted one.
     entry = setting.entry
     problems = [fit_problem(job.rule, setting.data, comparisons, s, entry.protocol) for s in setting.splits]
     methods = [job.make() for _ in setting.splits]
