@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from prbench.base.errors import InputError
 from prbench.comparisons import Context, PreferenceData
-
-if TYPE_CHECKING:
-    from prbench.comparisons import PreferenceData
 
 
 class Builder:
@@ -92,10 +90,6 @@ class Numbering(dict[K, int]):
 
 def keep_frequent(data: PreferenceData, least: int) -> PreferenceData:
     """Only the users with at least `least` comparisons; how many are dropped is added to the counts."""
-    from dataclasses import replace
-
-    import numpy as np
-
     if least <= 1:
         return data
     per_user = np.bincount(data.user, minlength=data.n_users)

@@ -16,38 +16,18 @@ from upstream_fixtures import (
     community_row,
     personal_row,
     personalllm_row,
+    refusal,
+    texts,
     write_community,
     write_parquet,
 )
 
 from prbench import registry
-from prbench.base.errors import InputError
-from prbench.comparisons import PreferenceData
 from prbench.loaders.community_alignment import CommunityAlignment
 from prbench.loaders.personalllm import FILES, REWARD_MODELS, PersonalLLM
 from prbench.loaders.personalrewardbench import PersonalRewardBench
 from prbench.loaders.rewardbench2 import RewardBench2, subset_accuracy
 from prbench.protocol.splits import make_split
-
-
-def rows(found: PreferenceData) -> list[tuple[str, tuple[str, ...], str, str]]:
-    return [
-        (
-            found.user_keys[found.user[i]],
-            tuple(message.content for message in found.contexts[found.item_context[found.chosen[i]]]),
-            found.responses[found.chosen[i]],
-            found.responses[found.rejected[i]],
-        )
-        for i in range(len(found))
-    ]
-
-
-def refusal(call: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def drop(file: Path, *columns: str) -> None:
@@ -85,22 +65,22 @@ def test_personalllm_users_prefer_the_best_reply_over_the_worst(tmp_path: Path) 
     found = PersonalLLM(users=2, train_prompts=5, test_prompts=3).load(Files(tmp_path), "toy")
     assert found.user_keys == ("simulated-0", "simulated-1")
     assert len(found) == 2 * (5 + 3)
-    assert {row[2][-1] for row in rows(found)} == {"4"}
-    assert {row[3][-1] for row in rows(found)} == {"5"}
+    assert {row[2][-1] for row in texts(found)} == {"4"}
+    assert {row[3][-1] for row in texts(found)} == {"5"}
     assert found.mark is not None
     assert found.mark.tolist() == [0] * 5 + [1] * 3 + [0] * 5 + [1] * 3
-    assert {row[1][0][:4] for row, mark in zip(rows(found), found.mark, strict=True) if mark == 0} == {"trai"}
-    assert {row[1][0][:4] for row, mark in zip(rows(found), found.mark, strict=True) if mark == 1} == {"test"}
+    assert {row[1][0][:4] for row, mark in zip(texts(found), found.mark, strict=True) if mark == 0} == {"trai"}
+    assert {row[1][0][:4] for row, mark in zip(texts(found), found.mark, strict=True) if mark == 1} == {"test"}
 
 
 def test_personalllm_users_differ_and_are_the_same_again_whatever_their_number(tmp_path: Path) -> None:
     write_personalllm(tmp_path)
     found = PersonalLLM(**SMALL).load(Files(tmp_path), "toy")
     again = PersonalLLM(**{**SMALL, "users": 5}).load(Files(tmp_path), "toy")
-    assert rows(found) == rows(again)[: len(found)]
+    assert texts(found) == texts(again)[: len(found)]
     other = PersonalLLM(**SMALL, seed=1).load(Files(tmp_path), "toy")
-    assert rows(other) != rows(found)
-    chosen = [{row[2] for row in rows(found) if row[0] == f"simulated-{user}"} for user in range(3)]
+    assert texts(other) != texts(found)
+    chosen = [{row[2] for row in texts(found) if row[0] == f"simulated-{user}"} for user in range(3)]
     assert chosen[0] != chosen[1]
     assert found.counts["prompts judged"] == 3 * 7
     assert len(np.unique(found.group)) == len(found.contexts)
@@ -119,7 +99,7 @@ def test_personalllm_standardised_scores_ignore_a_models_scale_and_raw_ones_do_n
     choices: dict[str, Any] = {}
     for kind in ("raw", "standardised"):
         loader = PersonalLLM(**SMALL, alpha=10.0, scores=kind)
-        choices[kind] = [rows(loader.load(Files(tmp_path / name), "toy")) for name in ("plain", "loud")]
+        choices[kind] = [texts(loader.load(Files(tmp_path / name), "toy")) for name in ("plain", "loud")]
     assert choices["standardised"][0] == choices["standardised"][1]
     assert choices["raw"][0] != choices["raw"][1]
 
@@ -129,7 +109,7 @@ def test_personalllm_random_pairs_are_two_replies_by_reward(tmp_path: Path) -> N
     for file in FILES:
         write_parquet(tmp_path / file, [personalllm_row(f"{file[5:9]}{i}", scores) for i in range(40)])
     found = PersonalLLM(users=2, train_prompts=40, test_prompts=40, pairs="random").load(Files(tmp_path), "toy")
-    sides = [(int(row[2][-1]), int(row[3][-1])) for row in rows(found)]
+    sides = [(int(row[2][-1]), int(row[3][-1])) for row in texts(found)]
     assert all(better > worse for better, worse in sides)
     assert len(set(sides)) > 10
 
@@ -189,7 +169,7 @@ def write_personal(folder: Path) -> Path:
 
 def test_personalrewardbench_keeps_the_sources_own_parts(tmp_path: Path) -> None:
     found = PersonalRewardBench().load(Files(write_personal(tmp_path)), "toy")
-    assert rows(found) == [
+    assert texts(found) == [
         ("u1", ("Cake?",), "Lots.", "Little."),
         ("u2", ("Cake?",), "Little.", "Lots."),
         ("u1", ("Tea?",), "Yes.", "No."),
@@ -216,7 +196,7 @@ def test_personalrewardbench_takes_plain_texts_too_and_groups_by_context_without
     ]
     write_parquet(tmp_path / "only.parquet", plain)
     found = PersonalRewardBench().load(Files(tmp_path), "toy")
-    assert rows(found) == [("7", ("Tea?",), "Yes.", "No."), ("7", ("Tea?",), "Please.", "No.")]
+    assert texts(found) == [("7", ("Tea?",), "Yes.", "No."), ("7", ("Tea?",), "Please.", "No.")]
     assert found.group.tolist() == [0, 0]
 
 
@@ -275,7 +255,7 @@ def test_community_alignment_pairs_the_preferred_reply_and_stops_at_an_incomplet
     )
     found = CommunityAlignment(min_conversations=1).load(Files(tmp_path), "toy")
     tea = ('Tea,\n"please"?',)
-    assert rows(found) == [
+    assert texts(found) == [
         ("a1", tea, "xB", "xA"),
         ("a1", tea, "xB", "xC"),
         ("a1", tea, "xB", "xD"),
@@ -325,7 +305,7 @@ def test_rewardbench2_is_one_user_with_a_good_reply_against_each_bad_one(tmp_pat
     write_parquet(tmp_path / "data/test-00000-of-00001.parquet", REWARDBENCH2)
     found = RewardBench2().load(Files(tmp_path), "toy")
     assert found.user_keys == ("everybody",)
-    assert [row[1:] for row in rows(found)] == [
+    assert [row[1:] for row in texts(found)] == [
         (("Capital of France?",), "Paris.", "Rome."),
         (("Capital of France?",), "Paris.", "Lyon."),
         (("Capital of France?",), "Paris.", "Nice."),
