@@ -19,6 +19,7 @@ The rooms, from bottom to top; a module imports from its own room and from those
     methods      one algorithm each
     results      everything on disk: cells, scores, probes
     contract     what `prbench check` promises of every method
+    sharing      what travels: splits as files, packed and merged results
     running      plan, run, tune, probe
     reporting    tables, figures, pages: a function of results alone; never imports running, nor running it
     user         one person's choices in, scores of new texts out

@@ -16,7 +16,7 @@ import typer
 from prbench import __version__
 from prbench.base.errors import InputError
 from prbench.base.screen_text import message, print_anything
-from prbench.commands import bench, data, embedding, inspection, probe, results, runs, tune, user, words
+from prbench.commands import bench, data, embedding, inspection, probe, results, runs, splits, tune, user, words
 from prbench.commands.options import GROUP
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(user.app, name="user")
 app.add_typer(results.app, name="results")
+app.add_typer(splits.app, name="splits")
 app.add_typer(bench.app, name="bench")
 app.command("list", epilog="Example: prbench list methods --json")(inspection.list_entries)
 app.command(epilog="Example: prbench show mrm")(inspection.show)

@@ -28,6 +28,7 @@ ROOMS = (
     "methods",
     "results",
     "contract",
+    "sharing",
     "running",
     "reporting",
     "user",

@@ -34,7 +34,10 @@ def run(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
     splits: Annotated[int | None, typer.Option(min=1, help="Number of splits instead of the data set's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Split i is drawn with seed + i.")] = 42,
+    seed: Annotated[int | None, typer.Option(help="Split i is drawn with seed + i.", show_default="42")] = None,
+    split_files: Annotated[
+        Path | None, typer.Option(help="Folder of split files, see `prbench splits export`: run exactly these.")
+    ] = None,
     shots: Annotated[
         str, typer.Option(metavar=LIST, help="Support comparisons per unseen user, as in 0,5,10,all.")
     ] = "all",
@@ -67,6 +70,14 @@ def run(
 
     if methods is not None and report is not None:
         raise InputError("give one of --methods and --report, not both", hint="--report says itself what to run")
+    if split_files is not None:
+        if drawing := [option for option, given in (("--splits", splits), ("--seed", seed)) if given is not None]:
+            raise InputError(f"--split-files {split_files} says which splits to run: leave out {', '.join(drawing)}")
+        if dataset is None:
+            from prbench.sharing.split_files import read_folder
+
+            dataset = read_folder(split_files).dataset
+    seed = 42 if seed is None else seed
     if dataset is None or (methods is None and report is None):
         missing = ["--dataset"] * (dataset is None) + ["--methods or --report"] * (methods is report)
         there = [f"data sets: {listed(registry.names('datasets'))}"] * (dataset is None)
@@ -83,7 +94,9 @@ def run(
         from prbench.training.compute import compute_threads
 
         with compute_threads(threads, workers):
-            _run_report(report, names, dry_run, as_json, encoder, splits, seed, device.value, out, workers)
+            _run_report(
+                report, names, dry_run, as_json, encoder, splits, seed, device.value, out, workers, split_files
+            )
         return
     assert methods is not None
     if tuned is not None and "tuned" not in [part.strip() for part in (selection or "").split(",")]:
@@ -100,6 +113,7 @@ def run(
         datasets=tuple(chosen[1]),
         encoder=encoder,
         splits=splits,
+        split_files=split_files,
         seed=seed,
         shots=tuple(counts),
         selection=selection,
@@ -149,11 +163,21 @@ def _run_report(
     device: str,
     out: Path,
     workers: int,
+    split_files: Path | None,
 ) -> None:
     from prbench.commands import output
     from prbench.running import report as report_runs
 
-    plan = report_runs.plan(report, datasets, encoder=encoder, splits=splits, seed=seed, device=device, out=out)
+    plan = report_runs.plan(
+        report,
+        datasets,
+        encoder=encoder,
+        splits=splits,
+        seed=seed,
+        device=device,
+        out=out,
+        split_files=split_files,
+    )
     failed = None if dry_run else report_runs.execute(plan, workers=workers)
     if as_json:
         output.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict())

@@ -52,7 +52,8 @@ class Split:
     order, so that their first k are a nested sample; test rows are ascending. `dropped` counts what was left
     out: `users_without_train_or_test`, `train_rows_of_test_groups` and `train_rows_over_limit`. `shared` counts the
     test items and pairs, and those of them that are in training too (`prbench.protocol.repeats`). `draw` is above 0
-    where earlier draws repeated another split.
+    where earlier draws repeated another split. `file` is the digest of the file that a split comes from, where it is
+    not the one that the protocol draws.
     """
 
     index: int
@@ -66,6 +67,7 @@ class Split:
     dropped: Mapping[str, int]
     shared: Mapping[str, int] = field(default_factory=dict)
     draw: int = 0
+    file: str = ""
 
     def same_division(self) -> bytes:
         """Equal for two splits that have the same rows and users on each side, in whatever order."""

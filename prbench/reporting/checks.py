@@ -21,6 +21,7 @@ WORDS = {
     "protocol": "protocol",
     "protocol_version": "version of the protocol",
     "seed": "seed",
+    "split_file": "division of the split",
     "params": "parameters",
     "key": "cell key",
     "budget": "tuning budget",
@@ -48,6 +49,7 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
             ("protocol", (), again),
             ("protocol_version", (), again),
             ("seed", (cell["split"],), again),
+            ("split_file", (cell["split"],), again),
             ("params", row, keep_one),
             ("key", (*row, cell["split"]), keep_one),
             ("budget", (), "tune all of them with the same --trials, --splits and --seed, and run again"),
@@ -55,7 +57,7 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
             if key == "budget" and "tuned" not in cell:
                 continue
             other = first.setdefault((key, *where), cell)
-            a, b = (_comparable(_budget(c) if key == "budget" else c[key]) for c in (cell, other))
+            a, b = (_comparable(_budget(c) if key == "budget" else c.get(key, "")) for c in (cell, other))
             if canonical_json(a) != canonical_json(b):
                 message = f"{_name(cell)} and {_name(other)} differ in {WORDS[key]}: {_difference(a, b)}"
                 raise InputError(message, hint=hint)

@@ -17,9 +17,9 @@ class CellKey:
     """What changes the scores of a cell.
 
     `data` and `embedding` are fingerprints, `protocol` the values of its entry but for the number of splits. `draw`
-    is the split's, `code` stands for the source of a method that is not prbench's, and `rule` is what a tuned cell
-    chose by. A field with a default was added when there were results already, and is part of the key only away
-    from it.
+    is the split's, `split_file` the digest of a division that the protocol does not draw, `code` stands for the
+    source of a method that is not prbench's, and `rule` is what a tuned cell chose by. A field with a default was
+    added when there were results already, and is part of the key only away from it.
     """
 
     protocol_version: int
@@ -36,9 +36,10 @@ class CellKey:
     revision: int = 1
     rule: str = ""
     precision: str = "highest"
+    split_file: str = ""
 
     def digest(self) -> str:
         """The first hex digits of the sha256 of the canonical JSON of these values."""
-        later = {"draw": 0, "code": "", "revision": 1, "rule": "", "precision": "highest"}
+        later = {"draw": 0, "code": "", "revision": 1, "rule": "", "precision": "highest", "split_file": ""}
         values = {name: value for name, value in vars(self).items() if name not in later or value != later[name]}
         return digest({"format": FORMAT, **values}, length=LENGTH)

@@ -24,7 +24,8 @@ from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.repeats import said_of_repeats
 from prbench.protocol.splits import Split
-from prbench.registry.schema import DatasetEntry, EncoderEntry
+from prbench.registry.schema import DatasetEntry, EncoderEntry, ProtocolEntry
+from prbench.sharing import split_files as split_files_module
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -103,10 +104,19 @@ def adapt_rng(setting: OpenDataset, split: Split) -> Rng:
 
 
 def open_dataset(
-    name: str, encoder: str | None, device: str, draw: Callable[[PreferenceData, DatasetEntry], list[Split]]
+    name: str,
+    encoder: str | None,
+    device: str,
+    draw: Callable[[PreferenceData, DatasetEntry], list[Split]],
+    *,
+    protocol: ProtocolEntry | None = None,
 ) -> OpenDataset:
-    """A data set with its encoder and the splits that `draw` gives; nothing is embedded yet."""
+    """A data set with its encoder and the splits that `draw` gives; nothing is embedded yet.
+
+    `protocol` takes the place of the entry's.
+    """
     entry = registry.get("datasets", name)
+    entry = entry.model_copy(update={"protocol": protocol}) if protocol else entry
     data = datasets.load(entry)
     chosen = encoder_entry_for(OWN if data.embedded is not None and encoder is None else encoder or entry.encoder)
     embedding = plan_embedding(data, chosen, family=entry.family, device=device)
@@ -114,17 +124,35 @@ def open_dataset(
 
 
 def open_datasets(
-    names: Sequence[str], *, encoder: str | None, splits: int | None, seed: int, device: str
+    names: Sequence[str],
+    *,
+    encoder: str | None,
+    splits: int | None,
+    seed: int,
+    device: str,
+    split_files: Path | None = None,
 ) -> list[OpenDataset]:
-    """The data sets with the splits that results are reported on. Raises InputError as `plan`."""
+    """The data sets with the splits that results are reported on, drawn or read from files.
+
+    Raises InputError as `plan`, and where split files are to serve several data sets.
+    """
+    if split_files is not None:
+        if len(names) > 1:
+            raise InputError(
+                f"--split-files {split_files}: split files are of one data set, and {len(names)} are named",
+                hint="run each data set with its own split files",
+            )
+        files = split_files_module.read_folder(split_files)
+        return [open_dataset(names[0], encoder, device, lambda data, _: files.splits(data), protocol=files.protocol)]
 
     def reported(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
-        return _reported(data, entry, splits or entry.protocol.splits, seed)
+        return reported_splits(data, entry, splits or entry.protocol.splits, seed)
 
     return [open_dataset(name, encoder, device, reported) for name in names]
 
 
-def _reported(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) -> list[Split]:
+def reported_splits(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) -> list[Split]:
+    """The first `count` splits of the protocol; says on stderr what repeats. Raises InputError for too many."""
     if count > splits.TUNING_FROM:
         raise InputError(
             f"{entry.name}: {count:,} splits reach into those from number {splits.TUNING_FROM:,} on, which are for "

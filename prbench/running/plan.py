@@ -160,7 +160,12 @@ def plan(request: RunRequest, *, opened: Sequence[OpenDataset] | None = None, co
     cells_module.require_this_version(request.out)
 
     settings = opened or open_datasets(
-        request.datasets, encoder=request.encoder, splits=request.splits, seed=request.seed, device=device
+        request.datasets,
+        encoder=request.encoder,
+        splits=request.splits,
+        seed=request.seed,
+        device=device,
+        split_files=request.split_files,
     )
     changed = set_options.parse_sets(request.overrides)
     if unused := sorted(set(changed) - set(request.methods)):
@@ -287,6 +292,7 @@ def _key(setting: OpenDataset, split: Split, request: RunRequest, variant: _Vari
         revision=unfitted.revision,
         rule=variant.rule if variant.selection == "tuned" else "",
         precision=request.precision,
+        split_file=split.file,
     )
 
 
@@ -305,6 +311,7 @@ def _recorded(
         "split": split.index,
         "seed": split.seed,
         **({"draw": key.draw} if key.draw else {}),
+        **({"split_file": key.split_file} if key.split_file else {}),
         "selection": variant.selection,
         "entry": entry.model_dump(),
         **({"code": key.code} if key.code else {}),

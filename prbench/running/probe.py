@@ -169,6 +169,11 @@ class _Settings:
 
 def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
     record, probe = task.record, task.probe
+    if record.get("split_file"):
+        raise InputError(
+            f"{task.folder} has a split from a file, and probes are made on splits that the protocol draws",
+            hint="leave out its data set or method, with --dataset or --methods",
+        )
     method = results.load_method(task.folder, record)
     setting = settings.open(probe.on or record["dataset"], record["encoder"])
     if not probe.on:

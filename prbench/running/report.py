@@ -115,6 +115,7 @@ def plan(
     seed: int = splits.DEFAULT_SEED,
     device: str = "auto",
     out: Path = Path("runs"),
+    split_files: Path | None = None,
 ) -> ReportPlan:
     """What `report` needs on these data sets. Loads them and draws the splits; fits and embeds nothing.
 
@@ -124,7 +125,9 @@ def plan(
     wanted = needs_of(registry.get("reports", report))
     device = resolved_device(device)
     require_device(device)
-    settings = open_dataset.open_datasets(datasets_, encoder=encoder, splits=splits, seed=seed, device=device)
+    settings = open_dataset.open_datasets(
+        datasets_, encoder=encoder, splits=splits, seed=seed, device=device, split_files=split_files
+    )
     plans = []
     for setting in settings:
         for (selection, counts), methods in _groups(wanted, setting).items():
@@ -135,6 +138,7 @@ def plan(
                         datasets=(setting.entry.name,),
                         encoder=encoder,
                         splits=splits,
+                        split_files=split_files,
                         seed=seed,
                         shots=counts,
                         selection=None if selection == "published" else selection,

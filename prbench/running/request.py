@@ -22,7 +22,8 @@ class PlainRecord(BaseModel):
 class RunRequest(PlainRecord):
     """What to run: names, the conditions of all results, and the folders.
 
-    `shots` are numbers of support comparisons, `ALL_SHOTS` for all. `selection` is a comma-separated list, see
+    `shots` are numbers of support comparisons, `ALL_SHOTS` for all. `split_files` is a folder of
+    splits, in place of `splits` and `seed`. `selection` is a comma-separated list, see
     `prbench.protocol.selection.parse_selections`; `overrides` are the values of `--set`; tuned parameters are read
     from the folder `tuned`.
     """
@@ -31,6 +32,7 @@ class RunRequest(PlainRecord):
     datasets: tuple[str, ...]
     encoder: str | None = None
     splits: Annotated[int, Field(ge=1)] | None = None
+    split_files: Path | None = None
     seed: int = DEFAULT_SEED
     shots: tuple[int, ...] = (ALL_SHOTS,)
     selection: str | None = None
@@ -46,7 +48,11 @@ class RunRequest(PlainRecord):
         words += ["--encoder", self.encoder] if self.encoder else []
         words += ["--splits", str(self.splits)] if self.splits else []
         shots = ",".join("all" if k == ALL_SHOTS else str(k) for k in self.shots)
-        words += ["--seed", str(self.seed), "--shots", shots]
+        if self.split_files is None:
+            words += ["--seed", str(self.seed)]
+        else:
+            words += ["--split-files", self.split_files.absolute().name]
+        words += ["--shots", shots]
         words += ["--selection", self.selection] if self.selection else []
         words += ["--device", self.device]
         words += [word for text in self.overrides for word in ("--set", text)]

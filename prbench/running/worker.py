@@ -83,7 +83,7 @@ def _do(description: JobDescription, outbox: _Outbox, opened: dict[str, list[Ope
         registry.use(description.registry)
     torch.set_num_threads(description.threads)
     request = description.request
-    same = request.model_dump_json(include={"datasets", "encoder", "splits", "seed", "device"})
+    same = request.model_dump_json(include={"datasets", "encoder", "splits", "split_files", "seed", "device"})
     if same not in opened:
         opened.clear()
         opened[same] = open_datasets(
@@ -92,6 +92,7 @@ def _do(description: JobDescription, outbox: _Outbox, opened: dict[str, list[Ope
             splits=request.splits,
             seed=request.seed,
             device=request.device,
+            split_files=request.split_files,
         )
     plan = make_plan(request, opened=opened[same], command=description.command)
     [job] = plan.jobs
