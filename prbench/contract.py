@@ -256,6 +256,8 @@ def _checks(make: Callable[[], Method], toy: Toy) -> Iterator[Check]:
     other = twin.margins(twin.adapt_unseen(toy.support, rng=toy.rng), toy.test)
     yield Check("same seed, same scores", _same(margins, other), _apart(margins, other))
 
+    yield _start(make, toy, margins)
+
     blind = toy.fit(make(), toy.poisoned())
     states = blind.adapt_unseen(_over(toy.support, toy.poisoned().items), rng=toy.rng)
     other = blind.margins(states, toy.test)
@@ -288,6 +290,17 @@ def _independent_of_batch(make: Callable[[], Method], toy: Toy, alone: Tensor) -
         if not torch.equal(alone, other):
             apart = f"with {len(problems) - 1} other splits beside it: {_apart(alone, other)}"
     return Check("a split's bits do not depend on the splits beside it", not apart, apart)
+
+
+def _start(make: Callable[[], Method], toy: Toy, margins: Tensor) -> Check:
+    """A method that says that it has no random start is fitted once: another stream must give the same bits."""
+    name = "without a random start no number is drawn"
+    if type(make()).random_start:
+        return Check(name, True, "declared: random_start", skipped=True)
+    rng = toy.rng.child("restart", 1)
+    twin = make().fit_seen(toy.train, toy.validation, rng=rng)
+    other = twin.margins(twin.adapt_unseen(toy.support, rng=rng), toy.test)
+    return Check(name, torch.equal(margins, other), _apart(margins, other))
 
 
 def _unfitted_raises(method: Method, toy: Toy) -> Check:

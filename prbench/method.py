@@ -118,6 +118,8 @@ class Method(ABC):
     adaptation_is_random: ClassVar[bool] = False
     # True where a user's state comes out of a forward pass: it is stored, but none of it is fitted to the user.
     encodes_users: ClassVar[bool] = False
+    # False where fitting and adapting draw no random numbers: the method is then fitted once, whatever `--restarts`.
+    random_start: ClassVar[bool] = True
     # Raised by one with a change of code that moves the scores by more than rounding: earlier results are then set
     # aside and made again. It is part of a result's key above 1.
     revision: ClassVar[int] = 1

@@ -39,8 +39,8 @@ class Fake:
     @property
     def scores(self) -> pd.DataFrame:
         names = ["dataset", "encoder", "method", "selection", "population"]
-        columns = ["dataset", "encoder", "method", "selection", "split", "user", "population", "shots", "comparison"]
-        columns += ["margin", "cold_margin"]
+        columns = ["dataset", "encoder", "method", "selection", "split", "restart", "user", "population", "shots"]
+        columns += ["comparison", "margin", "cold_margin"]
         table = pd.concat(self.frames, ignore_index=True) if self.frames else pd.DataFrame(columns=columns)
         return table.astype(dict.fromkeys(names, "category"))
 
@@ -77,6 +77,7 @@ class Fake:
         flipped: int = 0,
         seen: int | None = None,
         shots: int = -1,
+        restart: int = 0,
         **changes: Any,
     ) -> dict[str, Any]:
         """A done cell: user -> accuracy on `tests` comparisons; the first `seen` users (default half) are seen."""
@@ -95,8 +96,10 @@ class Fake:
             "margin": margin.ravel().astype(np.float32),
             "cold_margin": cold.ravel().astype(np.float32),
         }
-        self.frames.append(pd.DataFrame(columns).assign(**where, method=method, split=split, shots=shots))
-        return self.cell(method, split, **changes)
+        self.frames.append(
+            pd.DataFrame(columns).assign(**where, method=method, split=split, restart=restart, shots=shots)
+        )
+        return self.cell(method, split, **({"restart": restart} if restart else {}), **changes)
 
 
 def population(

@@ -75,7 +75,7 @@ class Store:
         scores = rows(right, seen=len(right) // 2 if seen is None else seen, margin=margin, cold=cold)
         if shots != ALL_SHOTS:
             scores = scores[scores["population"] == "unseen"]
-        self.frames.append(scores.assign(**where, method=method, split=split, shots=shots))
+        self.frames.append(scores.assign(**where, method=method, split=split, restart=0, shots=shots))
         if shots == ALL_SHOTS:
             self.cell(method, split=split, **where | changes)
         return self
@@ -110,7 +110,7 @@ class Store:
         """A probe of unseen users: `probe`, `noise` and `on`, and the data set of the fit."""
         entry = registry.get("methods", method)
         where = {"dataset": "convarg", "encoder": "minilm", "method": method, "selection": entry.selection}
-        columns = where | {"split": split, "shots": ALL_SHOTS, "noise": 0.0, "on": ""} | what
+        columns = where | {"split": split, "restart": 0, "shots": ALL_SHOTS, "noise": 0.0, "on": ""} | what
         self.probed.append(rows(right, seen=0, cold=columns.pop("cold", None)).assign(**columns))
         return self
 

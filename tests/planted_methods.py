@@ -127,6 +127,12 @@ class Unseeded(Good):
         return self
 
 
+class DrawsInSecret(Good):
+    """Says that it has no random start, and draws one."""
+
+    random_start = False
+
+
 class Miscounts(Good):
     """Forgets to count the weights of a user."""
 

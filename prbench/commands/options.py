@@ -51,6 +51,13 @@ METHODS_HELP = (
 )
 Datasets = Annotated[str, typer.Option(metavar=LIST, help=DATASETS_HELP)]
 Methods = Annotated[str, typer.Option(metavar=LIST, help=METHODS_HELP)]
+Restarts = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Random starts of each split, to see how far a start carries; methods without one are fitted once.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that share the methods between them.")]
 Threads = Annotated[
     int | None,

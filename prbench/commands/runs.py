@@ -17,6 +17,7 @@ from prbench.commands.options import (
     Device,
     OnDevice,
     Precision,
+    Restarts,
     Threads,
     Workers,
     numbers,
@@ -38,6 +39,7 @@ def run(
     split_files: Annotated[
         Path | None, typer.Option(help="Folder of split files, see `prbench splits export`: run exactly these.")
     ] = None,
+    restarts: Restarts = 1,
     shots: Annotated[
         str, typer.Option(metavar=LIST, help="Support comparisons per unseen user, as in 0,5,10,all.")
     ] = "all",
@@ -95,7 +97,18 @@ def run(
 
         with compute_threads(threads, workers):
             _run_report(
-                report, names, dry_run, as_json, encoder, splits, seed, device.value, out, workers, split_files
+                report,
+                names,
+                dry_run,
+                as_json,
+                encoder,
+                splits,
+                restarts,
+                seed,
+                device.value,
+                out,
+                workers,
+                split_files,
             )
         return
     assert methods is not None
@@ -114,6 +127,7 @@ def run(
         encoder=encoder,
         splits=splits,
         split_files=split_files,
+        restarts=restarts,
         seed=seed,
         shots=tuple(counts),
         selection=selection,
@@ -159,6 +173,7 @@ def _run_report(
     as_json: bool,
     encoder: str | None,
     splits: int | None,
+    restarts: int,
     seed: int,
     device: str,
     out: Path,
@@ -173,6 +188,7 @@ def _run_report(
         datasets,
         encoder=encoder,
         splits=splits,
+        restarts=restarts,
         seed=seed,
         device=device,
         out=out,

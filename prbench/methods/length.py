@@ -30,6 +30,7 @@ class Length(Method):
     What a method must beat to have learned more than length (Singhal et al. 2023, arXiv 2310.03716).
     """
 
+    random_start = False
     _coefficient: Tensor | None = None
     _users: IntArray
 

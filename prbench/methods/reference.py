@@ -22,6 +22,7 @@ class Reference(Method):
     Nothing is trained and nobody adapts. On data whose encoder has no reward head it is unsupported.
     """
 
+    random_start = False
     _users: IntArray | None = None
 
     def unsupported(self, data: Comparisons) -> str | None:

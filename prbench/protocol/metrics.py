@@ -9,6 +9,8 @@ Conventions, the same everywhere:
 - Tie rate and flip rate are shares of decisions: pooled over all comparisons of a population.
 - `overall` is all users of a split, seen and unseen; it exists only where both are there.
 - Nothing is averaged over a missing cell: what is missing has no row.
+- A split may be fitted from several random starts (`restart` 0, 1, ...). Metrics are those of one fit; a mean over
+  splits is one of means over their starts.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 ROW = ["dataset", "encoder", "method", "selection"]
-CELL = [*ROW, "split", "shots"]
+CELL = [*ROW, "split", "restart", "shots"]
 ALL_SHOTS = -1
 """The number of shots that stands for all the support there is."""
 WORST = (10, 20, 50)
@@ -68,7 +70,7 @@ def worst_k_curve(accuracy: npt.ArrayLike) -> FloatArray:
 
 
 def user_metrics(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per (data set, encoder, method, selection, split, shots, population, user) of `Results.scores`.
+    """One row per fit (the keys in `CELL`), population and user of `Results.scores`.
 
     Columns besides these keys: `comparisons` (how many the user was tested on), and means over them: `accuracy`,
     `cold_start` (accuracy before adaptation), `tie_rate`, `flip_rate`, `bt_loss`.
@@ -118,7 +120,7 @@ def with_overall(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_metrics(users: pd.DataFrame) -> pd.DataFrame:
-    """One row per (data set, encoder, method, selection, split, shots, population) from `user_metrics`.
+    """One row per (data set, encoder, method, selection, split, restart, shots, population) from `user_metrics`.
 
     Columns: `users`, `comparisons`; means over users `accuracy`, `cold_start`, `bt_loss`; shares of decisions
     `tie_rate`, `flip_rate`; and `worst10`, `worst20`, `worst50`, the accuracy of the worst k% of users.
@@ -139,7 +141,7 @@ def split_metrics(users: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_k_curves(users: pd.DataFrame) -> pd.DataFrame:
-    """The worst-k% curve of every split: the keys of `split_metrics`, `k` from 1 to 100, and `accuracy`."""
+    """The worst-k% curve of every fit: the keys of `split_metrics`, `k` from 1 to 100, and `accuracy`."""
     import pandas as pd
 
     keys = [*CELL, "population"]
@@ -158,17 +160,78 @@ def _curves(accuracies: Iterable[npt.ArrayLike]) -> FloatArray:
 def over_splits(per_split: pd.DataFrame, *, by: tuple[str, ...] = ()) -> pd.DataFrame:
     """Mean and standard deviation over the splits at hand, per row, shots, population and the columns `by`.
 
+    The value of a split is the mean over its starts, see `over_starts`.
     For every metric m of the input the columns m and m_std (ddof = 1: missing for a single split), and `n_splits`.
     Rows with different n_splits are means over different splits: show the number, and do not rank them together.
     """
     keys = [*ROW, "shots", "population", *by]
     metrics = [metric for metric in METRICS if metric in per_split.columns]
-    groups = per_split.groupby(keys, observed=True, sort=True)
+    groups = over_starts(per_split, by=by).groupby(keys, observed=True, sort=True)
     mean = groups[metrics].mean()
     std = groups[metrics].std(ddof=1).add_suffix("_std")
     table = mean.join(std)
     table["n_splits"] = groups["split"].nunique()
     return table.reset_index()
+
+
+def over_starts(frame: pd.DataFrame, *, by: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The metrics of a frame as means over the starts of each split; the column `restart` is gone.
+
+    `frame` is `user_metrics`, `split_metrics` or `worst_k_curves`, `by` are further columns that tell lines apart.
+    Counts are the same for all starts of a split and stay.
+    """
+    if not _restarted(frame):
+        return frame.drop(columns="restart")
+    means = [metric for metric in METRICS if metric in frame.columns]
+    counts = [name for name in ("users", "comparisons") if name in frame.columns]
+    keys = [name for name in frame.columns if name in (*CELL, "population", "user", "k", *by) and name != "restart"]
+    groups = frame.groupby(keys, observed=True, sort=True)
+    table = groups[counts].first().join(groups[means].mean()).reset_index()
+    return table[[name for name in frame.columns if name in table.columns]]
+
+
+def complete_starts(frame: pd.DataFrame, *, by: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The lines of those starts that have every split of their row, shots and columns `by`.
+
+    The splits of a row are those of its restart 0. A start that lacks one of them counts nowhere: a mean would be
+    over other splits.
+    """
+    if not _restarted(frame):
+        return frame
+    keys = [*ROW, "shots", *by]
+    number = frame.groupby([*keys, "split", "restart"], observed=True, sort=False).ngroup().to_numpy()
+    _, first = np.unique(number, return_index=True)
+    fits = frame.iloc[first][[*keys, "split", "restart"]].astype(dict.fromkeys(ROW, str)).reset_index(drop=True)
+    planned = fits.loc[fits["restart"] == 0, [*keys, "split"]].assign(planned=True)
+    known = fits.merge(planned, how="left", on=[*keys, "split"])["planned"].notna().to_numpy()
+    wanted = planned.groupby(keys)["planned"].size().rename("wanted")
+    here = fits[known].groupby([*keys, "restart"])["split"].size().rename("here")
+    table = fits.join(wanted, on=keys).join(here, on=[*keys, "restart"])
+    kept = known & (table["here"] == table["wanted"]).to_numpy()
+    return frame[kept[number]]
+
+
+def _restarted(frame: pd.DataFrame) -> bool:
+    """Whether any split was fitted from more than its first start."""
+    return bool((frame["restart"] != 0).any())
+
+
+def spread_over_starts(per_split: pd.DataFrame, *, metric: str = "accuracy") -> pd.DataFrame:
+    """How far a random start carries a fit: the standard deviation pooled within splits.
+
+    sqrt(Σ_j Σ_r (x_jr − x̄_j)² / Σ_j (R_j − 1)), x_jr a metric of the fit of split j from start r and R_j its number
+    of starts: NaN where every split has one. Columns: row, shots,
+    population, `starts` (of a split, at most) and `spread`.
+    """
+    keys = [*ROW, "shots", "population"]
+    values = per_split.groupby([*keys, "split"], observed=True, sort=True)[metric]
+    squares = values.var(ddof=0) * values.size()
+    table = squares.rename("squares").to_frame().assign(starts=values.size(), free=values.size() - 1)
+    pooled = table.groupby(keys, observed=True, sort=True).agg(
+        squares=("squares", "sum"), free=("free", "sum"), starts=("starts", "max")
+    )
+    pooled["spread"] = np.sqrt(pooled["squares"] / pooled["free"].where(pooled["free"] > 0))
+    return pooled[["starts", "spread"]].reset_index()
 
 
 def few_shot_curve(per_split: pd.DataFrame, *, population: str = "unseen") -> pd.DataFrame:

@@ -46,14 +46,28 @@ def parse_selections(text: str | None) -> list[Selection]:
     return [cast(Selection, name) for name in names]
 
 
+def fit_rng(data: PreferenceData, split: Split, restart: int = 0) -> Rng:
+    """The stream that fitting on a split draws from; its child "adapt" is that of adapting.
+
+    Start 0 is every split's first; each further one has a stream of its own.
+    """
+    rng = Rng(split.seed, data.name, "fit", split.index)
+    return rng.child("restart", restart) if restart else rng
+
+
 def fit_problem(
-    rule: SelectionRule, data: PreferenceData, comparisons: Comparisons, split: Split, protocol: ProtocolEntry
+    rule: SelectionRule,
+    data: PreferenceData,
+    comparisons: Comparisons,
+    split: Split,
+    protocol: ProtocolEntry,
+    restart: int = 0,
 ) -> FitProblem:
-    """What a method is given to fit on a split under `rule`.
+    """What a method is given to fit on a split under `rule`, from one of the split's random starts.
 
     Raises InputError when nothing can be held out to choose by.
     """
-    rng = Rng(split.seed, data.name, "fit", split.index)
+    rng = fit_rng(data, split, restart)
     train = comparisons.take(split.seen_train)
     nothing = comparisons.take(split.seen_train[:0])
     if rule == "last":

@@ -12,6 +12,7 @@ result is NaN, which tables print as "–": it is never 0, 1 or an exception.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -171,6 +172,17 @@ def bootstrap_users(
         )  # fmt: skip
     low, high = result.confidence_interval
     return Interval(float(low), float(high))
+
+
+def start_error(spreads: Sequence[tuple[float, int]], splits: int) -> float:
+    """The standard error that random starts leave in a difference of two means over `splits` splits.
+
+    `spreads` are (s, R) of both: the standard deviation over starts of one fit and the number of starts of a split;
+    sqrt((s_a² + s_b²) / (J·R)) for equal R. A NaN among the s stands for a method of one start, whose spread is not
+    known: it adds nothing, and NaN comes back where no s is known.
+    """
+    known = [s * s / starts for s, starts in spreads if not np.isnan(s)]
+    return float(np.sqrt(sum(known) / splits)) if known and splits else NAN
 
 
 def holm(p: npt.ArrayLike) -> FloatArray:

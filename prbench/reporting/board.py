@@ -45,7 +45,10 @@ class Row:
     `splits` are those with results. `note` says why the others are missing. `published` is true of an entry's own
     parameters under its own rule. `method_title` is the title without the rule. `family` is the entry's. Rows
     that are not `counted` repeat or vary another row (trials with --set, tuning that ended at the published
-    parameters): they are shown, and take part in no family of tests.
+    parameters): they are shown, and take part in no family of tests. Means are over `splits` and their `starts`
+    random starts. `start_std` [population] is the standard deviation over starts, pooled within splits, of one fit's
+    accuracy and `gain_start_std` that of its gain over cold start: NaN for a single start, 0 for a method without
+    a `random_start`. `start_note` says which starts are left out because they lack splits.
     """
 
     method: str
@@ -61,6 +64,11 @@ class Row:
     method_title: str = ""
     family: str = ""
     counted: bool = True
+    starts: int = 1
+    random_start: bool = True
+    start_std: Mapping[str, float] = field(default_factory=dict)
+    gain_start_std: Mapping[str, float] = field(default_factory=dict)
+    start_note: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -86,6 +94,10 @@ class Row:
         """A mean over splits, NaN where missing."""
         return self.mean.get(population, {}).get(metric, math.nan)
 
+    def start_spread(self, population: str = "overall") -> tuple[float, int]:
+        """The standard deviation over starts of one fit's accuracy, and the number of starts."""
+        return self.start_std.get(population, math.nan), self.starts
+
     def spread(self, population: str, metric: str = "accuracy") -> float:
         """A standard deviation over splits, NaN where missing."""
         return self.std.get(population, {}).get(metric, math.nan)
@@ -96,7 +108,8 @@ class Pair:
     """Row a against row b in one population; the adjusted p-values are NaN outside their family.
 
     `p_all_pairs` is adjusted over all pairs of the population, `p_table` over the comparisons that the table prints
-    (or, of a row against its cold start, over these rows).
+    (or, of a row against its cold start, over these rows). `start_error` is the standard error that random starts
+    leave in the difference, NaN where it is not known.
     """
 
     population: str
@@ -105,6 +118,7 @@ class Pair:
     result: stats.Comparison
     p_all_pairs: float = math.nan
     p_table: float = math.nan
+    start_error: float = math.nan
 
     @property
     def counted(self) -> bool:
@@ -195,9 +209,10 @@ def build(
     compared: Compared = "all",
     count_all: bool = False,
 ) -> tuple[list[Board], pd.DataFrame]:
-    """Every (data set, encoder)'s board, and the per-user metrics they rest on.
+    """Every (data set, encoder)'s board, and the per-user metrics they rest on, of every fit that counts.
 
-    `users` spares making those metrics again: `metrics.user_metrics` of the results' scores at `shots`.
+    `users` spares making those metrics again: `metrics.user_metrics` of the results' scores at `shots`. Tests take
+    the mean over the starts of each split.
     `count_all` lets rows that repeat or vary another one take part in the families of tests.
     Raises InputError when there are no results or when results that do not belong together would share a table.
     """
@@ -212,11 +227,13 @@ def build(
         scores = results.scores
         users = metrics.user_metrics(scores[scores["shots"] == shots])
     check_scored(users, results.cells, shots)
+    users = metrics.complete_starts(users)
     per_split = metrics.split_metrics(users) if len(users) else None
+    mean_users = metrics.over_starts(users)
     boards = []
     for (dataset, encoder), cells in sorted(groups.items()):
-        here = users[(users["dataset"] == dataset) & (users["encoder"] == encoder)]
-        refuse_unlike_tests(here)
+        refuse_unlike_tests(users[(users["dataset"] == dataset) & (users["encoder"] == encoder)])
+        here = mean_users[(mean_users["dataset"] == dataset) & (mean_users["encoder"] == encoder)]
         rows = _rows(cells, per_split)
         if not count_all:
             rows = _counted(rows, cells)
@@ -239,7 +256,12 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
     titles = [group[0]["title"] for group in by_row.values() if group[0]["selection"] not in (ORACLE, TUNED)]
     rows = []
     for (method, selection), group in by_row.items():
-        splits = tuple(sorted({cell["split"] for cell in group if cell["status"] == "done"}))
+        by_start = _done_splits(group)
+        splits = tuple(sorted(by_start[0]))
+        starts = sum(by_start[0] <= done for done in by_start.values()) if splits else 1
+        random_start = all(cell.get("random_start", True) for cell in group)
+        start_std: dict[str, float] = {}
+        gain_start_std: dict[str, float] = {}
         title, entry = group[0]["title"], group[0]["entry"]
         if selection == ORACLE:
             title += " (selected on test data)"
@@ -252,6 +274,9 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
         if splits and per_split is not None:
             first = group[0]
             mask = np.logical_and.reduce([(per_split[key] == first[key]).to_numpy() for key in metrics.ROW])
+            start_std = _start_spreads(per_split[mask], "accuracy", random_start)
+            gains = per_split[mask].assign(gain=per_split["accuracy"] - per_split["cold_start"])
+            gain_start_std = _start_spreads(gains, "gain", random_start)
             for record in metrics.over_splits(per_split[mask]).to_dict("records"):
                 if record["n_splits"] < len(splits):
                     continue  # a population that some splits lack
@@ -267,13 +292,46 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 complete=planned <= set(splits) and all(p in mean for p in RANKED),
                 mean=mean,
                 std=std,
-                note=_why_missing(group, planned - set(splits)),
+                note=_why_missing([c for c in group if not c.get("restart", 0)], planned - set(splits)),
                 method_title=group[0]["title"],
                 family=entry.get("family", ""),
                 published=(method, selection) == (entry.get("name"), entry.get("selection")),
+                starts=starts,
+                random_start=random_start,
+                start_std=start_std,
+                gain_start_std=gain_start_std,
+                start_note=_incomplete_starts(group, by_start),
             )
         )
     return rows
+
+
+def _done_splits(cells: list[dict[str, Any]]) -> dict[int, set[int]]:
+    """The splits with results of each of a row's random starts."""
+    done: dict[int, set[int]] = {0: set()}
+    for cell in cells:
+        splits = done.setdefault(cell.get("restart", 0), set())
+        splits |= {cell["split"]} if cell["status"] == "done" else set()
+    return done
+
+
+def _start_spreads(per_split: pd.DataFrame, metric: str, random_start: bool) -> dict[str, float]:
+    """The spread over starts of one row's fits by population; 0 where the method has no random start."""
+    table = metrics.spread_over_starts(per_split, metric=metric)
+    return {
+        str(population): float(spread) if random_start else 0.0
+        for population, spread in zip(table["population"], table["spread"], strict=True)
+    }
+
+
+def _incomplete_starts(cells: list[dict[str, Any]], done: Mapping[int, set[int]]) -> str:
+    """One phrase for the starts that lack some of the row's splits, and why."""
+    phrases = []
+    for restart, splits in sorted(done.items()):
+        if lacking := done[0] - splits:
+            why = _why_missing([cell for cell in cells if cell.get("restart", 0) == restart], lacking)
+            phrases.append(f"restart {restart} has {len(done[0] & splits)} of {len(done[0])} splits ({why})")
+    return "; ".join(phrases)
 
 
 def _counted(rows: list[Row], cells: list[dict[str, Any]]) -> list[Row]:
@@ -397,7 +455,7 @@ def _against_cold_start(board: Board, users: pd.DataFrame, resamples: int, popul
         if not row.rankable or not row.counted or row.undecided or not adapts:
             continue
         before = {p: {"accuracy": row.value(p, "cold_start")} for p in row.mean}
-        cold = replace(row, title=f"{row.title} at cold start", mean=before, std={}, published=False)
+        cold = replace(row, title=f"{row.title} at cold start", mean=before, std={}, published=False, start_std={})
         result = stats.compare(
             _of_row(here, row, "accuracy").to_numpy(),
             _of_row(here, row, "cold_start").to_numpy(),
@@ -406,7 +464,9 @@ def _against_cold_start(board: Board, users: pd.DataFrame, resamples: int, popul
             level=1 - board.alpha,
             resamples=resamples,
         )
-        pairs.append(Pair(population, row, cold, result))
+        spread = row.gain_start_std.get(population, math.nan), row.starts
+        error = stats.start_error([spread], result.n_splits)
+        pairs.append(Pair(population, row, cold, result, start_error=error))
     return sorted(pairs, key=lambda pair: -pair.result.difference)
 
 
@@ -439,7 +499,8 @@ def _compare(
                     level=1 - board.alpha,
                     resamples=resamples if bootstrapped else 0,
                 )
-                pairs.append(Pair(population, a, b, result))
+                error = stats.start_error([row.start_spread(population) for row in (a, b)], result.n_splits)
+                pairs.append(Pair(population, a, b, result, start_error=error))
                 if watch:
                     watch()
     return pairs

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from prbench.reporting import columns
 from prbench.reporting.board import RANKED, TUNED, Board, Row
 from prbench.reporting.grid import DAGGER, DASH, STAR, Grid, TableCell, percent
-from prbench.reporting.significance import TEST, Family
+from prbench.reporting.significance import TEST, Family, starts_mark, starts_rule
 from prbench.reporting.verdict import sentences as verdict
 
 # A larger share of undecided choices than this is named below the table.
@@ -66,6 +66,7 @@ def notes(board: Board) -> list[str]:
     family = board.in_table()
     plural = "split" if board.splits == 1 else "splits"
     said = [*verdict(board), f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
+    said += _said_of_starts(board)
     selections = {row.selection for row in board.rows}
     if len(selections) == 1:
         said.append(f"Selected on: {columns.selected_on(board.rows[0])}.")
@@ -89,6 +90,7 @@ def notes(board: Board) -> list[str]:
         said.append("No row has a baseline to compare with in these results.")
     if len(used) > 1:
         said.append("Each row is compared with the baseline under its own selection rule where there is one.")
+    said += [f"{row.title}: {row.start_note}; left out." for row in board.rows if row.start_note]
     for row in board.rows:
         if row.oracle:
             said.append(f"{row.title}: chosen by looking at the test data; not ranked, not compared.")
@@ -108,6 +110,25 @@ def notes(board: Board) -> list[str]:
     if board.bounds:
         said.append("Ceiling and floor: known, because the data are simulated.")
     return said
+
+
+def _said_of_starts(board: Board) -> list[str]:
+    """How many random starts the rows have; nothing where every split was fitted from one."""
+    counts = {row.starts for row in board.rows if row.splits and row.random_start}
+    if max(counts, default=1) == 1:
+        return []
+    several = "every split" if len(counts) == 1 else f"every split, {min(counts)} of some rows,"
+    return [
+        f"Each value of a split is the mean over its random starts: {max(counts)} of {several} one of methods "
+        "without a random start. SD starts: standard deviation over starts of one fit's overall accuracy, pooled "
+        "within splits, in points.",
+        *([starts_rule()] if marked_for_starts(board) else []),
+    ]
+
+
+def marked_for_starts(board: Board) -> bool:
+    """Whether other random starts may explain any difference of the board."""
+    return any(starts_mark(pair) for pair in (*board.pairs, *board.adapting))
 
 
 def corrected_test(board: Board) -> str:
@@ -156,7 +177,8 @@ def settings_grid(board: Board) -> Grid:
             gain = value(name, method, "overall") - value("publ.", method, "overall")
             tested = name == "tuned" and method in verdicts
             star = STAR if tested and verdicts[method].sign(board.alpha) else ""
-            cells.append(TableCell(percent(gain, signed=True, digits=2), marks=star))
+            starts = starts_mark(known[method]) if tested else ""
+            cells.append(TableCell(percent(gain, signed=True, digits=2), marks=star + starts))
         rows.append(cells)
     notes = [
         "publ.: the entry's own parameters under its own rule. tuned: parameters from equal-budget tuning on splits "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair
 from prbench.reporting.board_grids import accuracy_grid, corrected_test, settings_grid
 from prbench.reporting.grid import DAGGER, STAR, Grid, TableCell, interval, p_value, percent
-from prbench.reporting.significance import marks
+from prbench.reporting.significance import marks, starts_mark, starts_rule
 
 
 def grids(board: Board) -> list[Grid]:
@@ -37,7 +37,7 @@ def tests_grid(board: Board) -> Grid:
         result = pair.result
         cells = [
             f"{pair.a.title} − {pair.b.title}" + ("" if pair.population == "overall" else f", {pair.population}"),
-            f"{percent(result.difference, signed=True, digits=2)} {interval(*result.interval)}",
+            f"{percent(result.difference, signed=True, digits=2)}{starts_mark(pair)} {interval(*result.interval)}",
             *map(p_value, (result.plain.p, result.corrected.p, pair.p_table, result.wilcoxon.p)),
             interval(*result.bootstrap),
         ]
@@ -53,6 +53,7 @@ def tests_grid(board: Board) -> Grid:
             "signed-rank) take splits for independent.",
             f"p Holm adjusts p corr. over the {len(rows)} comparisons listed here.",
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
+            *([starts_rule()] if any(map(starts_mark, family)) else []),
         ],
         label=f"tests:{board.dataset}:{board.encoder}",
         first=(header[1], "p Holm", "p corr.", "p plain"),
@@ -97,6 +98,7 @@ def adapting_grid(board: Board) -> Grid:
             f"{STAR}: p Holm < {board.alpha:g}; {DAGGER}: p < {board.alpha:g} in a plain paired t-test, which takes "
             "splits for independent.",
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
+            *([starts_rule()] if any(map(starts_mark, pairs)) else []),
         ],
         label=f"adapting:{board.dataset}:{board.encoder}",
         first=("Gain", "p Holm", "Adapted", "Cold start", header[5]),

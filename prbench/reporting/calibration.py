@@ -38,20 +38,20 @@ CAPTION = (
 def calibration_frame(scores: pd.DataFrame, shots: int = metrics.ALL_SHOTS) -> pd.DataFrame:
     """One row per row of the leaderboard, population, margins (adapted, cold start) and temperature (none, fitted).
 
-    Columns: `log_temperature` and the measures of `Calibration`, means over splits, quantiles over users of the gap
-    (each user's own gap averaged over the splits in which the user was tested), and `n_splits`, those with a value.
-    NaN where no temperature is defined because all margins that it would be fitted on are 0.
+    Columns: `log_temperature` and the measures of `Calibration`, means over splits and their starts, quantiles over
+    users of the gap (each user's own gap averaged over the splits in which the user was tested), and `n_splits`,
+    those with a value. NaN where no temperature is defined because all margins that it would be fitted on are 0.
     """
     import pandas as pd
 
-    scores = scores[scores["shots"] == shots]
+    scores = metrics.complete_starts(scores[scores["shots"] == shots])
     records: list[dict[str, Any]] = []
     for row, own in scores.groupby(metrics.ROW, observed=True):
         for margins, column in MARGINS.items():
             per_split = [
                 record
-                for split, cell in own.groupby("split", observed=True)
-                for record in _of_split(cell, column, str(split))
+                for (split, _), cell in own.groupby(["split", "restart"], observed=True)
+                for record in _of_fit(cell, column, str(split))
             ]
             records += [
                 {**dict(zip(metrics.ROW, row, strict=True)), "margins": margins, **record}
@@ -60,8 +60,8 @@ def calibration_frame(scores: pd.DataFrame, shots: int = metrics.ALL_SHOTS) -> p
     return pd.DataFrame(records, columns=COLUMNS)
 
 
-def _of_split(cell: pd.DataFrame, column: str, split: str) -> list[dict[str, Any]]:
-    """The measures of each population of one split, without and with a temperature, and its users' gaps."""
+def _of_fit(cell: pd.DataFrame, column: str, split: str) -> list[dict[str, Any]]:
+    """The measures of each population of one fit, without and with a temperature, and its users' gaps."""
     populations = {
         str(name): (part[column].to_numpy(dtype=np.float64), part["user"].to_numpy())
         for name, part in cell.groupby("population", observed=True)
@@ -78,6 +78,7 @@ def _of_split(cell: pd.DataFrame, column: str, split: str) -> list[dict[str, Any
             gaps = confidence(values) - metrics.decisions(values)
             records.append(
                 {
+                    "split": split,
                     "population": name,
                     "temperature": scaled,
                     "log_temperature": float(np.log(temperature).mean()) if defined else np.nan,
@@ -107,7 +108,7 @@ def _per_user(values: FloatArray, user: IntArray) -> dict[int, float]:
 
 
 def _over_splits(per_split: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over splits by population and temperature."""
+    """Means over splits and their starts by population and temperature."""
     records = []
     for population, temperature in dict.fromkeys((r["population"], r["temperature"]) for r in per_split):
         here = [r for r in per_split if (r["population"], r["temperature"]) == (population, temperature)]
@@ -121,6 +122,12 @@ def _over_splits(per_split: list[dict[str, Any]]) -> list[dict[str, Any]]:
         means = {n: float(np.mean([r[n] for r in defined])) if defined else np.nan for n in names}
         quantiles = {f"gap_{100 * q:.0f}": float(np.quantile(gaps, q)) if gaps else np.nan for q in QUANTILES}
         records.append(
-            {"population": population, "temperature": temperature, **means, **quantiles, "n_splits": len(defined)}
+            {
+                "population": population,
+                "temperature": temperature,
+                **means,
+                **quantiles,
+                "n_splits": len({r["split"] for r in defined}),
+            }
         )
     return records

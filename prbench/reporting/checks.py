@@ -51,7 +51,7 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
             ("seed", (cell["split"],), again),
             ("split_file", (cell["split"],), again),
             ("params", row, keep_one),
-            ("key", (*row, cell["split"]), keep_one),
+            ("key", (*row, cell["split"], cell.get("restart", 0)), keep_one),
             ("budget", (), "tune all of them with the same --trials, --splits and --seed, and run again"),
         ):
             if key == "budget" and "tuned" not in cell:
@@ -86,23 +86,24 @@ def _difference(a: Any, b: Any) -> str:
 
 def check_scored(users: pd.DataFrame, cells: Iterable[Mapping[str, Any]], shots: int) -> None:
     """Raise InputError unless done cells and scores at `shots` are the same set."""
-    keys = [*metrics.ROW, "split"]
+    keys = [*metrics.ROW, "split", "restart"]
     scored = set(users[keys].drop_duplicates().itertuples(index=False, name=None))
-    done = {tuple(cell[key] for key in keys) for cell in cells if cell["status"] == "done"}
+    done = {(*(cell[key] for key in keys[:-1]), cell.get("restart", 0)) for cell in cells if cell["status"] == "done"}
     wanted = "all" if shots == metrics.ALL_SHOTS else f"all,{shots}"
     for keys_missing, what, hint in (
         (done - scored, f"has no scores at shots = {shots}", f"repeat the run with --shots {wanted}"),
         (scored - done, "has no record", "delete that cell's folder and run it again"),
     ):
         if keys_missing:
-            dataset, encoder, method, _, split = min(keys_missing)
-            raise InputError(f"{dataset}/{encoder}/{method} split {split} {what}", hint=hint)
+            dataset, encoder, method, _, split, restart = min(keys_missing)
+            start = f" restart {restart}" if restart else ""
+            raise InputError(f"{dataset}/{encoder}/{method} split {split}{start} {what}", hint=hint)
 
 
 def refuse_unlike_tests(users: pd.DataFrame) -> None:
     """Raise InputError when two methods of one data set and encoder were tested on different comparisons."""
     tests = users.groupby(["split", "population", "user"], observed=True)["comparisons"].agg(["min", "max"])
-    rows = users[[*metrics.ROW, "split"]].drop_duplicates().groupby("split").size()
+    rows = users[[*metrics.ROW, "split", "restart"]].drop_duplicates().groupby("split").size()
     tested = users.groupby(["split", "population", "user"], observed=True).size()
     unlike = (tests["min"] != tests["max"]) | (
         tested != rows.reindex(tested.index.get_level_values("split")).to_numpy()

@@ -15,7 +15,7 @@ from typing import Literal
 from prbench.protocol import metrics, stats
 from prbench.reporting.board import ORACLE, RANKED, TUNED, Board, Pair, Row
 from prbench.reporting.grid import DASH, interval, p_value, percent
-from prbench.reporting.significance import marks
+from prbench.reporting.significance import marks, starts_may_explain
 
 Surface = Literal["csv", "table", "page"]
 Value = float | int | str | bool
@@ -272,6 +272,24 @@ def _of_baseline(name: Literal["method", "selection"]) -> Callable[[View, Row], 
     return value
 
 
+def _start_std(_: View, row: Row) -> float:
+    return row.start_spread()[0] if row.random_start else math.nan
+
+
+def _no_start_std(view: View, row: Row) -> str:
+    """Why a row has no spread over starts."""
+    if not row.splits:
+        return view.absence(row)
+    if not row.random_start:
+        return "the method has no random start"
+    return "fitted from one start: --restarts 3 of `prbench run` adds two" if row.starts == 1 else view.absence(row)
+
+
+def _within_starts(view: View, row: Row) -> bool:
+    pair = view.against_baseline(row)
+    return pair is not None and starts_may_explain(pair.result, pair.start_error)
+
+
 def _bound(name: str) -> Callable[[View, Row], float]:
     return lambda view, _: view.board.bounds[name].value("overall") if name in view.board.bounds else math.nan
 
@@ -352,6 +370,15 @@ COLUMNS: tuple[Column, ...] = (
         place=72, first="ascending", text=lambda view, row: p_value(_adjusted(view, row)), missing=_not_compared,
         shown=_has_baseline,
     ),
+    Column("starts", "random starts of every split that the means are over", lambda _, row: row.starts),
+    Column(
+        "start_std", "standard deviation over random starts of one fit's overall accuracy, pooled within splits, in "
+        "points", _start_std, EVERYWHERE, "SD starts", place=40, digits=2, missing=_no_start_std,
+    ),
+    Column(
+        "within_starts", "whether the difference is below twice the standard error that random starts leave in it",
+        _within_starts,
+    ),
     *(
         Column(f"worst{k}_{p}", f"accuracy of the {k}% of {p} users with the lowest", _metric(p, f"worst{k}"))
         for p in RANKED[:2] for k in metrics.WORST
@@ -361,4 +388,5 @@ COLUMNS: tuple[Column, ...] = (
     Column("ceiling", "overall accuracy of the true rewards", _bound("ceiling"), exists=_has_bound("ceiling")),
     Column("floor", "the best overall accuracy without personalisation", _bound("floor"), exists=_has_bound("floor")),
     Column("note", "why splits are missing", lambda _, row: row.note),
+    Column("start_note", "which random starts lack splits and are left out", lambda _, row: row.start_note),
 )  # fmt: skip

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from prbench.base.files import writing
 from prbench.protocol import metrics
 from prbench.reporting import columns
-from prbench.reporting.board import RANKED, Board
+from prbench.reporting.board import RANKED, Board, Pair
+from prbench.reporting.significance import starts_mark
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from prbench.results import Results
+
+STARTS = ("start_error", "within_starts")
 
 
 def leaderboard_frame(boards: Sequence[Board]) -> pd.DataFrame:
@@ -50,12 +53,13 @@ def comparisons_frame(boards: Sequence[Board]) -> pd.DataFrame:
             **columns.comparison_record(pair.result),
             "p_holm": pair.p_all_pairs,
             "p_holm_table": pair.p_table,
+            **_of_starts(pair),
         }
         for board in boards
         for pair in board.pairs
     ]
     keys = ["dataset", "encoder", "population", "a", "a_selection", "b", "b_selection"]
-    return pd.DataFrame(records, columns=[*keys, *columns.COMPARISON, "p_holm", "p_holm_table"])
+    return pd.DataFrame(records, columns=[*keys, *columns.COMPARISON, "p_holm", "p_holm_table", *STARTS])
 
 
 def adapting_frame(boards: Sequence[Board]) -> pd.DataFrame:
@@ -78,12 +82,18 @@ def adapting_frame(boards: Sequence[Board]) -> pd.DataFrame:
             "flip_rate": pair.a.value(pair.population, "flip_rate"),
             **columns.comparison_record(pair.result),
             "p_holm": pair.p_table,
+            **_of_starts(pair),
         }
         for board in boards
         for pair in board.adapting
     ]
     keys = ["dataset", "encoder", "population", "method", "selection", "cold_start", "adapted", "flip_rate"]
-    return pd.DataFrame(records, columns=[*keys, *columns.COMPARISON, "p_holm"])
+    return pd.DataFrame(records, columns=[*keys, *columns.COMPARISON, "p_holm", *STARTS])
+
+
+def _of_starts(pair: Pair) -> dict[str, float | bool]:
+    """What random starts leave in a difference: `start_error` in fractions, empty where it is not known."""
+    return dict(zip(STARTS, (pair.start_error, bool(starts_mark(pair))), strict=True))
 
 
 def _comparisons_planned(results: Results) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 DASH = "–"
-STAR, DAGGER = "*", "†"
+STAR, DAGGER, STARTS = "*", "†", "‡"
 
 
 @dataclass(frozen=True)

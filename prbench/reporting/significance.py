@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from prbench.protocol import stats
-from prbench.reporting.grid import DAGGER, STAR
+from prbench.reporting.grid import DAGGER, STAR, STARTS
 
 if TYPE_CHECKING:
     from prbench.reporting.board import Pair
 
 TEST = "corrected resampled t-test"
+# A difference below this many standard errors of the random starts is marked.
+START_ERRORS = 2
+STARTS_SAID = "other random starts may explain it"
 
 
 def rule(family: str = "") -> str:
@@ -88,8 +91,29 @@ def agreeing_interval(result: stats.Comparison, adjusted: float, alpha: float) -
 
 
 def marks(pair: Pair | None, alpha: float) -> str:
-    """The star of the corrected and Holm-adjusted test, the dagger of the plain one."""
+    """The star of the corrected and Holm-adjusted test, the dagger of the plain one, and that of random starts."""
     if pair is None:
         return ""
     star = STAR if Verdict(pair, pair.p_table).sign(alpha) else ""
-    return star + (DAGGER if pair.result.plain.p < alpha else "")
+    return star + (DAGGER if pair.result.plain.p < alpha else "") + starts_mark(pair)
+
+
+def starts_mark(pair: Pair) -> str:
+    """The mark of a difference that other random starts may explain."""
+    return STARTS if starts_may_explain(pair.result, pair.start_error) else ""
+
+
+def starts_may_explain(result: stats.Comparison, error: float) -> bool:
+    """Whether a difference is smaller than what random starts leave in it; false where their spread is not known.
+
+    `error` is `stats.start_error` of the two that are compared.
+    """
+    return abs(result.difference) < START_ERRORS * error
+
+
+def starts_rule() -> str:
+    """The rule of the mark in words, for a table's notes."""
+    return (
+        f"{STARTS}: {STARTS_SAID}: the difference is below {START_ERRORS} standard errors, as the spread over starts "
+        "within splits gives them; a row fitted from one start counts as without spread."
+    )

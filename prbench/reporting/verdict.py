@@ -15,7 +15,13 @@ import numpy as np
 
 from prbench.base.seeds import Rng
 from prbench.protocol import stats
-from prbench.reporting.significance import TEST, Verdict, agreeing_interval
+from prbench.reporting.significance import (
+    STARTS_SAID,
+    TEST,
+    Verdict,
+    agreeing_interval,
+    starts_may_explain,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,12 +41,21 @@ DRAWS = 2_000
 
 @dataclass(frozen=True)
 class Gain:
-    """A personalised row against the reference and against its own cold start, and the p-value of both together."""
+    """A personalised row against the reference and against its own cold start, and the p-value of both together.
+
+    `start_errors` are the standard errors that random starts leave in the two differences.
+    """
 
     row: Row
     over_reference: stats.Comparison
     over_cold_start: stats.Comparison
     p: float
+    start_errors: tuple[float, float] = (math.nan, math.nan)
+
+    @property
+    def starts_may_explain(self) -> bool:
+        """Whether the deciding difference is smaller than what random starts leave in it."""
+        return starts_may_explain(self.deciding, self.start_errors[0 if self.decided_by_reference else 1])
 
     @property
     def deciding(self) -> stats.Comparison:
@@ -84,7 +99,7 @@ def one_sided(result: stats.Comparison) -> float:
 
 
 def answer(board: Board, users: pd.DataFrame) -> Answer:
-    """The board's answer; `users` is `metrics.user_metrics` of the board."""
+    """The board's answer; `users` is `metrics.user_metrics` of the board, as means over the starts of each split."""
     asked = tuple(r for r in board.rows if r.rankable and r.counted and r.family in PERSONALISED)
     reference = next((r for name in REFERENCES for r in _rows_of(board, name)), None)
     if reference is None or not asked:
@@ -110,7 +125,10 @@ def answer(board: Board, users: pd.DataFrame) -> Answer:
         differences.append((adapted - shared).to_numpy())
     # An undefined p-value of either test leaves the claim without one.
     raw = [float(np.maximum(one_sided(a), one_sided(b))) for _, a, b in found]
-    gains = [Gain(row, a, b, float(p)) for (row, a, b), p in zip(found, stats.holm(raw), strict=True)]
+    gains = [
+        Gain(row, a, b, float(p), _start_errors(row, reference, a.n_splits, b.n_splits))
+        for (row, a, b), p in zip(found, stats.holm(raw), strict=True)
+    ]
     gains.sort(key=lambda gain: (gain.p if not math.isnan(gain.p) else 2.0, -gain.deciding.difference))
     level = board.alpha / len(asked)
     rng = Rng("power", board.dataset, board.encoder).numpy()
@@ -120,6 +138,15 @@ def answer(board: Board, users: pd.DataFrame) -> Answer:
         for times in (1, 2)
     ]
     return Answer(reference, asked, tuple(gains), len(base), (detectable[0], detectable[1]))
+
+
+def _start_errors(row: Row, reference: Row, splits: int, own_splits: int) -> tuple[float, float]:
+    """What random starts leave in a row's differences from the reference and from its own cold start."""
+    gain = row.gain_start_std.get("overall", math.nan), row.starts
+    return (
+        stats.start_error([row.start_spread(), reference.start_spread()], splits),
+        stats.start_error([gain], own_splits),
+    )
 
 
 def smallest_gain(difference: FloatArray, ratio: float, alpha: float, *, times: int = 1, seed: int = 0) -> float:
@@ -221,7 +248,8 @@ def _words(gain: Gain, board: Board, reference: str) -> str:
     ends = f"adjusted {100 * (1 - board.alpha):g}% interval {100 * low:+.1f} to {100 * high:+.1f}; ".replace("-", "−")
     p = "p < 0.001" if gain.p < 0.001 else f"p = {gain.p:.3f}"
     points = f"{100 * result.difference:+.1f}".replace("-", "−")
-    return f"{gain.row.title}, {points} points over {other} ({'' if math.isnan(low) else ends}{p})"
+    starts = f"; {STARTS_SAID}" if gain.starts_may_explain else ""
+    return f"{gain.row.title}, {points} points over {other} ({'' if math.isnan(low) else ends}{p}{starts})"
 
 
 def _untested(board: Board) -> str:

@@ -50,7 +50,7 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
         parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
         for part, board, ncols in zip(parts, shown, columns, strict=True):
             axes = part.subplots(1, 3)
-            _draw(board, curves, axes)
+            _draw(board, metrics.over_starts(curves), axes)
             left_out = [row.title for row in board.rows if row not in _drawn(board)]
             note = f"  Not shown: {', '.join(left_out)}." if left_out else ""
             title = f"{board.dataset} ({board.encoder}), mean over {board.splits} splits.{note}"

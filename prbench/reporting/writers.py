@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prbench.base.layout import Sheet
-from prbench.reporting.grid import DAGGER, STAR, Grid, TableCell
+from prbench.reporting.grid import DAGGER, STAR, STARTS, Grid, TableCell
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -53,7 +53,7 @@ LATEX = {
     "·": r"$\cdot$", "§": r"\S{}", "Σ": r"$\Sigma$",
     "Δ": r"$\Delta$", "ρ": r"$\rho$", "γ": r"$\gamma$", "σ": r"$\sigma$", "λ": r"$\lambda$", "½": r"$\frac12$",
     "…": r"\dots{}", "’": "'", "“": "``", "”": "''",
-    STAR: "$^{*}$", DAGGER: r"$^{\dagger}$",
+    STAR: "$^{*}$", DAGGER: r"$^{\dagger}$", STARTS: r"$^{\ddagger}$",
 }  # fmt: skip
 
 
@@ -68,7 +68,8 @@ def latex(grid: Grid) -> str:
     def spell(cell: TableCell) -> str:
         text = latex_text(cell.text)
         text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank, text)
-        return text + (f"$^{{{cell.marks.replace(DAGGER, chr(92) + 'dagger')}}}$" if cell.marks else "")
+        marks = cell.marks.replace(DAGGER, r"\dagger").replace(STARTS, r"\ddagger")
+        return text + (f"$^{{{marks}}}$" if marks else "")
 
     def line(cells: Sequence[TableCell]) -> str:
         # A row that starts with "[" would be read as the optional argument of the line break before it.

@@ -6,6 +6,8 @@
         scores-all.parquet      one row per held-out comparison
         scores-<k>.parquet      unseen users adapted on k shots
         DONE                    written last
+    runs/<data set>/<encoder>/<method>/split-<i>-restart-<r>-<key>/
+        the same of a further random start, r = 1, 2, ...
 
 A cell that failed or is not supported holds cell.json with its status and reason instead.
 """
@@ -30,8 +32,8 @@ class Results:
     """Everything a runs folder holds.
 
     `scores` has one row per held-out comparison with dataset, encoder, method, selection, population
-    (categoricals), split, user, shots (int32; `metrics.ALL_SHOTS` for all), comparison (int64), margin and
-    cold_margin (float32).
+    (categoricals), split, restart (the split's random start, 0 for the first), user, shots (int32;
+    `metrics.ALL_SHOTS` for all), comparison (int64), margin and cold_margin (float32).
     `cells` are the records of all cells, done or not; a margin of 0 is a tie. `folder` is where they were read.
     """
 
@@ -51,7 +53,7 @@ def load(runs: Path) -> Results:
     found: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
     for folder in folders(runs):
         record = read_record(folder)
-        identity = tuple(record[key] for key in (*COLUMNS, "split"))
+        identity = (*(record[key] for key in (*COLUMNS, "split")), record.get("restart", 0))
         other = found.get(identity)
         if other and record["status"] == other[1]["status"] == "done":
             raise InputError(
@@ -106,6 +108,6 @@ def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
             columns[name] = np.concatenate(
                 [np.zeros(0, dtype=kind), *(frame[name].to_numpy(kind) for _, frame in parts)]
             )
-    for name in ("split", "shots"):
+    for name in ("split", "restart", "shots"):
         columns[name] = np.repeat(np.array([same[name] for same, _ in parts], dtype=np.int32), lengths)
     return pd.DataFrame(columns)

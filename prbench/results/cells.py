@@ -34,7 +34,7 @@ SCORES = {
     "margin": "float32",
     "cold_margin": "float32",
 }
-"""The columns of a scores file; `load` adds `COLUMNS`, split and shots."""
+"""The columns of a scores file; `load` adds `COLUMNS`, split, restart and shots."""
 
 
 def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
@@ -44,7 +44,8 @@ def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
     """
     method = re.sub(r"[^\w.=,\[\]+-]+", "_", record["method"])[:LONGEST_NAME]
     place = (record["dataset"], record["encoder"], method)
-    return runs.joinpath(*place) / f"split-{record['split']}-{record['key']}"
+    start = f"restart-{record['restart']}-" if record.get("restart") else ""
+    return runs.joinpath(*place) / f"split-{record['split']}-{start}{record['key']}"
 
 
 def scores_file(folder: Path, shots: int) -> Path:

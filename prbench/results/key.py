@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from prbench.base.files import digest
@@ -17,9 +17,10 @@ class CellKey:
     """What changes the scores of a cell.
 
     `data` and `embedding` are fingerprints, `protocol` the values of its entry but for the number of splits. `draw`
-    is the split's, `split_file` the digest of a division that the protocol does not draw, `code` stands for the
-    source of a method that is not prbench's, and `rule` is what a tuned cell chose by. A field with a default was
-    added when there were results already, and is part of the key only away from it.
+    is the split's, `split_file` the digest of a division that the protocol does not draw, `restart` numbers the
+    split's random starts, `code` stands for the source of a method that is not prbench's, and `rule` is what a tuned
+    cell chose by. A field with a default was added when there were results already, and is part of the key only away
+    from it.
     """
 
     protocol_version: int
@@ -37,9 +38,10 @@ class CellKey:
     rule: str = ""
     precision: str = "highest"
     split_file: str = ""
+    restart: int = 0
 
     def digest(self) -> str:
         """The first hex digits of the sha256 of the canonical JSON of these values."""
-        later = {"draw": 0, "code": "", "revision": 1, "rule": "", "precision": "highest", "split_file": ""}
-        values = {name: value for name, value in vars(self).items() if name not in later or value != later[name]}
+        named = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        values = {name: value for name, (value, default) in named.items() if value != default}
         return digest({"format": FORMAT, **values}, length=LENGTH)

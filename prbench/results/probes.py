@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 SUPPORT = "support"
-COLUMNS = (*scores.COLUMNS, "split", "shots", *cells.SCORES, "probe", "noise", "on")
+COLUMNS = (*scores.COLUMNS, "split", "restart", "shots", *cells.SCORES, "probe", "noise", "on")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
                 frame.assign(
                     **constants,
                     split=record["split"],
+                    restart=record.get("restart", 0),
                     shots=ALL_SHOTS,
                     probe=kind,
                     noise=float(rest) if kind == "noise" else 0.0,

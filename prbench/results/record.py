@@ -111,6 +111,8 @@ class CellRecord(RecordPart):
     title: str
     split: Natural
     seed: int
+    restart: Natural = 0
+    random_start: bool = True
     selection: Name
     entry: MethodPart
     params: dict[str, Any]

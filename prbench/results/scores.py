@@ -77,7 +77,7 @@ def _population_kind() -> pd.CategoricalDtype:
 def _read_scores(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
     """What is the same in all lines of a scores file, and its columns `SCORES`."""
     few = SHOTS_FILE.fullmatch(path.name)
-    same = {name: record[name] for name in (*COLUMNS, "split")}
+    same = {name: record[name] for name in (*COLUMNS, "split")} | {"restart": record.get("restart", 0)}
     again = (
         f"delete this file and repeat the run with --shots all,{few[1]}: it makes this file only" if few else AGAIN
     )

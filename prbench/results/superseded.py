@@ -1,7 +1,7 @@
 """Results of an earlier state of a method, its entry or its data: set aside when the method runs again, so that no
 report mixes the two.
 
-runs/<data set>/<encoder>/<method>/superseded/split-<i>-<key>/
+runs/<data set>/<encoder>/<method>/superseded/split-<i>-<key>/    (or split-<i>-restart-<r>-<key>/)
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Iterator[M
 
 
 def _work_of(job: MethodJob) -> str:
-    """The name under which programs claim a job: all splits of a method, which are trained together."""
+    """The name under which programs claim a job: all splits of a method from one start, trained together."""
     record = job.cells[0].record
-    return canonical_json([record[key] for key in scores.COLUMNS])
+    return canonical_json([*(record[key] for key in scores.COLUMNS), *([job.restart] if job.restart else [])])
 
 
 def _is_open(job: MethodJob, plan: Plan) -> bool:
@@ -112,7 +112,7 @@ def _failures(job: MethodJob, cells: Sequence[int], plan: Plan) -> Iterator[None
                 record = {**cell.record, "traceback": traceback.format_exc()}
                 results.write_undone(plan.out, record, CellState.failed, message)
             cell.state, cell.reason = CellState.failed, message
-        where = f"{job.name} failed on {job.setting.entry.name}"
+        where = f"{job.title} failed on {job.setting.entry.name}"
         stderr().print(f"[red]{escape(where)}[/red]: {escape(message)}", soft_wrap=True)
 
 
@@ -120,7 +120,7 @@ def _skip(job: MethodJob, cells: Sequence[int], plan: Plan, reason: str) -> None
     for cell in (job.cells[i] for i in cells):
         results.write_undone(plan.out, cell.record, CellState.skipped, reason)
         cell.state, cell.reason = CellState.skipped, reason
-    where = f"{job.name} is skipped on {job.setting.entry.name}"
+    where = f"{job.title} is skipped on {job.setting.entry.name}"
     stderr().print(escape(f"{where}: {reason}"), soft_wrap=True)
 
 
@@ -130,7 +130,10 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
     # Every split is trained, also those already stored: on a GPU rounding depends on the batch, and a resumed run
     # must give the same numbers as an uninterrupted one.
     entry = setting.entry
-    problems = [fit_problem(job.rule, setting.data, comparisons, s, entry.protocol) for s in setting.splits]
+    problems = [
+        fit_problem(job.rule, setting.data, comparisons, split, entry.protocol, job.restart)
+        for split in setting.splits
+    ]
     methods = [job.make() for _ in setting.splits]
     if plan.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -146,7 +149,7 @@ def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds
     cell, setting = job.cells[i], job.setting
     fit = method.fit_record()
     require_rule(job.name, fit, job.rule)
-    scores, spent = _score(method, setting, setting.splits[i], plan.shots)
+    scores, spent = _score(method, setting, setting.splits[i], plan.shots, job.restart)
     count = method.parameter_count()
     record = {
         **cell.record,
@@ -180,13 +183,13 @@ def _add_shots(job: MethodJob, i: int, plan: Plan) -> None:
     method = results.load_method(cell.folder, results.read_record(cell.folder))
     split = setting.splits[i]
     for shots in cell.shots:
-        columns = score_unseen(method, setting, split, shots)[0]
+        columns = score_unseen(method, setting, split, shots, job.restart)[0]
         results.add_scores(results.scores_file(cell.folder, shots), columns, plan.out)
     cell.shots = []
 
 
 def _score(
-    method: Method, setting: OpenDataset, split: Split, shots: Sequence[int]
+    method: Method, setting: OpenDataset, split: Split, shots: Sequence[int], restart: int
 ) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
     comparisons = setting.comparisons()
     test = comparisons.take(split.seen_test)
@@ -195,12 +198,12 @@ def _score(
     margin = method.margins(method.seen_users(), test, features)
     scoring = time.perf_counter() - start
     cold = method.margins(
-        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split)), test, features
+        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split, restart)), test, features
     )
     seen = score_columns("seen", test, margin, cold)
     scores, adapting = {}, 0.0
     for k in shots:
-        columns, spent = score_unseen(method, setting, split, k)
+        columns, spent = score_unseen(method, setting, split, k, restart)
         if k == ALL_SHOTS:
             adapting = spent
             columns = {name: np.concatenate([seen[name], columns[name]]) for name in columns}

@@ -23,6 +23,7 @@ from prbench.encoders import OWN, encoder_entry_for
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.repeats import said_of_repeats
+from prbench.protocol.selection import fit_rng
 from prbench.protocol.splits import Split
 from prbench.registry.schema import DatasetEntry, EncoderEntry, ProtocolEntry
 from prbench.sharing import split_files as split_files_module
@@ -98,9 +99,9 @@ def support_of(setting: OpenDataset, split: Split, k: int) -> IntArray:
     return split.unseen_support if k == ALL_SHOTS else splits.shots(setting.data, split, k)
 
 
-def adapt_rng(setting: OpenDataset, split: Split) -> Rng:
-    """The stream that adaptation on a split draws from."""
-    return Rng(split.seed, setting.data.name, "fit", split.index).child("adapt")
+def adapt_rng(setting: OpenDataset, split: Split, restart: int = 0) -> Rng:
+    """The stream that adaptation on a split draws from, after a fit from one of its random starts."""
+    return fit_rng(setting.data, split, restart).child("adapt")
 
 
 def open_dataset(

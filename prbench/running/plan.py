@@ -56,7 +56,7 @@ class RunCell:
 
 @dataclass(eq=False)
 class MethodJob:
-    """All splits of one method on one setting: they are trained together.
+    """All splits of one method on one setting, each from its random start `restart`: they are trained together.
 
     `selection` is what results call it: its `rule`, or "tuned". `skip` says why there is nothing to run.
     """
@@ -67,8 +67,14 @@ class MethodJob:
     rule: SelectionRule
     setting: OpenDataset
     make: Callable[[], Method]
+    restart: int = 0
     skip: str = ""
     cells: list[RunCell] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message: the method, and its further random start."""
+        return f"{self.name}, restart {self.restart}" if self.restart else self.name
 
     def open(self) -> list[int]:
         """The positions of the cells that still need work."""
@@ -117,7 +123,9 @@ class Plan:
             }
         )
         command = job.cells[0].record["command"]
-        return JobDescription(request=own, command=command, registry=registry.used(), threads=threads)
+        return JobDescription(
+            request=own, command=command, restart=job.restart, registry=registry.used(), threads=threads
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
@@ -129,6 +137,7 @@ class Plan:
             "cells": [
                 {
                     **{key: cell.record[key] for key in (*scores.COLUMNS, "split", "key")},
+                    "restart": job.restart,
                     "status": cell.state,
                     "reason": cell.reason,
                     "folder": str(cell.folder),
@@ -193,7 +202,7 @@ def _jobs_on(
         entry = registry.get("methods", name)
         for each in selections_of(entry, selections):
             if each != "tuned":
-                jobs.append(_job(setting, request, command, _Variant(entry, each, each, changed.get(name, {}))))
+                jobs += _starts(setting, request, command, _Variant(entry, each, each, changed.get(name, {})))
                 continue
             if name in changed:
                 raise InputError(
@@ -202,7 +211,7 @@ def _jobs_on(
                 )
             record = tuning_records.for_run(request.tuned, setting, entry, PROTOCOL_VERSION, request.encoder)
             records += [record] if record else []
-            jobs.append(_tuned_job(setting, request, command, entry, record))
+            jobs += _tuned_jobs(setting, request, command, entry, record)
     tuning_records.require_one_budget(records)
     if any(job.rule == "validation" and not job.skip for job in jobs):
         for split in setting.splits:
@@ -233,23 +242,30 @@ class _Variant:
         return ",".join(f"{key}={value}" for key, value in sorted({**by_hand, **lowered}.items()))
 
 
-def _tuned_job(
+def _tuned_jobs(
     setting: OpenDataset, request: RunRequest, command: str, entry: MethodEntry, record: TuningRecord | None
-) -> MethodJob:
+) -> list[MethodJob]:
     trial = record.tuned if record else None
     if record is None or trial is None:
         skip = record.untuned if record else tuning_records.nothing_to_tune(entry)
-        return _job(setting, request, command, _Variant(entry, "tuned", entry.selection, {}, skip))
+        return [_job(setting, request, command, _Variant(entry, "tuned", entry.selection, {}, skip))]
     variant = _Variant(entry, "tuned", trial.rule, trial.params, provenance=record.provenance())
     try:
-        return _job(setting, request, command, variant)
+        return _starts(setting, request, command, variant)
     except InputError as error:
         cause = str(error.args[0]).removeprefix(f"--set {entry.name}.")
         message = f"the record of tuning {entry.name} on {setting.entry.name}, trial {trial.number}: {cause}"
         raise InputError(message, hint="delete the record and tune again") from error
 
 
-def _job(setting: OpenDataset, request: RunRequest, command: str, variant: _Variant) -> MethodJob:
+def _starts(setting: OpenDataset, request: RunRequest, command: str, variant: _Variant) -> list[MethodJob]:
+    """A job for each random start; one for a method that has none."""
+    first = _job(setting, request, command, variant)
+    further = range(1, request.restarts if first.make().random_start else 1)
+    return [first, *(_job(setting, request, command, variant, restart) for restart in further)]
+
+
+def _job(setting: OpenDataset, request: RunRequest, command: str, variant: _Variant, restart: int = 0) -> MethodJob:
     """The job of a variant, with every cell's record and how it stands in the folder of results."""
 
     def make() -> Method:
@@ -258,10 +274,11 @@ def _job(setting: OpenDataset, request: RunRequest, command: str, variant: _Vari
     unfitted = make()
     changes = variant.changes(request.precision)
     name = f"{variant.entry.name}[{changes}]" if changes else variant.entry.name
-    job = MethodJob(name, variant.entry, variant.selection, variant.rule, setting, make, variant.skip)
+    job = MethodJob(name, variant.entry, variant.selection, variant.rule, setting, make, restart, variant.skip)
     for split in setting.splits:
-        key = _key(setting, split, request, variant, unfitted)
+        key = _key(setting, split, request, variant, unfitted, restart)
         record = {**_recorded(setting, split, request, variant, key, name, changes), "command": command}
+        record |= {} if unfitted.random_start else {"random_start": False}
         folder = cells_module.cell_folder(request.out, record)
         state, reason = cells_module.status(folder)
         if variant.skip and state == CellState.missing:
@@ -275,7 +292,9 @@ def _job(setting: OpenDataset, request: RunRequest, command: str, variant: _Vari
     return job
 
 
-def _key(setting: OpenDataset, split: Split, request: RunRequest, variant: _Variant, unfitted: Method) -> CellKey:
+def _key(
+    setting: OpenDataset, split: Split, request: RunRequest, variant: _Variant, unfitted: Method, restart: int
+) -> CellKey:
     """Exactly what changes the scores of a cell."""
     return CellKey(
         protocol_version=PROTOCOL_VERSION,
@@ -293,6 +312,7 @@ def _key(setting: OpenDataset, split: Split, request: RunRequest, variant: _Vari
         rule=variant.rule if variant.selection == "tuned" else "",
         precision=request.precision,
         split_file=split.file,
+        restart=restart,
     )
 
 
@@ -312,6 +332,7 @@ def _recorded(
         "seed": split.seed,
         **({"draw": key.draw} if key.draw else {}),
         **({"split_file": key.split_file} if key.split_file else {}),
+        **({"restart": key.restart} if key.restart else {}),
         "selection": variant.selection,
         "entry": entry.model_dump(),
         **({"code": key.code} if key.code else {}),
@@ -342,10 +363,15 @@ def states_table(title: str, jobs: Sequence[MethodJob]) -> Sheet:
     from prbench.base.layout import Sheet
 
     rows = []
+    # All starts of a method stand in one row.
+    groups: dict[tuple[str, ...], list[MethodJob]] = {}
     for job in jobs:
-        states = Counter(cell.state for cell in job.cells)
-        shots = sum(bool(cell.shots) for cell in job.cells)
-        why = next((cell.reason for cell in job.cells if cell.reason), "")
+        groups.setdefault((job.name, job.setting.entry.name, job.setting.encoder.name, job.selection), []).append(job)
+    for group in groups.values():
+        job, cells = group[0], [cell for job in group for cell in job.cells]
+        states = Counter(cell.state for cell in cells)
+        shots = sum(bool(cell.shots) for cell in cells)
+        why = next((cell.reason for cell in cells if cell.reason), "")
         rows.append(
             [
                 job.name,

@@ -186,7 +186,7 @@ def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
     # What has to be embedded first is embedded as a run does it.
     setting.comparisons()
     with computing(record.get("precision", "highest")):
-        return unseen_margins(method, setting, split, probe)
+        return unseen_margins(method, setting, split, probe, record.get("restart", 0))
 
 
 def _require_same(task: ProbeTask, setting: OpenDataset) -> None:
@@ -201,12 +201,17 @@ def _require_same(task: ProbeTask, setting: OpenDataset) -> None:
             )
 
 
-def unseen_margins(method: Method, setting: OpenDataset, split: Split, probe: Probe) -> dict[str, Any]:
-    """The columns of a scores file for a split's unseen users under a condition."""
+def unseen_margins(
+    method: Method, setting: OpenDataset, split: Split, probe: Probe, restart: int = 0
+) -> dict[str, Any]:
+    """The columns of a scores file for a split's unseen users under a condition.
+
+    The flipped labels are those of the split, whichever of its random starts the method was fitted from.
+    """
     from prbench.running.scoring import score_columns
 
     comparisons = setting.comparisons()
-    rng = adapt_rng(setting, split)
+    rng = adapt_rng(setting, split, restart)
     support = comparisons.take(split.unseen_support)
     test = support if probe.kind == SUPPORT else comparisons.take(split.unseen_test)
     shown = flipped(support, probe.noise, Rng(split.seed, setting.data.name, "label noise", split.index))

@@ -74,6 +74,7 @@ class ReportPlan:
             "probes": [
                 {
                     **{key: task.record[key] for key in (*scores.COLUMNS, "split")},
+                    "restart": task.record.get("restart", 0),
                     "probe": task.probe.name,
                     "status": CellState.done if task.done else CellState.missing,
                 }
@@ -112,6 +113,7 @@ def plan(
     *,
     encoder: str | None = None,
     splits: int | None = None,
+    restarts: int = 1,
     seed: int = splits.DEFAULT_SEED,
     device: str = "auto",
     out: Path = Path("runs"),
@@ -139,6 +141,7 @@ def plan(
                         encoder=encoder,
                         splits=splits,
                         split_files=split_files,
+                        restarts=restarts,
                         seed=seed,
                         shots=counts,
                         selection=None if selection == "published" else selection,

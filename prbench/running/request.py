@@ -23,7 +23,8 @@ class RunRequest(PlainRecord):
     """What to run: names, the conditions of all results, and the folders.
 
     `shots` are numbers of support comparisons, `ALL_SHOTS` for all. `split_files` is a folder of
-    splits, in place of `splits` and `seed`. `selection` is a comma-separated list, see
+    splits, in place of `splits` and `seed`. Methods that have a random start are fitted from `restarts` of them on
+    every split. `selection` is a comma-separated list, see
     `prbench.protocol.selection.parse_selections`; `overrides` are the values of `--set`; tuned parameters are read
     from the folder `tuned`.
     """
@@ -33,6 +34,7 @@ class RunRequest(PlainRecord):
     encoder: str | None = None
     splits: Annotated[int, Field(ge=1)] | None = None
     split_files: Path | None = None
+    restarts: Annotated[int, Field(ge=1)] = 1
     seed: int = DEFAULT_SEED
     shots: tuple[int, ...] = (ALL_SHOTS,)
     selection: str | None = None
@@ -47,6 +49,7 @@ class RunRequest(PlainRecord):
         words = ["prbench", "run", "--methods", ",".join(self.methods), "--dataset", ",".join(self.datasets)]
         words += ["--encoder", self.encoder] if self.encoder else []
         words += ["--splits", str(self.splits)] if self.splits else []
+        words += ["--restarts", str(self.restarts)] if self.restarts > 1 else []
         shots = ",".join("all" if k == ALL_SHOTS else str(k) for k in self.shots)
         if self.split_files is None:
             words += ["--seed", str(self.seed)]
@@ -61,13 +64,15 @@ class RunRequest(PlainRecord):
 
 
 class JobDescription(PlainRecord):
-    """All splits of one method on one data set and encoder, under one selection.
+    """All splits of one method on one data set and encoder, under one selection, from one random start each.
 
-    `request` names this method, data set and selection only; `command` is that of the whole run, for the records.
-    `registry` are the folders of further entries, `threads` the number of compute threads.
+    `request` names this method, data set and selection only, `restart` numbers the start; `command` is that of the
+    whole run, for the records. `registry` are the folders of further entries, `threads` the number of compute
+    threads.
     """
 
     request: RunRequest
     command: str
+    restart: Annotated[int, Field(ge=0)] = 0
     registry: tuple[Path, ...] = ()
     threads: Annotated[int, Field(ge=1)]

@@ -120,12 +120,12 @@ class _Display:
                 cell.state, cell.reason = CellState.failed, reason
             else:
                 cell.state, cell.reason, cell.shots = CellState.done, "", []
-        self.tell(f"{lost.name} failed on {lost.setting.entry.name}: {reason}")
+        self.tell(f"{lost.title} failed on {lost.setting.entry.name}: {reason}")
         self._busy.pop(job, None)
         self._describe()
 
     def _name(self, job: int) -> str:
-        return f"{self._jobs[job].name} on {self._jobs[job].setting.entry.name}"
+        return f"{self._jobs[job].title} on {self._jobs[job].setting.entry.name}"
 
     def _describe(self) -> None:
         self._display.update(self._bar, description=escape(", ".join(self._busy.values())))

@@ -14,11 +14,16 @@ from prbench.protocol.splits import Split
 from prbench.running.open_dataset import OpenDataset, adapt_rng, support_of
 
 
-def score_unseen(method: Method, setting: OpenDataset, split: Split, shots: int) -> tuple[dict[str, Any], float]:
-    """Scores of the unseen users' test choices after `shots` support choices, and the seconds spent on adapting."""
+def score_unseen(
+    method: Method, setting: OpenDataset, split: Split, shots: int, restart: int
+) -> tuple[dict[str, Any], float]:
+    """Scores of the unseen users' test choices after `shots` support choices, and the seconds spent on adapting.
+
+    `restart` is the random start that the method was fitted from.
+    """
     comparisons = setting.comparisons()
     test = comparisons.take(split.unseen_test)
-    rng = adapt_rng(setting, split)
+    rng = adapt_rng(setting, split, restart)
     support = comparisons.take(support_of(setting, split, shots))
     start = time.perf_counter()
     states: UserStates = method.adapt_unseen(support, users=split.unseen, rng=rng)

@@ -95,7 +95,7 @@ def _do(description: JobDescription, outbox: _Outbox, opened: dict[str, list[Ope
             split_files=request.split_files,
         )
     plan = make_plan(request, opened=opened[same], command=description.command)
-    [job] = plan.jobs
+    [job] = [job for job in plan.jobs if job.restart == description.restart]
     for mine in claimed([job], plan, Claims(plan.out)):
         run_job(mine, plan, lambda share: outbox.send(Share(share)))
     outbox.send(Ended([(cell.state, cell.reason, cell.shots) for cell in job.cells]))

@@ -27,6 +27,7 @@ class ConvexMethod(Method):
     best accuracy on held-out choices of the seen users are solved again on all of their choices.
     """
 
+    random_start = False
     _record: dict[str, Any]
 
     @abstractmethod

@@ -55,7 +55,8 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     dataset, encoder, split = wanted.dataset, wanted.encoder, wanted.split
     rule = _asked(wanted.selection)
     fitted = [(folder, cells.read_record(folder)) for folder in cells.folders(run)]
-    fitted = [(folder, record) for folder, record in fitted if record["status"] == "done"]
+    # One fit serves a user: that from the first of a split's random starts.
+    fitted = [(f, r) for f, r in fitted if r["status"] == "done" and not r.get("restart", 0)]
     if not fitted:
         raise InputError(f"{run} holds no fitted method", hint="make one with `prbench run`")
     methods = sorted({record["method"] for _, record in fitted})

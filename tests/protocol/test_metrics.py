@@ -21,7 +21,7 @@ ACCURACIES = arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1))
 def scores(rows: list[tuple[int, int, str, float, float]], *, shots: int = -1, method: str = "mrm") -> pd.DataFrame:
     """Rows of (split, user, population, margin, cold margin)."""
     table = pd.DataFrame(rows, columns=["split", "user", "population", "margin", "cold_margin"])
-    table = table.assign(dataset="d", encoder="e", method=method, selection="validation", shots=shots)
+    table = table.assign(dataset="d", encoder="e", method=method, selection="validation", restart=0, shots=shots)
     table["comparison"] = np.arange(len(table))
     return table.astype({"margin": np.float32, "cold_margin": np.float32, "population": "category"})
 

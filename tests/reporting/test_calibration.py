@@ -27,6 +27,7 @@ def planted(*, splits: int = 2, users: int = 40, choices: int = 60, sharpness: f
                         "method": "m",
                         "selection": "last",
                         "split": split,
+                        "restart": 0,
                         "shots": ALL_SHOTS,
                         "population": population,
                         "user": first + np.arange(n) % users,

@@ -209,7 +209,7 @@ def test_a_row_without_results_is_shown_as_missing() -> None:
     assert row["n_splits"] == 0
     assert not row["complete"]
     assert row[["seen", "unseen", "overall", "worst10", "flip_rate", "difference", "p_holm"]].isna().all()
-    assert re.search(r"REFERENCE( +–){8} +0/3", text)
+    assert re.search(r"REFERENCE( +–){9} +0/3", text)
     assert "skipped: the encoder has no reward head" in " ".join(text.split())
 
 

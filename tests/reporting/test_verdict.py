@@ -50,7 +50,7 @@ def world(gain: float, draw: int, *, reference: str = "bt-ridge", flips: bool = 
                 "cold_margin": np.where(before, 1.0, -1.0).ravel().astype(np.float32),
             }
             row = {"dataset": "convarg", "encoder": "minilm", "selection": "validation", "method": name}
-            fake.frames.append(pd.DataFrame(columns).assign(**row, split=split, shots=-1))
+            fake.frames.append(pd.DataFrame(columns).assign(**row, split=split, restart=0, shots=-1))
             cell = fake.cell(name, split)
             cell["entry"] = {**cell["entry"], "name": name, "family": FAMILY.get(name, "personalised parameters")}
     return fake

@@ -93,6 +93,7 @@ def test_what_is_written_is_read_back(runs: Path) -> None:
         "population": "category",
         "user": "int32",
         "comparison": "int64",
+        "restart": "int32",
         "margin": "float32",
         "cold_margin": "float32",
         "split": "int32",

@@ -15,12 +15,14 @@ from prbench.base.files import write_text
 from prbench.protocol import metrics
 from prbench.reporting import verdict
 from prbench.reporting.board import RANKED, Board
+from prbench.reporting.board_grids import marked_for_starts
 from prbench.reporting.board_grids import notes as table_notes
 from prbench.reporting.board_tests import grids
 from prbench.reporting.figure import DPI
 from prbench.reporting.grid import Grid
 from prbench.reporting.page import cards, chart_data, table
 from prbench.reporting.page import findings as sentences
+from prbench.reporting.significance import starts_rule
 
 if TYPE_CHECKING:
     import jinja2
@@ -153,6 +155,7 @@ def _section(
         "groups": table.groups(board, families, papers.get((board.dataset, board.encoder), {})),
         "bounds": table.bounds(board),
         "notes": table_notes(board),
+        "starts_rule": starts_rule() if marked_for_starts(board) else "",
         "looks": chart_data.looks(board),
         # The first is the leaderboard proper, which the page shows in its own way.
         "grids": grids(board)[1:],

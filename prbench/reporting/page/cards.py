@@ -92,6 +92,7 @@ def provenance(board: Board, results: Results) -> Provenance:
     facts = [
         ("Cells", ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "skipped") if states[state])),
         ("Splits", _splits_and_seeds(cells)),
+        ("Random starts", _starts(board)),
         ("Protocol", assignments(first["protocol"]) + f", version {first['protocol_version']}"),
         ("Corrected test", corrected_test(board)),
         ("Data", _distinct(cell["data_fingerprint"] for cell in cells)),
@@ -108,8 +109,7 @@ def provenance(board: Board, results: Results) -> Provenance:
     ]
     commands = sorted({cell["command"] for cell in cells if cell.get("command")})
     keys = [
-        (row, [f"{c['split']}: {c['key']} {c['status']}" for c in cells_of(board, results, row)])
-        for row in board.rows
+        (row, [f"{_place(c)}: {c['key']} {c['status']}" for c in cells_of(board, results, row)]) for row in board.rows
     ]
     return Provenance(board, facts, commands, keys)
 
@@ -214,6 +214,24 @@ def _counts(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             low, high = min(values), max(values)
             said.append(f"{name.replace('_', ' ')} {low:,}" + (f" to {high:,}" if high > low else ""))
     return ", ".join(said) or DASH
+
+
+def _place(cell: Mapping[str, Any]) -> str:
+    """A cell's split and its further random start."""
+    return f"{cell['split']}" + (f" restart {cell['restart']}" if cell.get("restart", 0) else "")
+
+
+def _starts(board: Board) -> str:
+    """Of how many random starts a split's numbers are means, by row."""
+    rows = [row for row in board.rows if row.splits]
+    counts = Counter(f"{row.starts} a split" if row.random_start else "none" for row in rows)
+    if len(counts) < 2:
+        return next(iter(counts), DASH)
+    named = {
+        text: [r.title for r in rows if (f"{r.starts} a split" if r.random_start else "none") == text]
+        for text in counts
+    }
+    return "; ".join(f"{text} ({', '.join(titles)})" for text, titles in sorted(named.items()))
 
 
 def _splits_and_seeds(cells: Sequence[Mapping[str, Any]]) -> str:

@@ -34,17 +34,18 @@ def looks(board: Board) -> dict[Key, Look]:
 def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results: Results) -> dict[str, Any]:
     """What the figures of one board need.
 
-    `users` is `metrics.user_metrics` and `curves` is `metrics.worst_k_curves`, of all boards. A row's `base` is the
+    `users` is `metrics.user_metrics` and `curves` is `metrics.worst_k_curves`, of all boards and fits; what is shown
+    of a split is the mean over its starts. A row's `base` is the
     position of its baseline; its curve and parameter line are null unless it has all splits and was chosen without
     test data. Splits, users and numbers that a row lacks are null.
     """
-    here = metrics.with_overall(_of_board(users, board))
+    here = metrics.over_starts(metrics.with_overall(_of_board(users, board)))
     appearance = looks(board)
     position = {row.key: i for i, row in enumerate(board.rows)}
     splits = sorted(int(split) for split in here["split"].unique())
     everyone = sorted(int(user) for user in here["user"].unique())
     accuracy = _accuracies(here, board)
-    by_split = _split_curves(_of_board(curves, board), board)
+    by_split = _split_curves(metrics.over_starts(_of_board(curves, board)), board)
     shots = _few_shots(board, results)
     rows = []
     for row in board.rows:
@@ -87,7 +88,10 @@ def cells_of(board: Board, results: Results, row: Row | None = None) -> list[dic
         if (cell["dataset"], cell["encoder"]) == (board.dataset, board.encoder)
         and (row is None or (cell["method"], cell["selection"]) == row.key)
     ]
-    return sorted(cells, key=lambda cell: (cell["split"], cell["method"], cell["selection"], cell["key"]))
+    return sorted(
+        cells,
+        key=lambda cell: (cell["split"], cell["method"], cell["selection"], cell.get("restart", 0), cell["key"]),
+    )
 
 
 def _of_board(frame: pd.DataFrame, board: Board) -> pd.DataFrame:
@@ -219,7 +223,7 @@ def _few_shots(board: Board, results: Results) -> dict[Key, list[dict[str, Any]]
     if not few.any() or not len(_of_board(results.scores[few], board)):
         return {}
     scores = _of_board(results.scores, board)
-    users = metrics.user_metrics(scores[scores["population"] == "unseen"])
+    users = metrics.complete_starts(metrics.user_metrics(scores[scores["population"] == "unseen"]))
     table = metrics.few_shot_curve(metrics.split_metrics(users))
     found: dict[Key, list[dict[str, Any]]] = {}
     for row in board.rows:

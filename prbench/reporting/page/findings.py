@@ -16,7 +16,7 @@ from typing import Literal
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair, Row
 from prbench.reporting.columns import baseline_name, selected_on
 from prbench.reporting.grid import percent
-from prbench.reporting.significance import Verdict, rule
+from prbench.reporting.significance import STARTS_SAID, Verdict, rule, starts_mark
 from prbench.reporting.verdict import FEW_FLIPS, PERSONALISED
 
 Kind = Literal["tested", "measured", "missing"]
@@ -216,10 +216,11 @@ def _gain(board: Board, families: Families) -> list[Verdict]:
 
 
 def _numbers(verdict: Verdict, alpha: float) -> str:
-    """Interval and p-value, such as "95% interval −0.2 to +0.8; p = 0.410"."""
+    """Interval and p-value, such as "95% interval −0.2 to +0.8; p = 0.410", and whether starts may explain it."""
     low, high = verdict.interval(alpha)
     ends = f"{100 * (1 - alpha):g}% interval {percent(low, signed=True)} to {percent(high, signed=True)}; "
-    return ("" if math.isnan(low) else ends) + p_text(verdict.p, alpha)
+    starts = f"; {STARTS_SAID}" if starts_mark(verdict.pair) else ""
+    return ("" if math.isnan(low) else ends) + p_text(verdict.p, alpha) + starts
 
 
 def _noun(verdicts: Sequence[Verdict]) -> str:

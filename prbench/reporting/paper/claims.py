@@ -75,7 +75,7 @@ def ranks(evidence: Evidence, piece: Piece) -> PieceResult:
 
 def _by_split(evidence: Evidence, board: Board, rows: list[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Overall accuracy [rows, splits]."""
-    frame = evidence.per_split
+    frame = metrics.over_starts(evidence.per_split)
     here = (frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)
     frame = frame[here & (frame["population"] == "overall") & (frame["shots"] == metrics.ALL_SHOTS)]
     return np.stack(
@@ -204,7 +204,7 @@ def transfer(evidence: Evidence, piece: Piece) -> PieceResult:
         return made
     parts = []
     for on, part in found.groupby("on"):
-        table = metrics.over_splits(metrics.split_metrics(metrics.user_metrics(part)))
+        table = metrics.over_splits(metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(part))))
         table = evidence.whole(table, piece, made.missing, f"transfer to {on}")
         parts.append(table[table["population"] == "unseen"].assign(on=on))
     table = pd.concat(parts, ignore_index=True).rename(columns={"dataset": "fitted_on", "on": "tested_on"})

@@ -237,7 +237,7 @@ def noise(evidence: Evidence, piece: Piece) -> PieceResult:
     clean = clean[among(clean, set(zip(*(found[key] for key in metrics.ROW), strict=True)))]
     parts = [clean.assign(noise=0.0)]
     for share, part in found.groupby("noise"):
-        per_split = metrics.split_metrics(metrics.user_metrics(part))
+        per_split = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(part)))
         parts.append(per_split[per_split["population"] == "unseen"].assign(noise=share))
     table = metrics.over_splits(pd.concat(parts, ignore_index=True), by=("noise",))
     made.frame = evidence.whole(table, piece, made.missing, "label noise")

@@ -73,13 +73,18 @@ class Evidence:
         return list(self.cells)
 
     @cached_property
-    def users(self) -> pd.DataFrame:
-        """`metrics.user_metrics` at every number of shots."""
+    def fits(self) -> pd.DataFrame:
+        """`metrics.user_metrics` of every fit, at every number of shots."""
         return metrics.user_metrics(self.results.scores)
 
     @cached_property
+    def users(self) -> pd.DataFrame:
+        """`fits` of the random starts that have all splits of their rows."""
+        return metrics.complete_starts(self.fits)
+
+    @cached_property
     def per_split(self) -> pd.DataFrame:
-        """`metrics.split_metrics` at every number of shots."""
+        """`metrics.split_metrics` of `users`: one line for each fit."""
         return metrics.split_metrics(self.users)
 
     @cached_property
@@ -93,7 +98,7 @@ class Evidence:
         if key not in self._boards:
             cells = self.wanted(dataset, encoder, piece)
             rows = {tuple(cell[name] for name in metrics.ROW) for cell in cells}
-            users = self.users[self.users["shots"] == ALL_SHOTS]
+            users = self.fits[self.fits["shots"] == ALL_SHOTS]
             made, _ = boards.build(
                 Results(self.results.scores.iloc[:0], cells),
                 baseline=self.baseline,

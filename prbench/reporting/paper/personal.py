@@ -106,7 +106,7 @@ def gains(evidence: Evidence, piece: Piece) -> PieceResult:
 
     both = piece.model_copy(update={"methods": list(dict.fromkeys([*piece.methods, evidence.baseline]))})
     frame = evidence.kept(evidence.users, both)
-    frame = frame[frame["shots"] == ALL_SHOTS]
+    frame = metrics.over_starts(frame[frame["shots"] == ALL_SHOTS])
     made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
     keys = ["dataset", "encoder", "split", "population", "user"]
     base = frame[frame["method"] == evidence.baseline].set_index(keys)["accuracy"]
@@ -175,7 +175,7 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     if not len(found):
         made.missing.append("accuracy on the support: run `prbench probe --support`")
         return made
-    support = metrics.split_metrics(metrics.user_metrics(found))
+    support = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(found)))
     test = evidence.per_split
     test = evidence.kept(test[test["shots"] == ALL_SHOTS], piece)
     keys = ["dataset", "encoder", "method", "selection"]

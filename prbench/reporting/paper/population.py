@@ -128,7 +128,7 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
                     "shared_parameters": cells[0]["parameters"]["shared"],
                     "trained_together": cells[0]["trained_together"],
                     "device": cells[0]["device"],
-                    "n_splits": len(cells),
+                    "n_splits": len({cell["split"] for cell in cells}),
                 }
             )
     made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
