@@ -187,13 +187,25 @@ class Truth:
 
     `ceiling` belongs to the user's own true reward (Bayes-optimal), `floor` to the best single reward shared by
     all users. `utility_margin` [n] is the true reward difference of each
-    comparison (chosen minus rejected) before noise. `cluster` [users] is the planted cluster.
+    comparison (chosen minus rejected) before noise. `cluster` [users] is the planted cluster, and `groups` names the
+    clusters where they have names. Where it is kept, a user's utility of an item is the product of its `latent`
+    coordinates [m, r] with the user's `weights` [users, r], and `prompt` [m] is the prompt that the item answers.
     """
 
     ceiling: FloatArray
     floor: FloatArray
     utility_margin: FloatArray
     cluster: IntArray
+    groups: tuple[str, ...] = ()
+    latent: FloatArray | None = None
+    weights: FloatArray | None = None
+    prompt: IntArray | None = None
+
+    def utility(self, user: IntArray, item: IntArray) -> FloatArray:
+        """The utilities [n] of `item` [n] to `user` [n]. Raises ValueError where they are not kept."""
+        if self.latent is None or self.weights is None:
+            raise ValueError("these users' utilities are not kept")
+        return np.asarray(np.einsum("nr,nr->n", self.latent[item], self.weights[user]), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,6 +349,10 @@ class PreferenceData:
             self.truth.floor[keep],
             self.truth.utility_margin[index],
             self.truth.cluster[keep],
+            self.truth.groups,
+            None if self.truth.latent is None else self.truth.latent[used],
+            None if self.truth.weights is None else self.truth.weights[keep],
+            None if self.truth.prompt is None else self.truth.prompt[used],
         )
         return replace(
             self,

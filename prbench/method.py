@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, writing
 from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons, IntArray, Items
+from prbench.comparisons import Comparisons, IntArray, Items, concatenate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +120,10 @@ class Method(ABC):
     encodes_users: ClassVar[bool] = False
     # False where fitting and adapting draw no random numbers: the method is then fitted once, whatever `--restarts`.
     random_start: ClassVar[bool] = True
+    # True where a user's score is linear in `item_features`, with weights of the user's own.
+    linear_user_part: ClassVar[bool] = False
+    # The name of the state's tensor that holds the mean of a posterior under a prior N(0, 1), where there is one.
+    latent_state: ClassVar[str] = ""
     # Raised by one with a change of code that moves the scores by more than rounding: earlier results are then set
     # aside and made again. It is part of a result's key above 1.
     revision: ClassVar[int] = 1
@@ -194,6 +198,21 @@ class Method(ABC):
 
         A user without support gets the method's cold start. Each state depends on that user's rows alone.
         """
+
+    def update_user(
+        self, states: UserStates, earlier: Comparisons, new: Comparisons, *, rng: Rng, last: int = 0
+    ) -> UserStates:
+        """The states of the users in `states` once `new` choices follow the `earlier` ones that made these states.
+
+        By default the users adapt again on all of their choices or, with `last` above 0, on each user's `last` ones;
+        a method that can do better, or cheaper, overrides this. `earlier` and `new` are each in the order of time.
+        """
+        known = concatenate([earlier, new]).by_user()
+        if last:
+            _, first, count = np.unique(known.user, return_index=True, return_counts=True)
+            place = np.arange(len(known)) - np.repeat(first, count)
+            known = known.take(place >= np.repeat(count, count) - last)
+        return self.adapt_unseen(known, users=states.users, rng=rng)
 
     def cold_start(self, users: IntArray, items: Items, *, rng: Rng) -> UserStates:
         """The states of `users` before any choice of theirs is known."""

@@ -53,6 +53,7 @@ class Store:
     probed: list[pd.DataFrame] = field(default_factory=list)
     cells: list[dict[str, Any]] = field(default_factory=list)
     numbers: Any = field(default_factory=count)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def add(
         self,
@@ -123,6 +124,7 @@ class Store:
         """What pieces read."""
         found = Evidence(self.results(), **{"baseline": "bt", "alpha": 0.05, "resamples": 199} | options)
         found.pieces = pieces
+        found._tables.update(self.tables)
         if self.probed:
             found.__dict__["probes"] = pd.concat(self.probed, ignore_index=True)
         return found

@@ -22,22 +22,34 @@ def probe(
         ),
     ] = None,
     support: Annotated[bool, typer.Option("--support", help="Score the support choices themselves.")] = False,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            metavar=LIST,
+            help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, mistakes.",
+        ),
+    ] = None,
     methods: Annotated[str | None, typer.Option(help="Only these methods: names, patterns or all.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only fits on these data sets: names, patterns or all.")] = None,
     device: OnDevice = Device.auto,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Adapt finished fits again with flipped labels, on their own support, or on another data set. Fits nothing."""
+    """Adapt finished fits again: flipped labels, own support, another data set, strangers' choices. Fits nothing."""
     from prbench import registry
     from prbench.base.errors import InputError
     from prbench.commands import output
 
-    if noise is None and transfer is None and not support:
-        raise InputError("nothing to probe", hint="give --noise 0.1,0.2,0.4, --transfer all or --support")
+    if noise is None and transfer is None and kinds is None and not support:
+        raise InputError(
+            "nothing to probe", hint="give --noise 0.1,0.2,0.4, --transfer all, --support or --kinds strangers"
+        )
     flips = [] if noise is None else shares(noise, "--noise")
     if noise is not None and not flips:
         raise InputError("--noise names no share", hint="for example --noise 0.1,0.2,0.4")
+    tables = list(dict.fromkeys(part.strip() for part in (kinds or "").split(",") if part.strip()))
+    if kinds is not None and not tables:
+        raise InputError("--kinds names nothing", hint="for example --kinds strangers,exchange")
     targets = [] if transfer is None else registry.select("datasets", transfer)
     names = None if methods is None else registry.select("methods", methods)
     places = None if dataset is None else registry.select("datasets", dataset)
@@ -48,7 +60,9 @@ def probe(
         probes.require_finished(runs, "methods", methods, "--methods")
     if dataset is not None:
         probes.require_finished(runs, "datasets", dataset, "--dataset")
-    todo = probe.tasks(runs, noise=flips, support=support, transfer=targets, methods=names, datasets_=places)
+    todo = probe.tasks(
+        runs, noise=flips, support=support, transfer=targets, kinds=tables, methods=names, datasets_=places
+    )
     if dry_run:
         counts = {"missing": sum(not task.done for task in todo)}
     else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prbench.base.errors import InputError
-from prbench.comparisons import FloatArray, IntArray, PreferenceData
+from prbench.comparisons import PreferenceData
+from prbench.protocol.properties import properties
 from prbench.protocol.repeats import repeats
 from prbench.protocol.splits import make_split
 from prbench.registry.schema import DatasetEntry
@@ -27,14 +27,14 @@ def measured(data: PreferenceData) -> dict[str, int]:
 def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
     """What `prbench data info` prints, ready for JSON.
 
-    `disagreement` is the probability that two different users who judged the same two items disagree (None where
-    no two users did), `pairs_shared` the number of item pairs that at least two users judged. `longer_wins` is the
-    share of comparisons in which the longer response (in characters) wins, equally long ones left out.
-    `items_per_prompt` and `comparisons_per_item` are what sharing contexts and items saves when embedding.
+    `disagreement` is the chance that two different users who judged the same two items differ, each pair counting
+    once (None where no two users did), `pairs_shared` the number of item pairs that at least two users judged.
+    `longer_wins` is the share of comparisons in which the longer response (in characters) wins, equally long ones
+    left out. `items_per_prompt` and `comparisons_per_item` are what sharing contexts and items saves when embedding.
     """
     per_user = np.bincount(data.user, minlength=data.n_users)
     quartiles = np.percentile(per_user, [0, 25, 50, 75, 100]) if data.n_users else np.zeros(5)
-    disagreement, shared = _disagreement(data)
+    found = properties(data)
     out: dict[str, Any] = {
         "name": data.name,
         "title": entry.title,
@@ -53,13 +53,13 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
         ),
         "users_with_one_comparison": int((per_user == 1).sum()),
         "repeats": repeats(data),
-        "disagreement": disagreement,
-        "pairs_shared": shared,
+        "disagreement": found["disagreement"],
+        "pairs_shared": found["shared_pairs"],
     }
     if data.embedded is None:
         lengths = np.array([len(response) for response in data.responses], dtype=np.int64)
         out["mean_characters"] = float(lengths.mean()) if len(lengths) else None
-        out["longer_wins"] = _longer_wins(data, lengths)
+        out["longer_wins"] = found["longer_wins"]
     else:
         out["dim"] = data.embedded.dim
         out["has_reward"] = data.embedded.reward is not None
@@ -103,38 +103,3 @@ def texts_of(data: PreferenceData, comparison: int) -> dict[str, Any]:
         "chosen": data.responses[chosen],
         "rejected": data.responses[rejected],
     }
-
-
-def _longer_wins(data: PreferenceData, lengths: IntArray) -> float | None:
-    difference = lengths[data.chosen] - lengths[data.rejected]
-    unequal = difference != 0
-    return float((difference[unequal] > 0).mean()) if unequal.any() else None
-
-
-def _disagreement(data: PreferenceData) -> tuple[float | None, int]:
-    """Probability that two users differ on a pair both judged, over all such couples of votes; pairs shared."""
-    if not len(data):
-        return None, 0
-    low, high = np.minimum(data.chosen, data.rejected), np.maximum(data.chosen, data.rejected)
-    _, pair = np.unique(low * data.n_items + high, return_inverse=True)
-    for_low = (data.chosen == low).astype(np.float64)
-    by_pair = _votes(pair, for_low)
-    cell, judged = np.unique(pair * data.n_users + data.user, return_inverse=True)
-    by_cell = _votes(judged, for_low)
-
-    def split_couples(votes: FloatArray) -> float:
-        return float((votes[0] * votes[1]).sum())
-
-    def couples(votes: FloatArray) -> float:
-        total = votes.sum(axis=0)
-        return float((total * (total - 1) / 2).sum())
-
-    shared = int((np.bincount(cell // data.n_users) > 1).sum())
-    total = couples(by_pair) - couples(by_cell)
-    return ((split_couples(by_pair) - split_couples(by_cell)) / total if total else None), shared
-
-
-def _votes(unit: NDArray[np.int64], for_low: FloatArray) -> FloatArray:
-    """Votes for the lower and for the higher item of each unit, [2, units]."""
-    low = np.bincount(unit, weights=for_low)
-    return np.stack([low, np.bincount(unit) - low])

@@ -191,6 +191,12 @@ class SimText:
         table = np.array(columns, dtype=np.int64)
         return table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(np.float64)
 
+    def _weights(self, world: World) -> FloatArray:
+        """What each user's utility weighs the properties and the quality with, [users, 6]."""
+        weights = np.column_stack([self.personal * world.weights, np.full(self.users, self.quality)])
+        weights[:, len(PROPERTIES) - 1] += self.majority * world.side
+        return weights
+
     def _utility(self, world: World, user: IntArray, item: IntArray) -> FloatArray:
         personal = (world.weights[user] * world.properties[item]).sum(1)
         common = self.quality * world.kept[item] + self.majority * world.side[user] * world.properties[item, -1]
@@ -230,6 +236,10 @@ class SimText:
             floor=np.bincount(user, np.where(shared == 1, own, 1 - own), self.users) / count,
             utility_margin=utility_margin,
             cluster=np.where(world.careless > 0, 2, np.where(world.side < 0, 1, 0)).astype(np.int64),
+            groups=("majority", "minority", "careless"),
+            latent=np.column_stack([world.properties, world.kept]),
+            weights=self._weights(world),
+            prompt=world.prompt,
         )
 
     def _reply(self, rng: Rng, world: World, item: int) -> str:

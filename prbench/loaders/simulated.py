@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -64,6 +65,13 @@ class Population(NamedTuple):
     cluster: IntArray
 
 
+class Candidates(NamedTuple):
+    """New items that nobody judged, and what their utilities are made of."""
+
+    items: Items
+    truth: Truth
+
+
 class Prompts(NamedTuple):
     """Per prompt, the number of its responses, its group and, in dialogues, its user."""
 
@@ -94,6 +102,10 @@ class Simulated:
     Noise. A response is preferred with probability sigmoid(difference of rewards / `temperature`); differences
     have variance 2. Temperatures 0.3, 0.5, 0.8, 1.2 give ceilings of about 0.89, 0.83, 0.76, 0.69.
 
+    Drift. With `drift_angle` > 0, in degrees, each user's weights turn by that angle towards a direction of the
+    user's own after `drift_after` choices, and comparisons carry times: one unit a choice. The truth follows each
+    choice; the utilities of candidates are those after the change. Only with `posts`.
+
     `reference_correlation` is that of the encoder's own reward with the shared one, among the responses of a
     prompt.
     """
@@ -120,9 +132,16 @@ class Simulated:
     reward_directions: Count = 4
     temperature: Annotated[float, Field(gt=0)] = 0.5
     reference_correlation: Share = 0.7
+    drift_angle: Annotated[float, Field(ge=0, le=180)] = 0.0
+    drift_after: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.drift_angle and not (self.posts and 0 < self.drift_after < self.comparisons):
+            raise InputError(
+                f"simulated data: drift_after is {self.drift_after} with drift_angle {self.drift_angle:g}",
+                hint="tastes change after one choice at least and before the last, and only in data with posts",
+            )
         shares = self.shared + self.low_rank + self.clustered + self.idiosyncratic
         if abs(shares - 1) > 1e-6:
             raise InputError(
@@ -165,11 +184,12 @@ class Simulated:
         population = self._population(rng.child("population"))
         prompts = self._prompts(rng.child("prompts"))
         embedding, latent, head = self._items(rng.child("items"), prompts, population)
+        later = self._turned(rng.child("population"), population)
         if self.posts:
-            pairs = self._judged(rng, latent, population)
+            pairs = self._judged(rng, latent, population, later)
         else:
             pairs = self._picked(rng.child("choices"), latent, population, prompts)
-        margin = self._margins(latent, population, pairs)
+        margin = self._margins(latent, population, later, pairs)
         items = Items(
             embedding=torch.from_numpy(embedding),
             reward=torch.from_numpy(embedding @ head),
@@ -192,9 +212,50 @@ class Simulated:
                 "prompts": len(prompts.size),
                 "items": len(embedding),
             },
+            time=self._place(pairs).astype(np.float64) if self.drift_angle else None,
             embedded=items,
-            truth=self._truth(latent, population, pairs, margin),
+            truth=replace(
+                self._truth(latent, population, later, pairs, margin),
+                latent=latent.astype(np.float64),
+                weights=np.asarray(later.users, dtype=np.float64) / self.temperature,
+                prompt=np.repeat(np.arange(len(prompts.size)), prompts.size),
+            ),
         )
+
+    def candidates(self, prompts: int, replies: int, *, other_directions: bool = False) -> Candidates:
+        """New candidates of new prompts in the space of the data: nobody has judged them.
+
+        With `other_directions` the leading directions have one another's variances in reverse, so that what varied
+        least in the data varies most.
+        """
+        import torch
+
+        rng = Rng("simulated", self.seed)
+        before = self._population(rng.child("population"))
+        population = self._turned(rng.child("population"), before)
+        numbers = np.arange(prompts)
+        asked = Prompts(np.full(prompts, replies), numbers, np.full(prompts, -1))
+        name = "candidates in other directions" if other_directions else "candidates"
+        embedding, latent, head = self._items(
+            rng.child("items"), asked, population, drawn=rng.child(name), other_directions=other_directions
+        )
+        items = Items(
+            embedding=torch.from_numpy(embedding),
+            reward=torch.from_numpy(embedding @ head),
+            head=torch.from_numpy(head),
+            length=torch.from_numpy(_lengths(rng.child(name, "lengths"), latent @ population.shared)),
+            identity=torch.arange(len(embedding)),
+        )
+        truth = Truth(
+            ceiling=np.empty(0),
+            floor=np.empty(0),
+            utility_margin=np.empty(0),
+            cluster=population.cluster,
+            latent=latent.astype(np.float64),
+            weights=np.asarray(population.users, dtype=np.float64) / self.temperature,
+            prompt=np.repeat(numbers, replies),
+        )
+        return Candidates(items, truth)
 
     def _population(self, rng: Rng) -> Population:
         """Every user's reward; the parts' mean squared lengths over users are the stated shares."""
@@ -238,6 +299,33 @@ class Simulated:
             cluster.astype(np.int64),
         )
 
+    def _turned(self, rng: Rng, population: Population) -> Population:
+        """The users after the change: each one's weights turned towards a direction at right angles to them."""
+        if not self.drift_angle:
+            return population
+        r = population.users.shape[1]
+        spread = 1 / (1 + (np.arange(1, r + 1) / self.reward_directions) ** 2)
+        length = np.linalg.norm(population.users, axis=1, keepdims=True)
+        own = population.users / length
+        towards = rng.child("drift").numpy().standard_normal((self.users, r)) * np.sqrt(spread / spread.sum())
+        towards -= (towards * own).sum(1, keepdims=True) * own
+        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+        angle = np.deg2rad(self.drift_angle)
+        users = length * (np.cos(angle) * own + np.sin(angle) * towards)
+        return population._replace(users=users.astype(np.float32))
+
+    def _place(self, pairs: Pairs) -> IntArray:
+        """The place of each comparison in its user's order, [n]; each user's are together, in order."""
+        return np.asarray(np.arange(len(pairs.user)) % self.comparisons, dtype=np.int64)
+
+    def _phases(self, pairs: Pairs, population: Population, later: Population) -> list[tuple[IntArray, Population]]:
+        """The rows of the comparisons before and after the change, each with the users as they are then."""
+        rows = np.arange(len(pairs.user))
+        if not self.drift_angle:
+            return [(rows, population)]
+        after = self._place(pairs) >= self.drift_after
+        return [(rows[~after], population), (rows[after], later)]
+
     def _prompts(self, rng: Rng) -> Prompts:
         if self.posts:
             number = np.arange(self.posts)
@@ -248,10 +336,19 @@ class Simulated:
         size[np.cumsum(turns) - turns] = self.responses
         return Prompts(size, dialogue, dialogue // self.dialogues)
 
-    def _items(self, rng: Rng, prompts: Prompts, population: Population) -> tuple[Float32, Float32, Float32]:
+    def _items(
+        self,
+        rng: Rng,
+        prompts: Prompts,
+        population: Population,
+        *,
+        drawn: Rng | None = None,
+        other_directions: bool = False,
+    ) -> tuple[Float32, Float32, Float32]:
         """Embeddings [m, d], the latent coordinates [m, r] that rewards are linear in, and the encoder's head [d].
 
-        The basis is a product of cosine transforms and random signs: orthogonal, and applied in d log d.
+        `rng` names the space, `drawn` (by default the same) the items in it; see `candidates`. The basis is a
+        product of cosine transforms and random signs: orthogonal, and applied in d log d.
         """
         from scipy.fft import dct
 
@@ -273,6 +370,10 @@ class Simulated:
         scale = deviation.astype(np.float32)
         common, own = np.sqrt(self.context_share), np.sqrt(1 - self.context_share)
 
+        stretch = np.ones(d, dtype=np.float32)
+        if other_directions:
+            stretch[:r] = scale[:r][::-1] / scale[:r]
+        drawn = drawn or rng
         end = np.cumsum(prompts.size)
         embedding = np.empty((int(end[-1]), d), dtype=np.float32)
         latent = np.empty((len(embedding), r), dtype=np.float32)
@@ -281,12 +382,14 @@ class Simulated:
             """Prompts `at`, at + 1, ...: each chunk has a stream of its own, so threads change nothing."""
             size = prompts.size[at : at + PROMPTS_AT_ONCE]
             where = slice(int(end[at] - size[0]), int(end[at] - size[0] + size.sum()))
-            generator = rng.child("prompts", at).numpy()
+            generator = drawn.child("prompts", at).numpy()
             context = generator.standard_normal((len(size), d), dtype=np.float32)
             context *= np.float32(common)
             z = generator.standard_normal((int(size.sum()), d), dtype=np.float32)
             z *= np.float32(own)
             z += np.repeat(context, size, axis=0)
+            if other_directions:
+                z *= stretch
             latent[where] = z[:, :r] / np.float32(own)
             z *= scale
             np.add(rotate(z), offset, out=embedding[where])
@@ -298,7 +401,7 @@ class Simulated:
         head[0, :r] = population.encoder / (own * deviation[:r])
         return embedding, latent, rotate(head)[0]
 
-    def _judged(self, rng: Rng, latent: Float32, population: Population) -> Pairs:
+    def _judged(self, rng: Rng, latent: Float32, population: Population, later: Population) -> Pairs:
         """Layout `posts`: every user's choices in random pairs of random posts."""
         first, second = np.triu_indices(self.responses, 1)
         count = self.comparisons // self.pairs_per_post
@@ -312,7 +415,7 @@ class Simulated:
         base = group * self.responses
         users = np.repeat(np.arange(self.users), self.comparisons)
         pairs = Pairs(users, base + first[pair.ravel()], base + second[pair.ravel()], group)
-        margin = self._margins(latent, population, pairs)
+        margin = self._margins(latent, population, later, pairs)
         kept = rng.child("choices").numpy().random(len(margin)) < _sigmoid(margin)
         return pairs._replace(
             chosen=np.where(kept, pairs.chosen, pairs.rejected), rejected=np.where(kept, pairs.rejected, pairs.chosen)
@@ -331,22 +434,26 @@ class Simulated:
         where = prompt[other]
         return Pairs(prompts.user[where], best[where], other, prompts.group[where])
 
-    def _margins(self, latent: Float32, population: Population, pairs: Pairs) -> FloatArray:
+    def _margins(self, latent: Float32, population: Population, later: Population, pairs: Pairs) -> FloatArray:
         """True reward of chosen minus that of rejected, in units of the temperature, [n]."""
         margin = np.empty(len(pairs.user))
-        for at in range(0, len(margin), PAIRS_AT_ONCE):
-            part = slice(at, at + PAIRS_AT_ONCE)
-            difference = latent[pairs.chosen[part]] - latent[pairs.rejected[part]]
-            margin[part] = np.einsum("nr,nr->n", difference, population.users[pairs.user[part]])
+        for rows, users in self._phases(pairs, population, later):
+            for at in range(0, len(rows), PAIRS_AT_ONCE):
+                part = rows[at : at + PAIRS_AT_ONCE]
+                difference = latent[pairs.chosen[part]] - latent[pairs.rejected[part]]
+                margin[part] = np.einsum("nr,nr->n", difference, users.users[pairs.user[part]])
         return margin / self.temperature
 
-    def _truth(self, latent: Float32, population: Population, pairs: Pairs, margin: FloatArray) -> Truth:
+    def _truth(
+        self, latent: Float32, population: Population, later: Population, pairs: Pairs, margin: FloatArray
+    ) -> Truth:
         agreement = np.empty(len(margin))
-        for at in range(0, len(margin), PAIRS_AT_ONCE):
-            part = slice(at, at + PAIRS_AT_ONCE)
-            difference = latent[pairs.chosen[part]] - latent[pairs.rejected[part]]
-            everyone = _sigmoid(difference @ population.users.T / self.temperature).mean(axis=1)
-            agreement[part] = _sigmoid(np.where(everyone >= 0.5, margin[part], -margin[part]))
+        for rows, users in self._phases(pairs, population, later):
+            for at in range(0, len(rows), PAIRS_AT_ONCE):
+                part = rows[at : at + PAIRS_AT_ONCE]
+                difference = latent[pairs.chosen[part]] - latent[pairs.rejected[part]]
+                everyone = _sigmoid(difference @ users.users.T / self.temperature).mean(axis=1)
+                agreement[part] = _sigmoid(np.where(everyone >= 0.5, margin[part], -margin[part]))
         count = np.bincount(pairs.user, minlength=self.users)
         return Truth(
             ceiling=np.bincount(pairs.user, _sigmoid(np.abs(margin)), self.users) / count,

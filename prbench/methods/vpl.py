@@ -65,6 +65,8 @@ class VPL(LatentMethod):
     adaptation_is_random = True
     first_layers = ("pair.0.weight", "item.weight")
 
+    latent_state = "z"
+
     def __init__(
         self,
         *,

@@ -244,7 +244,12 @@ def few_shot_curve(per_split: pd.DataFrame, *, population: str = "unseen") -> pd
 
 def user_accuracy(margin: Tensor, user: IntArray) -> float:
     """Mean over users of the mean over their comparisons of [margin > 0], ties one half."""
+    return float(user_accuracies(margin, user).mean())
+
+
+def user_accuracies(margin: Tensor, user: IntArray) -> FloatArray:
+    """Each user's share of comparisons with a margin above 0, ties one half, [users], by rising user number."""
     # A training that diverged has margins that are not numbers: none of its decisions is right.
     right = np.nan_to_num(decisions(margin.numpy()), nan=0.0)
     _, number = np.unique(user, return_inverse=True)
-    return float((np.bincount(number, right) / np.bincount(number)).mean())
+    return np.asarray(np.bincount(number, right) / np.bincount(number))

@@ -2,7 +2,7 @@
 
 Every draw comes from a stream named by the base seed, the data set and the split's index, so a split is the
 same whichever other splits were drawn before it, unless it repeats one of these: see `draw_splits`. In no split has
-a person an equal comparison (`prbench.protocol.repeats`) on both sides. Two protocols:
+a person an equal comparison (`prbench.protocol.repeats`) on both sides. Three protocols:
 
 `paper` (MRM, Cai et al. 2026, section 5.1): users are divided at random into seen and unseen, and each user's
 comparisons into train and test. `unit` says what is divided: the user's groups; whole blocks, once for all
@@ -14,6 +14,10 @@ under every limit.
 comparisons under "mark". Users left without train or test rows are dropped under both; its filter of training
 pairs by score difference is not applied, since comparisons carry no scores. Under "mark", training comparisons that
 say the same as one of the same user's test comparisons are left out and counted.
+
+`chronological`: a user's groups are ordered by the earliest time in them, equal times by a hash of the group. The
+earlier ones are train or support and the later ones test, for seen and unseen users alike, in the order of time;
+split i draws only who is seen. Users whose groups all have the same time are left out and counted.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from numpy.typing import NDArray
 
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
-from prbench.comparisons import IntArray, PreferenceData
+from prbench.comparisons import FloatArray, IntArray, PreferenceData
 from prbench.protocol.repeats import require_apart, shared_with_training
 from prbench.registry.schema import ProtocolEntry
 
@@ -142,7 +146,8 @@ def make_split(
         sides, seen_order, unseen_order = _published(data, protocol, seed + index + draw * FURTHER_SEEDS)
     else:
         rng = Rng(seed, data.name, "split", index)
-        sides, seen_order, unseen_order = _paper(data, protocol, rng.child("draw", draw) if draw else rng)
+        divide = _chronological if protocol.name == "chronological" else _paper
+        sides, seen_order, unseen_order = divide(data, protocol, rng.child("draw", draw) if draw else rng)
     kept = {user: side for user, side in sides.items() if side.complete}
     seen = np.array(sorted(user for user in seen_order if user in kept), dtype=np.int64)
     unseen = np.array(sorted(user for user in unseen_order if user in kept), dtype=np.int64)
@@ -176,6 +181,7 @@ def make_split(
             "users_without_train_or_test": data.n_users - len(kept),
             "train_rows_of_test_groups": sum(side.crossing for side in sides.values()),
             "train_rows_over_limit": train_rows - len(seen_train) - len(unseen_support),
+            **({"users_of_one_time": data.n_users - len(sides)} if protocol.name == "chronological" else {}),
         },
         shared=shared_with_training(data, train, test),
         draw=draw,
@@ -248,10 +254,46 @@ def _paper(data: PreferenceData, protocol: ProtocolEntry, rng: Rng) -> tuple[dic
         train = ~test & ~crossing
         drawn = rows[train][np.argsort(place[train], kind="stable")]
         sides[user] = _Sides(drawn, np.arange(len(drawn)), rows[test], int(crossing.sum()))
+    return sides, *_drawn_users(sides, protocol, rng)
+
+
+def _drawn_users(sides: Mapping[int, _Sides], protocol: ProtocolEntry, rng: Rng) -> tuple[list[int], list[int]]:
+    """Seen and unseen users, drawn from those who have both sides."""
     eligible = np.array([user for user, side in sides.items() if side.complete], dtype=np.int64)
     shuffled = rng.child("users").numpy().permutation(eligible).tolist()
     n_seen = _first_side(len(shuffled), protocol.seen_share)
-    return sides, shuffled[:n_seen], shuffled[n_seen:]
+    return shuffled[:n_seen], shuffled[n_seen:]
+
+
+def _chronological(
+    data: PreferenceData, protocol: ProtocolEntry, rng: Rng
+) -> tuple[dict[int, _Sides], list[int], list[int]]:
+    """Divide every user's groups by time, then draw the users who are seen; users of one time have no sides."""
+    time = _times(data)
+    sides: dict[int, _Sides] = {}
+    for user, rows in _by_user(data.user).items():
+        groups, position = np.unique(data.group[rows], return_inverse=True)
+        earliest = np.full(len(groups), np.inf)
+        np.minimum.at(earliest, position, time[rows])
+        if earliest.min() == earliest.max():
+            continue
+        hashes = [hashlib.sha256(f"{data.user_keys[user]}\x1f{group}".encode()).hexdigest() for group in groups]
+        place = np.empty(len(groups), dtype=np.int64)
+        place[np.lexsort((np.array(hashes), earliest))] = np.arange(len(groups))
+        of_row = place[position]
+        test = of_row >= _first_side(len(groups), 1 - protocol.test_share)
+        train = rows[~test][np.lexsort((time[rows[~test]], of_row[~test]))]
+        sides[user] = _Sides(train, np.arange(len(train)), rows[test])
+    return sides, *_drawn_users(sides, protocol, rng)
+
+
+def _times(data: PreferenceData) -> FloatArray:
+    if data.time is None:
+        raise InputError(
+            f'{data.name}: the protocol is "chronological", but its comparisons have no times',
+            hint='set name = "paper" in [protocol]',
+        )
+    return data.time
 
 
 def _test_rows(data: PreferenceData, protocol: ProtocolEntry, rng: Rng) -> NDArray[np.bool_] | None:
@@ -305,6 +347,11 @@ def _check(data: PreferenceData, protocol: ProtocolEntry) -> None:
         raise InputError(
             f"{data.name} has fewer than two blocks, so none can be held out",
             hint='set unit = "group" in [protocol]',
+        )
+    if protocol.name == "chronological" and protocol.unit != "group":
+        raise InputError(
+            f'{data.name}: protocol "chronological" divides groups, not the unit "{protocol.unit}"',
+            hint='remove unit from [protocol], or set name = "paper"',
         )
     if protocol.name == "published-code":
         if protocol.unit == "block":

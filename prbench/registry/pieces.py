@@ -15,9 +15,9 @@ from prbench.registry.schema import Record, Target
 class Piece(Record):
     """One table or figure of a report.
 
-    `methods` are entries, in the order shown; `values` those of `parameter` in a sweep, one per method, and `labels`
-    name its curves. The rest says which results it needs beside the methods' own: other selections, numbers of
-    shots, probes.
+    `methods` are entries, in the order shown, or "all" alone for those of `--methods all`; `values` those of
+    `parameter` in a sweep, one per method, and `labels` name its curves. The rest says which results it needs beside
+    the methods' own: other selections, numbers of shots, probes.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Piece(Record):
     noise: list[float] = Field(default_factory=list)
     support: bool = False
     transfer: bool = False
+    probes: list[str] = Field(default_factory=list)
 
 
 def read_pieces(tables: Any, where: str) -> list[Piece]:
@@ -52,6 +53,8 @@ def read_pieces(tables: Any, where: str) -> list[Piece]:
             first = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{where}: piece {name}: {key}: {first['msg'].lower()}") from error
+        if piece.methods == ["all"]:
+            piece = piece.model_copy(update={"methods": registry.select("methods", "all")})
         if not piece.methods:
             raise InputError(f"{where}: piece {name} names no methods")
         if (piece.values or piece.parameter) and len(piece.values) != len(piece.methods):

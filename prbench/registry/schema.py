@@ -114,7 +114,7 @@ class ProtocolEntry(Record):
     across users, or the source's own marks. Limits apply to training comparisons only; 0 means no limit.
     """
 
-    name: Literal["paper", "published-code"] = "paper"
+    name: Literal["paper", "published-code", "chronological"] = "paper"
     unit: Literal["group", "block", "mark"] = "group"
     seen_share: OpenShare = 0.5
     test_share: OpenShare = 0.5

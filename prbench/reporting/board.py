@@ -418,7 +418,7 @@ def _holm(pairs: list[Pair], family: list[int]) -> list[float]:
 def _resampling_ratio(cells: list[dict[str, Any]]) -> float:
     """See `stats.resampling_ratio`; NaN where the data say what is tested, the same in every split."""
     protocols = [cell["protocol"] for cell in cells if cell["status"] == "done"]
-    if not protocols or protocols[0]["unit"] == "mark":
+    if not protocols or protocols[0]["unit"] == "mark" or protocols[0].get("name") == "chronological":
         return math.nan
     return stats.resampling_ratio(protocols[0]["test_share"])
 

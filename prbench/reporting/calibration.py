@@ -7,6 +7,7 @@ other half of them (halves drawn by hash). So a temperature rests on other users
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy as np
 from prbench.comparisons import FloatArray, IntArray
 from prbench.protocol import metrics
 from prbench.protocol.calibration import Calibration, calibration, confidence, fitted_temperature, halves
+from prbench.reporting.grid import DASH, Grid, TableCell, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MARGINS = {"adapted": "margin", "cold start": "cold_margin"}
+STATES = (("cold start", "none"), ("adapted", "none"), ("adapted", "fitted"))
 QUANTILES = (0.1, 0.5, 0.9)
 COLUMNS = [
     *metrics.ROW, "margins", "population", "temperature", "log_temperature", *Calibration._fields,
@@ -33,31 +36,81 @@ CAPTION = (
     "users' test choices: for unseen users the seen users', for seen users the other half of them."
 )
 """The meaning, unit and direction of each column, and its value for a method that does nothing."""
+IN_POINTS = "Tables print errors, gaps and areas in points."
 
 
-def calibration_frame(scores: pd.DataFrame, shots: int = metrics.ALL_SHOTS) -> pd.DataFrame:
+Records = dict[tuple[str, ...], list[dict[str, Any]]]
+"""By `metrics.ROW`: one record for each fit, population, margins and temperature."""
+
+
+def calibration_records(scores: pd.DataFrame, shots: int = metrics.ALL_SHOTS) -> Records:
+    """The measures of every fit: `split`, `restart`, `margins`, `population`, `temperature`, those of `Calibration`, `gaps`.
+
+    `gaps` are the users' own, by user. NaN where no temperature is defined because all margins that it would be
+    fitted on are 0.
+    """
+    scores = metrics.complete_starts(scores[scores["shots"] == shots])
+    found: Records = {}
+    for row, own in scores.groupby(metrics.ROW, observed=True):
+        found[tuple(map(str, row))] = [
+            {"split": split, "restart": restart, "margins": margins, **record}
+            for margins, column in MARGINS.items()
+            for (split, restart), cell in own.groupby(["split", "restart"], observed=True)
+            for record in _of_fit(cell, column, str(split))
+        ]
+    return found
+
+
+def calibration_frame(records: Records) -> pd.DataFrame:
     """One row per row of the leaderboard, population, margins (adapted, cold start) and temperature (none, fitted).
 
-    Columns: `log_temperature` and the measures of `Calibration`, means over splits and their starts, quantiles over
-    users of the gap (each user's own gap averaged over the splits in which the user was tested), and `n_splits`,
-    those with a value. NaN where no temperature is defined because all margins that it would be fitted on are 0.
+    Columns: `log_temperature` and the measures of `Calibration`, means over splits and their starts, quantiles over users of the gap
+    (each user's own gap averaged over the splits in which the user was tested), and `n_splits`, those with a value.
     """
     import pandas as pd
 
-    scores = metrics.complete_starts(scores[scores["shots"] == shots])
-    records: list[dict[str, Any]] = []
-    for row, own in scores.groupby(metrics.ROW, observed=True):
-        for margins, column in MARGINS.items():
-            per_split = [
-                record
-                for (split, _), cell in own.groupby(["split", "restart"], observed=True)
-                for record in _of_fit(cell, column, str(split))
+    lines = [
+        {**dict(zip(metrics.ROW, row, strict=True)), "margins": margins, **line}
+        for row, own in records.items()
+        for margins in MARGINS
+        for line in _over_splits([record for record in own if record["margins"] == margins])
+    ]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def calibration_grid(
+    frame: pd.DataFrame, titles: Mapping[tuple[str, ...], str], title: str, label: str, population: str = "unseen"
+) -> Grid:
+    """The table of some of `calibration_frame`'s rows, one population: cold start, adapted, adapted with T.
+
+    `titles` by `metrics.ROW`. Errors, gaps and areas are printed in points.
+    """
+    lines = []
+    for row, own in frame[frame["population"] == population].groupby(metrics.ROW, observed=True, sort=False):
+        by = {(r["margins"], r["temperature"]): r for r in own.to_dict("records")}
+        cold, plain, scaled = (by[state] for state in STATES)
+        states = (cold, plain, scaled)
+        gaps = [plain[f"gap_{100 * q:.0f}"] for q in (QUANTILES[0], QUANTILES[-1])]
+        lines.append(
+            [
+                TableCell(titles.get(tuple(map(str, row)), str(row[2]))),
+                *(TableCell(_decimal(r["nll"])) for r in states),
+                *(TableCell(_decimal(r["brier"])) for r in states),
+                *(TableCell(percent(r["error"])) for r in states),
+                *(TableCell(percent(r["gap"], signed=True)) for r in states),
+                TableCell(" to ".join(percent(gap, signed=True) for gap in gaps)),
+                *(TableCell(percent(r["excess_area"])) for r in (cold, plain)),
+                TableCell(_decimal(float(np.exp(scaled["log_temperature"])), 2)),
             ]
-            records += [
-                {**dict(zip(metrics.ROW, row, strict=True)), "margins": margins, **record}
-                for record in _over_splits(per_split)
-            ]
-    return pd.DataFrame(records, columns=COLUMNS)
+        )
+    short = ("NLL", "Brier", "Error", "Gap")
+    header = ("Method", *(f"{name} {state}" for name in short for state in ("cold", "adapted", "with T")))
+    header += ("Gap, 10–90% of users", "Area cold", "Area adapted", "T")
+    return Grid(title, header, lines, (), [CAPTION, IN_POINTS], label)
+
+
+def _decimal(value: float, digits: int = 3) -> str:
+    return DASH if not np.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _of_fit(cell: pd.DataFrame, column: str, split: str) -> list[dict[str, Any]]:

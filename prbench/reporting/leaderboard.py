@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prbench.base.console import progress, stdout
 from prbench.base.files import write_text
@@ -12,7 +12,9 @@ from prbench.protocol import metrics, stats
 from prbench.registry import marks
 from prbench.reporting import board_tests, writers
 from prbench.reporting.board import Board, build
-from prbench.reporting.calibration import calibration_frame
+from prbench.reporting.budget import budget_frame, budget_grid, titles_of
+from prbench.reporting.calibration import calibration_frame, calibration_grid, calibration_records
+from prbench.reporting.data_table import properties_frame, properties_grid
 from prbench.reporting.frames import (
     _comparisons_planned,
     _write_csv,
@@ -23,9 +25,11 @@ from prbench.reporting.frames import (
 from prbench.reporting.options import of_methods, require_options
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from prbench.base.layout import Sheet
+    from prbench.reporting.page import Extra
     from prbench.results import Results
 
 
@@ -45,7 +49,8 @@ def leaderboard(
 
     leaderboard.csv (a row per data set, encoder, method and selection rule; accuracies as fractions),
     comparisons.csv (every pair of rows, per population), adapting.csv (every row against its own cold start),
-    calibration.csv (`reporting.calibration.CAPTION` says what its columns mean),
+    calibration.csv, properties.csv (the data sets') and budget.csv, with their meaning in the `CAPTION` of the
+    module of `reporting` that makes each,
     worst-k.csv (the figure's numbers), leaderboard.md, leaderboard.tex, worst-k.png, worst-k.pdf, and index.html, the
     page to open first. Each row is compared with `baseline` and, in each population, the best row with the best other
     one. `methods`: names and patterns, comma-separated, of the rows to report; all others are left out of tables and
@@ -71,11 +76,16 @@ def leaderboard(
             count_all=bool(methods),
         )
     grids = [grid for board in boards for grid in board_tests.grids(board)]
+    stored = {
+        "calibration": calibration_frame(calibration_records(results.scores, shots)),
+        "properties": properties_frame(results.cells),
+        "budget": budget_frame(results.cells, users),
+    }
     paths = [
         _write_csv(leaderboard_frame(boards), out / "leaderboard.csv"),
         _write_csv(comparisons_frame(boards), out / "comparisons.csv"),
         _write_csv(adapting_frame(boards), out / "adapting.csv"),
-        _write_csv(calibration_frame(results.scores, shots), out / "calibration.csv"),
+        *(_write_csv(frame, out / f"{name}.csv") for name, frame in stored.items()),
     ]
     for name, writer in (("leaderboard.md", writers.markdown), ("leaderboard.tex", writers.latex)):
         write_text(out / name, "\n".join(writer(grid) for grid in grids))
@@ -91,11 +101,41 @@ def leaderboard(
         "alpha": alpha,
         "resamples": resamples,
     }
-    paths.append(write_page(out / "index.html", boards, users, results, options=options, curves=curves))
+    extras = _extras(boards, stored, results.cells)
+    paths.append(
+        write_page(out / "index.html", boards, users, results, options=options, curves=curves, extras=extras)
+    )
     # Printed last: a reader who stops early, as `head` does, costs no file.
     for table in rich_tables(boards):
         (console or stdout()).print(table)
     return paths
+
+
+def _extras(
+    boards: Sequence[Board], stored: Mapping[str, pd.DataFrame], cells: Sequence[Mapping[str, Any]]
+) -> list[Extra]:
+    """The page's sections on the data, on calibration and on budgets."""
+    from prbench.reporting.page import Extra
+
+    titles = titles_of(cells)
+    calibrated, budgets = [], []
+    for board in boards:
+        where = f"{board.dataset} ({board.encoder})"
+        own = {
+            name: frame[(frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)]
+            for name, frame in stored.items()
+        }
+        if len(own["calibration"]):
+            label = f"Calibration of unseen users' decisions on {where}"
+            calibrated.append(calibration_grid(own["calibration"], titles, label, f"calibration:{where}"))
+        if len(own["budget"]):
+            label = f"Budgets and unchanged users on {where}"
+            budgets.append(budget_grid(own["budget"], titles, label, f"budget:{where}"))
+    return [
+        Extra("The data", grid=properties_grid(stored["properties"])),
+        *([Extra("Calibration", more=calibrated)] if calibrated else []),
+        *([Extra("Budgets", more=budgets)] if budgets else []),
+    ]
 
 
 def rich_tables(boards: Sequence[Board]) -> list[Sheet]:

@@ -11,6 +11,7 @@ from prbench import registry
 from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells, digests, scores
+from prbench.results.probe_tables import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,8 @@ COLUMNS = (*scores.COLUMNS, "split", "restart", "shots", *cells.SCORES, "probe",
 
 @dataclass(frozen=True)
 class Probe:
-    """One condition: a share of flipped support labels, the support itself, or another data set."""
+    """One condition: a share of flipped support labels, the support itself, another data set, or a kind of
+    `TABLES`."""
 
     kind: str
     noise: float = 0.0
@@ -70,13 +72,15 @@ def require_finished(runs: Path, kind: Literal["methods", "datasets"], wanted: s
 
 def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
     """Every probe's scores in `runs`: the columns of `results.load` plus `probe` (noise, support or on), `noise`
-    and `on`. Empty without probes. Raises InputError for an unreadable file."""
+    and `on`; those of `TABLES` are left to `probe_tables.read`. Empty without probes. Raises InputError for an
+    unreadable file."""
     import pandas as pd
 
     parts = []
     for folder in cells.folders(runs):
         seals = digests.of(folder)
-        files = sorted(path for path in folder.glob("probe-*.parquet") if seals.has(path))
+        tables = {f"probe-{kind}.parquet" for kind in TABLES}
+        files = sorted(p for p in folder.glob("probe-*.parquet") if p.name not in tables and seals.has(p))
         if not files:
             continue
         record = cells.read_record(folder)

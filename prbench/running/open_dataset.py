@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import OWN, encoder_entry_for
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.properties import properties
 from prbench.protocol.repeats import said_of_repeats
 from prbench.protocol.selection import fit_rng
 from prbench.protocol.splits import Split
@@ -46,6 +48,11 @@ class OpenDataset:
     splits: list[Split]
     device: str
     _comparisons: Comparisons | None = None
+
+    @cached_property
+    def properties(self) -> dict[str, Any]:
+        """What the data are like: see `prbench.protocol.properties`."""
+        return properties(self.data)
 
     @property
     def embedded(self) -> bool:

@@ -345,6 +345,7 @@ def _recorded(
         "simulated": setting.entry.simulated,
         "truth": split_truth(setting.data, split),
         "counts": split_counts(setting.data, split),
+        "properties": setting.properties,
         "device": device_name(setting.device),
         "threads": torch.get_num_threads(),
         "precision": request.precision,

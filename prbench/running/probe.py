@@ -1,6 +1,7 @@
 """Further evaluations of finished fits: unseen users adapt again, under other conditions. Nothing is fitted.
 
-Three conditions, each a file in the cell's folder, so that figures remain pure functions of the results store:
+Three conditions give scores, each a file in the cell's folder, so that figures remain pure functions of the results
+store:
 
 - noise: a share of the unseen users' support labels is flipped (`probe-noise-0.2.parquet`). The flips nest: what is
   flipped at 0.1 is flipped at 0.2 too.
@@ -8,6 +9,8 @@ Three conditions, each a file in the cell's folder, so that figures remain pure 
   (`probe-support.parquet`).
 - transfer: unseen users of another data set with the same encoder adapt and are tested
   (`probe-on-NAME.parquet`). Data sets of one family share people or texts and do not count as another.
+
+Further kinds, each with a table of its own (`results.probe_tables`), are made by `running.probe_makers`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from rich.markup import escape
 from prbench import data as datasets
 from prbench import registry
 from prbench.base.console import progress, stderr
-from prbench.base.errors import InputError
+from prbench.base.errors import InputError, nearest
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
 from prbench.embedding.stage import plan_embedding
@@ -37,6 +40,8 @@ from prbench.results import cells as results
 from prbench.results.claims import Claims
 from prbench.results.probes import SUPPORT, Probe, finished
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probe_makers import MAKERS
+from prbench.running.skipping import NotApplicableError
 from prbench.training.compute import computing
 
 
@@ -60,6 +65,7 @@ def tasks(
     noise: Sequence[float] = (),
     support: bool = False,
     transfer: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     methods: Sequence[str] | None = None,
     datasets_: Sequence[str] | None = None,
 ) -> list[ProbeTask]:
@@ -83,12 +89,15 @@ def tasks(
         raise InputError(
             f"{runs} has no finished fit of these methods on these data sets", hint="make some with `prbench run`"
         )
+    if unknown := [kind for kind in kinds if kind not in MAKERS]:
+        raise nearest(unknown[0], list(MAKERS), noun="kind of probe", listing="prbench probe --help")
     everywhere = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
+    everywhere += [Probe(kind) for kind in kinds]
     found = [
         ProbeTask(folder, record, probe)
         for folder, record in cells
         for probe in (
-            *everywhere,
+            *(each for each in everywhere if each.kind not in MAKERS or not record.get("restart", 0)),
             *(Probe("on", on=target.name) for target in targets if can_transfer(record, target)),
         )
     ]
@@ -109,13 +118,14 @@ def can_transfer(record: Mapping[str, Any], target: DatasetEntry) -> bool:
 def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, int]:
     """Do the tasks that lack their file; returns how many were done and how many failed.
 
-    A failure is told on stderr and the others go on; an interruption loses at most the task in progress. Raises
-    InputError where a cell rests on other data or embeddings than are here now.
+    A failure is told on stderr and the others go on, as is a probe that has no meaning for a fit; an interruption
+    loses at most the task in progress. Raises InputError where a cell rests on other data or embeddings than are
+    here now.
     """
     device = resolved_device(device)
     require_device(device)
     missing = sorted((task for task in todo if not task.done), key=_tested_on)
-    settings, failed = _Settings(device), 0
+    settings, failed, skipped = _Settings(device), 0, 0
     with progress() as display:
         bar = display.add_task("probing", total=len(missing))
         runs = missing[0].folder.parents[3] if missing else Path()
@@ -125,6 +135,10 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, in
                 columns = _probed(task, settings)
             except InputError:
                 raise
+            except NotApplicableError as error:
+                skipped += 1
+                said = f"{task.probe.name} of {'/'.join(task.folder.parts[-4:])} is skipped: {error}"
+                stderr().print(escape(said), soft_wrap=True)
             except Exception as error:
                 # One method's failure must not cost the others' probes.
                 failed += 1
@@ -133,7 +147,7 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, in
             else:
                 results.add_scores(task.probe.file(task.folder), columns, task.folder.parents[3])
             display.advance(bar)
-    return len(missing) - failed, failed
+    return len(missing) - failed - skipped, failed
 
 
 def _name_of(task: ProbeTask) -> str:
@@ -186,6 +200,8 @@ def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
     # What has to be embedded first is embedded as a run does it.
     setting.comparisons()
     with computing(record.get("precision", "highest")):
+        if maker := MAKERS.get(probe.kind):
+            return maker(method, setting, split, task.folder)
         return unseen_margins(method, setting, split, probe, record.get("restart", 0))
 
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from prbench import registry
 from prbench.base.console import stderr
-from prbench.base.errors import InputError
+from prbench.base.errors import InputError, nearest
 from prbench.encoders.base import require_device, resolved_device
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
@@ -33,6 +33,7 @@ from prbench.running import probe as probe_module
 from prbench.running.open_dataset import OpenDataset
 from prbench.running.plan import Plan, selections_of
 from prbench.running.probe import ProbeTask
+from prbench.running.probe_makers import MAKERS, applies
 from prbench.running.request import RunRequest
 
 if TYPE_CHECKING:
@@ -204,6 +205,11 @@ def _probes(wanted: RunNeeds, plans: Sequence[Plan], datasets_: Sequence[str]) -
             if job.selection != job.entry.selection or job.skip:
                 continue
             each = [Probe("noise", noise=share) for share in wanted.noise.get(job.entry.name, ())]
+            each += [
+                Probe(kind)
+                for kind in wanted.tables.get(job.entry.name, ())
+                if applies(kind, job.make(), job.setting)
+            ]
             each += [Probe(probes.SUPPORT)] if job.entry.name in wanted.support else []
             if job.entry.name in wanted.transfer:
                 others = transfer_targets(job.setting.entry, job.setting.encoder.name, datasets_)
@@ -213,6 +219,7 @@ def _probes(wanted: RunNeeds, plans: Sequence[Plan], datasets_: Sequence[str]) -
                 for cell in job.cells
                 if cell.state != CellState.skipped
                 for probe in each
+                if probe.kind not in MAKERS or not cell.record.get("restart", 0)
             ]
     return found
 
@@ -260,6 +267,7 @@ class RunNeeds:
     noise: dict[str, tuple[float, ...]]
     support: tuple[str, ...]
     transfer: tuple[str, ...]
+    tables: dict[str, tuple[str, ...]]
 
     def methods(self, selection: str) -> list[str]:
         """The methods to run under a selection."""
@@ -280,7 +288,16 @@ def needs(pieces: Sequence[Piece], baseline: str = "") -> RunNeeds:
     for piece in pieces:
         for method in piece.methods if piece.noise else ():
             noise.setdefault(method, set()).update(piece.noise)
+    tables: dict[str, dict[str, None]] = {}
+    for piece in pieces:
+        if unknown := [kind for kind in piece.probes if kind not in MAKERS]:
+            raise nearest(
+                unknown[0], list(MAKERS), noun=f"probe of piece {piece.name}", listing="prbench probe --help"
+            )
+        for method in piece.methods if piece.probes else ():
+            tables.setdefault(method, {}).update(dict.fromkeys(piece.probes))
     return RunNeeds(
+        tables={method: tuple(kinds) for method, kinds in tables.items()},
         shots={row: (ALL_SHOTS, *sorted(counts - {ALL_SHOTS})) for row, counts in shots.items()},
         noise={method: tuple(sorted(found)) for method, found in noise.items()},
         support=tuple(dict.fromkeys(method for piece in pieces if piece.support for method in piece.methods)),

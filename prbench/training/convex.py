@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, concatenate
 from prbench.method import FitProblem, Method, Watch
-from prbench.training.gradient import validation_accuracy
+from prbench.training.gradient import Judged, curves, judge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,18 +68,18 @@ class ConvexMethod(Method):
         train, strengths = problem.train, self.default()
         record: dict[str, Any] = {"rule": "last"}
         if problem.choose or len(problem.validation):
-            judge = problem.choose or _by(problem.validation)
-            values: dict[Strengths, float] = {}
+            values: dict[Strengths, Judged] = {}
             best: dict[str, Tensor] = {}
             grid = self.grid()
             for candidate, tensors in zip(grid, self.solutions(train, grid, device), strict=True):
-                value = judge(self.fresh().accept(tensors, train))
-                if not values or value > max(values.values()):
+                accepted = self.fresh().accept(tensors, train)
+                value = Judged(problem.choose(accepted)) if problem.choose else judge(accepted, problem.validation)
+                if not values or value.accuracy > max(other.accuracy for other in values.values()):
                     strengths, best = candidate, tensors
                 values[candidate] = value
                 watch(1 / (len(grid) + 1))
-            curve = {" ".join(map(str, candidate)): value for candidate, value in values.items()}
-            record = {"rule": "test-oracle" if problem.choose else "validation", "curve": curve}
+            judged = {" ".join(map(str, candidate)): value for candidate, value in values.items()}
+            record = {"rule": "test-oracle" if problem.choose else "validation", **curves(judged)}
         if problem.choose:
             self.accept(best, train)
         else:
@@ -110,7 +110,3 @@ class OnePenalty(ConvexMethod):
     def default(self) -> Strengths:
         """`strength`."""
         return (self.strength,)
-
-
-def _by(validation: Comparisons) -> Callable[[Method], float]:
-    return lambda candidate: validation_accuracy(candidate, validation)

@@ -20,7 +20,7 @@ import numpy as np
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, concatenate
 from prbench.method import FitProblem, Method, UserStates, Watch
-from prbench.protocol.metrics import user_accuracy
+from prbench.protocol.metrics import user_accuracies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,20 +152,20 @@ class GradientMethod(Method):
     ) -> None:
         """Choose each split's best unit on its validation choices, then train up to it on all choices."""
         half_progress = None if watch is None else lambda share: watch(share / 2)
-        best, curves = cls._choose(methods, problems, device, half_progress)
+        best, judged = cls._choose(methods, problems, device, half_progress)
         cls._fit_until([snapshot.unit for snapshot in best], methods, problems, device, half_progress)
-        for method, curve in zip(methods, curves, strict=True):
-            method._record = {"rule": "validation", **method._record, "curve": curve}
+        for method, values in zip(methods, judged, strict=True):
+            method._record = {"rule": "validation", **method._record, **curves(values)}
 
     @classmethod
     def _fit_oracle(
         cls, methods: Sequence[Self], problems: Sequence[FitProblem], device: str, watch: Watch | None
     ) -> None:
         """Keep each split's candidate that the problem's own `choose` likes best; nothing is trained again."""
-        best, curves = cls._choose(methods, problems, device, watch)
-        for method, problem, snapshot, curve in zip(methods, problems, best, curves, strict=True):
+        best, judged = cls._choose(methods, problems, device, watch)
+        for method, problem, snapshot, values in zip(methods, problems, best, judged, strict=True):
             method.accept(snapshot.tensors, problem.train, problem.rng)
-            method._record = {"rule": "test-oracle", **_chosen(snapshot.unit, device), "curve": curve}
+            method._record = {"rule": "test-oracle", **_chosen(snapshot.unit, device), **curves(values)}
 
     @classmethod
     def _fit_until(
@@ -186,21 +186,21 @@ class GradientMethod(Method):
     @classmethod
     def _choose(
         cls, methods: Sequence[Self], problems: Sequence[FitProblem], device: str, watch: Watch | None
-    ) -> tuple[list[Snapshot], list[dict[str, float]]]:
-        """For each split the parameters at its best unit, and the value of every candidate."""
+    ) -> tuple[list[Snapshot], list[dict[str, Judged]]]:
+        """For each split the parameters at its best unit, and what every candidate was worth."""
         trains, rngs = [p.train for p in problems], [p.rng for p in problems]
         work = SplitBatch(trains, rngs, [candidates(method.budget) for method in methods], device, watch)
-        curves: list[dict[str, float]] = [{} for _ in methods]
+        judged: list[dict[str, Judged]] = [{} for _ in methods]
         kept: dict[int, Snapshot] = {}
         for snapshot in methods[0].train(work):
             i = snapshot.split
             candidate = methods[i].fresh().accept(snapshot.tensors, trains[i], rngs[i])
             choose = problems[i].choose
-            value = choose(candidate) if choose else validation_accuracy(candidate, problems[i].validation)
-            if i not in kept or value > max(curves[i].values()):
+            value = Judged(choose(candidate)) if choose else judge(candidate, problems[i].validation)
+            if i not in kept or value.accuracy > max(other.accuracy for other in judged[i].values()):
                 kept[i] = snapshot
-            curves[i][str(snapshot.unit)] = value
-        return [kept[i] for i in range(len(methods))], curves
+            judged[i][str(snapshot.unit)] = value
+        return [kept[i] for i in range(len(methods))], judged
 
     def fit_record(self) -> dict[str, Any]:
         """The rule that ended the training, the chosen epoch or step, and the judged candidates.
@@ -220,9 +220,33 @@ def candidates(budget: int) -> list[int]:
     return sorted({round(unit) for unit in np.geomspace(1, budget, CANDIDATES)})
 
 
+class Judged(NamedTuple):
+    """What a candidate is worth: an accuracy and, where known, its standard error over users."""
+
+    accuracy: float
+    error: float | None = None
+
+
+def judge(method: Method, validation: Comparisons) -> Judged:
+    """Mean over users of the share of their held-out choices predicted; a tie counts one half.
+
+    The error is the standard error of that mean over users, None for a single user.
+    """
+    values = user_accuracies(method.margins(method.seen_users(), validation), validation.user)
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return Judged(float(values.mean()), error)
+
+
+def curves(judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
+    """The record's `curve`, the accuracy of each candidate, and `curve_error`, its standard error over users."""
+    errors = {name: value.error for name, value in judged.items() if value.error is not None}
+    record = {"curve": {name: value.accuracy for name, value in judged.items()}}
+    return {**record, "curve_error": errors} if errors else record
+
+
 def validation_accuracy(method: Method, validation: Comparisons) -> float:
-    """Mean over users of the share of their held-out choices predicted; a tie counts one half."""
-    return user_accuracy(method.margins(method.seen_users(), validation), validation.user)
+    """The accuracy of `judge`."""
+    return judge(method, validation).accuracy
 
 
 def seen_states(users: IntArray, tensors: Mapping[str, Tensor]) -> UserStates:

@@ -73,6 +73,8 @@ class LinearBases(GradientMethod):
     from (`start_weights`) and how they are adapted (`adapt_weights`).
     """
 
+    linear_user_part = True
+
     scale: float
     link: Link = "softmax"
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from prbench.protocol.metrics import ALL_SHOTS
-from prbench.reporting.calibration import calibration_frame
+from prbench.reporting.calibration import calibration_frame, calibration_records
 
 
 def planted(*, splits: int = 2, users: int = 40, choices: int = 60, sharpness: float = 3.0) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def lines(frame: pd.DataFrame, **keys: str) -> pd.DataFrame:
 
 
 def test_a_temperature_learned_on_others_repairs_margins_that_are_too_sure() -> None:
-    frame = calibration_frame(planted())
+    frame = calibration_frame(calibration_records(planted()))
     for population in ("seen", "unseen"):
         (raw,) = lines(frame, population=population, margins="adapted", temperature="none").to_dict("records")
         (scaled,) = lines(frame, population=population, margins="adapted", temperature="fitted").to_dict("records")
@@ -61,7 +61,7 @@ def test_a_temperature_learned_on_others_repairs_margins_that_are_too_sure() -> 
 
 
 def test_a_cold_start_that_decides_nothing_has_no_temperature() -> None:
-    frame = calibration_frame(planted())
+    frame = calibration_frame(calibration_records(planted()))
     cold = lines(frame, margins="cold start")
     none, fitted = lines(cold, temperature="none"), lines(cold, temperature="fitted")
     assert none["nll"].tolist() == pytest.approx([np.log(2)] * 2)
@@ -77,7 +77,12 @@ def test_a_users_own_choices_never_set_the_temperature_they_are_judged_with() ->
     turned = scores.copy()
     turned.loc[turned["user"] == 50, "margin"] *= -1
     both = [
-        lines(calibration_frame(table), population="unseen", margins="adapted", temperature="fitted")
+        lines(
+            calibration_frame(calibration_records(table)),
+            population="unseen",
+            margins="adapted",
+            temperature="fitted",
+        )
         for table in (scores, turned)
     ]
     assert both[0]["log_temperature"].item() == both[1]["log_temperature"].item()

@@ -38,7 +38,8 @@ SCRIPTS = ("table.js", "traces.js", "page.js")
 class Extra:
     """A piece that a report adds to the page: a table, a picture (PNG) or both, with a text.
 
-    Below them stand further tables (`more`), the picture's numbers folded up, and what is to be noted.
+    Below the text stand its findings; below table and picture further tables (`more`), the picture's numbers folded
+    up, and what is to be noted.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Extra:
     more: Sequence[Grid] = ()
     numbers: Grid | None = None
     notes: Sequence[str] = ()
+    findings: Sequence[sentences.Finding] = ()
 
     @property
     def anchor(self) -> str:

@@ -51,11 +51,27 @@ def paper(
     Raises InputError for options that cannot be, for malformed pieces and where results that do not belong together
     would share a table; nothing is written then.
     """
-    read = read_pieces(pieces, WHERE)
     papers = [numbers.load(name) for name in published]
+    return write_pieces(results, out, pieces, WHERE, baseline, alpha, resamples, papers)
+
+
+def write_pieces(
+    results: Results,
+    out: Path,
+    pieces: Sequence[Any],
+    where: str,
+    baseline: str,
+    alpha: float,
+    resamples: int,
+    papers: Sequence[numbers.Published] = (),
+    title: str = "The paper's evaluation",
+) -> list[Path]:
+    """Write the pieces that the report's entry `where` lists, and a page called `title`; see `paper`."""
+    read = read_pieces(pieces, where)
     evidence = Evidence(results, baseline, alpha, resamples, papers, read)
     if not evidence.settings:
-        raise InputError("there are no results to report", hint="make some with `prbench run --report paper`")
+        report = Path(where).stem
+        raise InputError("there are no results to report", hint=f"make some with `prbench run --report {report}`")
     require_options(results, baseline=baseline, alpha=alpha, resamples=resamples)
     for cells in evidence.cells.values():
         refuse_mixtures(cells)
@@ -71,12 +87,12 @@ def paper(
         # Written when all are made: a piece that fails leaves no half of a report.
         finished = [(piece, made, write_piece(made, piece, out)) for piece, made in zip(read, drawn, strict=True)]
         display.update(task, description="index.html")
-        pages = write_paper_page(out / "index.html", evidence, finished)
+        pages = write_paper_page(out / "index.html", evidence, finished, title)
     names = ", ".join(f"{dataset} ({encoder})" for dataset, encoder in evidence.settings)
     lines = [f"# {len(read)} tables and figures of {names}", ""]
     for piece, made, written in finished:
         lines += index_lines(piece, made, written)
-    lines += notes_on_published(papers)
+    lines += notes_on_published(papers) if papers else []
     write_text(out / "index.md", "\n".join(lines) + "\n")
     if empty := sum(not written for _, _, written in finished):
         stderr().print(f"{empty} of {len(read)} pieces have no results yet; index.md says what each needs")
@@ -113,6 +129,8 @@ def index_lines(piece: Piece, made: PieceResult, written: Sequence[Path]) -> lis
     files = ", ".join(f"[{path.name}]({path.name})" for path in written)
     said = [f"## {piece.title}", "", piece.shows, ""]
     said += [f"Files: {files}" if files else "Not made: its results are not there.", ""]
+    if made.findings and written:
+        said += [*(f"- ({finding.kind}) {finding}" for finding in made.findings), ""]
     if made.figure is not None and written:
         said += [f"![{piece.title}]({piece.name}.png)", ""]
     if made.missing:

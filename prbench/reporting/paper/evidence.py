@@ -21,8 +21,9 @@ from prbench.reporting import board as boards
 from prbench.reporting.board import Board, Compared
 from prbench.reporting.grid import Grid
 from prbench.reporting.looks import style_of
+from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.printed_numbers import Published
-from prbench.results import Results, probes
+from prbench.results import Results, probe_tables, probes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 class PieceResult:
     """A finished piece: its numbers, tables and pictures, and one phrase for everything it lacks.
 
-    `boards` are those of a piece that the page is built around.
+    `boards` are those of a piece that the page is built around; `findings` are sentences that follow from its
+    numbers.
     """
 
     frame: pd.DataFrame
@@ -41,6 +43,7 @@ class PieceResult:
     figure: Figure | None = None
     missing: list[str] = field(default_factory=list)
     boards: list[Board] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -58,6 +61,7 @@ class Evidence:
     published: Sequence[Published] = ()
     pieces: Sequence[Piece] = ()
     _boards: dict[tuple[Any, ...], Board] = field(default_factory=dict)
+    _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -91,6 +95,14 @@ class Evidence:
     def probes(self) -> pd.DataFrame:
         """Every probe's scores; see `probes.load`."""
         return probes.load(self.results.folder) if self.results.folder else probes.nothing()
+
+    def table(self, kind: str, dataset: str, encoder: str, piece: Piece) -> pd.DataFrame:
+        """A probe's table (`probe_tables.read`): the lines of a piece's rows on one data set and encoder."""
+        if kind not in self._tables:
+            folder = self.results.folder
+            self._tables[kind] = probe_tables.read(folder, kind) if folder else probe_tables.nothing(kind)
+        rows = {tuple(cell[name] for name in metrics.ROW) for cell in self.wanted(dataset, encoder, piece)}
+        return self._tables[kind][among(self._tables[kind], rows)]
 
     def board(self, dataset: str, encoder: str, piece: Piece, compared: Compared = "none") -> Board:
         """The board of a piece's methods on one data set; with intervals over users for printed pairs only."""

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 
 def write_paper_page(
-    path: Path, evidence: Evidence, finished: Sequence[tuple[Piece, PieceResult, list[Path]]]
+    path: Path,
+    evidence: Evidence,
+    finished: Sequence[tuple[Piece, PieceResult, list[Path]]],
+    title: str = "The paper's evaluation",
 ) -> list[Path]:
-    """Write the page around the first piece that has boards; no page where none has."""
+    """Write the page called `title` around the first piece that has boards; no page where none has."""
     main = next((item for item in finished if item[1].boards), None)
     if main is None:
         path.unlink(missing_ok=True)
@@ -38,11 +41,10 @@ def write_paper_page(
         "shots": ALL_SHOTS,
         "alpha": evidence.alpha,
         "resamples": evidence.resamples,
-        "published numbers": ", ".join(paper.source for paper in evidence.published) or DASH,
+        **({"published numbers": ", ".join(p.source for p in evidence.published)} if evidence.published else {}),
     }
     extras = [extra_of(*item) for item in finished]
     extras += [_on_published(evidence)] if evidence.published else []
-    title = "The paper's evaluation"
     return [
         write_page(
             path,
@@ -67,6 +69,7 @@ def extra_of(piece: Piece, made: PieceResult, written: Sequence[Path]) -> Extra:
         more=made.grids if written else (),
         numbers=numbers,
         notes=[f"Missing: {phrase}." for phrase in made.missing],
+        findings=made.findings if written else (),
     )
 
 

@@ -13,7 +13,7 @@ from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting import grid
-from prbench.reporting.calibration import calibration_frame
+from prbench.reporting.calibration import calibration_frame, calibration_records
 from prbench.reporting.figure import CAPS, finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import Grid, TableCell
 from prbench.reporting.paper.evidence import Evidence, PieceResult, counted, heading, setting_heading
@@ -243,7 +243,7 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     made.frame = pd.DataFrame(records)
     if not records:
         return made
-    adapted = calibration_frame(scores).query("margins == 'adapted' and temperature == 'none'")
+    adapted = calibration_frame(calibration_records(scores)).query("margins == 'adapted' and temperature == 'none'")
     table = adapted.set_index(["dataset", "encoder", "method", "population"])["error"].to_dict()
     settings = sorted({(r["dataset"], r["encoder"]) for r in records})
     splits = {row[:2]: count for row, count in drawn.items()}

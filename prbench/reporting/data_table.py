@@ -1,0 +1,113 @@
+"""The table of what the data are like, beside every leaderboard; from the cells' records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from prbench.protocol.properties import LEAST_REPEATERS, LEAST_REPEATS
+from prbench.reporting.grid import DASH, Grid, TableCell, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CAPTION = (
+    "Properties of the data, not of a method; – where the results do not say. Disagreement: chance in % that two "
+    "different annotators of a pair differ, each pair that several judged counting once; it holds differences of "
+    "taste "
+    "as well as noise. Majority: accuracy in % of the majority of the others on those pairs, a bound without "
+    "personalisation: an ideal rule that is the same for all reaches at least this on pairs that recur. Consistency: "
+    "chance in % that a person judges a pair the same way again; with at least "
+    f"{LEAST_REPEATS} repeats of {LEAST_REPEATERS} users, the bound with personalisation follows under noise that is "
+    "equal and symmetric (else “not identified”). Per item: judgements per item. Pairs known: test pairs in % that "
+    "anybody trained on. Longer wins: % of pairs that the longer response wins; 50 if length tells nothing. Room: "
+    "on simulated data, points from the best rule without personalisation to the true rewards; 0 leaves nothing to "
+    "gain."
+)
+"""The meaning and unit of each column."""
+COLUMNS = (
+    "dataset", "encoder", "disagreement", "shared_pairs", "shared_votes", "majority", "consistency", "repeats",
+    "repeaters", "consistency_bound", "choices_least", "choices_median", "choices_most", "per_item", "pairs_shared",
+    "pairs_known", "longer_wins", "ceiling", "floor", "room",
+)  # fmt: skip
+PLAIN = (
+    "disagreement", "shared_pairs", "shared_votes", "majority", "consistency", "repeats", "repeaters",
+    "consistency_bound", "per_item", "pairs_shared", "longer_wins",
+)  # fmt: skip
+
+
+def properties_frame(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """properties.csv: one row per data set and encoder, NaN where no record tells.
+
+    `pairs_known`, `ceiling`, `floor` and `room` are means over the splits; the rest is of the whole data set.
+    """
+    import pandas as pd
+
+    by_setting: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        by_setting.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
+    records = [_record(setting, own) for setting, own in sorted(by_setting.items())]
+    return pd.DataFrame(records, columns=list(COLUMNS))
+
+
+def _record(setting: tuple[str, str], cells: list[Mapping[str, Any]]) -> dict[str, Any]:
+    told: Mapping[str, Any] = next((cell["properties"] for cell in cells if cell.get("properties")), {})
+    record: dict[str, Any] = dict(zip(("dataset", "encoder"), setting, strict=True))
+    record |= {name: _number(told.get(name)) for name in PLAIN}
+    choices = told.get("choices") or [None] * 3
+    record |= {f"choices_{name}": _number(v) for name, v in zip(("least", "median", "most"), choices, strict=True)}
+    # A split has one division, whatever the methods: one of its cells tells it.
+    splits = {cell["split"]: cell for cell in cells}
+    known = [
+        counts["test_pairs_trained_on"] / counts["test_pairs"]
+        for cell in splits.values()
+        if (counts := cell.get("counts") or {}).get("test_pairs")
+    ]
+    truths = [cell["truth"]["overall"] for cell in splits.values() if cell.get("truth")]
+    record["pairs_known"] = _mean(known)
+    for name in ("ceiling", "floor"):
+        record[name] = _mean([truth[name] for truth in truths])
+    return record | {"room": record["ceiling"] - record["floor"]}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def properties_grid(frame: pd.DataFrame, *, label: str = "properties") -> Grid:
+    """The table of `properties_frame`'s rows."""
+    header = (
+        "Data set", "Choices per user", "Disagreement", "Majority", "on pairs", "Consistency", "of repeats",
+        "Bound with", "Per item", "Pairs known", "Longer wins", "Room",
+    )  # fmt: skip
+    return Grid("The data", header, [_line(r) for r in frame.to_dict("records")], (), [CAPTION], label)
+
+
+def _line(r: Mapping[Any, Any]) -> list[TableCell]:
+    identified = r["consistency_bound"]
+    unknown = DASH if math.isnan(r["repeats"]) else "not identified"
+    choices = (r["choices_median"], r["choices_least"], r["choices_most"])
+    said = [
+        f"{r['dataset']} ({r['encoder']})",
+        DASH if math.isnan(choices[0]) else "{:g} ({:g}–{:g})".format(*choices),
+        percent(r["disagreement"]),
+        percent(r["majority"]),
+        _count(r["shared_pairs"]),
+        percent(r["consistency"]),
+        _count(r["repeats"]),
+        unknown if math.isnan(identified) else percent(identified),
+        DASH if math.isnan(r["per_item"]) else f"{r['per_item']:.1f}",
+        percent(r["pairs_known"]),
+        percent(r["longer_wins"]),
+        percent(r["room"], signed=True),
+    ]
+    return [TableCell(text) for text in said]
+
+
+def _count(value: float) -> str:
+    return DASH if math.isnan(value) else f"{value:,.0f}"

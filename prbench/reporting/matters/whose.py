@@ -1,0 +1,406 @@
+"""Whose preferences are learned: the user's own against a stranger's, and the labels against the topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench.comparisons import FloatArray
+from prbench.protocol import metrics
+from prbench.protocol.metrics import decisions, flips
+from prbench.registry import marks
+from prbench.registry.pieces import Piece
+from prbench.reporting.board import Board, Row
+from prbench.reporting.figure import finished, legend_below, panels, styled
+from prbench.reporting.grid import DASH, Grid, TableCell, percent
+from prbench.reporting.matters import tested
+from prbench.reporting.matters.tested import Tested
+from prbench.reporting.page.findings import Finding
+from prbench.reporting.paper.evidence import Evidence, PieceResult, among, splits_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ACTIVE = 0.01
+"""A latent dimension is active above this share of the prior's variance (Burda et al. 2016, for N(0, 1))."""
+OWN_GAIN = (
+    "Unseen users, points of user accuracy above the method's own cold start; higher is better, 0 is a method that "
+    "does "
+    "nothing. Own: after the first k of the user's support choices; other: after as many choices of a stranger, the "
+    "mean over strangers drawn by hash, whose choices on the user's test pairs (and in test blocks) are left out "
+    "first. "
+    "Own − other above 0 says that the gain is the user's own. "
+)
+EXCHANGE = (
+    "Unseen users. Changed: % of test decisions that differ between adapting to the support and to the same support "
+    "with every label reversed; a method that reads only the topic or the format changes few (published: in-context "
+    "readers 14, P-TTT 78), one that does nothing 0. Gain: points above the method's cold start, higher is better. "
+    "Exchanged and tossed: the same after all labels are reversed, or each is decided by a coin; a method that "
+    "follows "
+    "the labels falls about as far below 0 as the true labels gained, and gains nothing from tossed ones. "
+)
+UNITS = (
+    "Share in % of latent dimensions whose posterior mean, after adapting on the support, varies over unseen users "
+    "by "
+    f"more than {ACTIVE:g} times the prior's variance; the mean over splits. Higher is better: 0 is a latent that "
+    "ignores the user."
+)
+
+
+def means(frame: pd.DataFrame, columns: Mapping[str, FloatArray], by: Sequence[str] = ()) -> pd.DataFrame:
+    """Each column's mean over a user's lines in every row and split (and `by`): a frame with these keys."""
+    import pandas as pd
+
+    keys = [*metrics.ROW, "split", "user", *by]
+    table = pd.DataFrame({**{key: frame[key] for key in keys}, **dict(columns)})
+    return table.groupby(keys, observed=True, sort=True).mean().reset_index()
+
+
+def own_and_other(table: pd.DataFrame) -> pd.DataFrame:
+    """Per row, split and user: `own`, `other` (gains over the cold start), `difference`; means over strangers.
+
+    Each stranger counts once, as does each of the user's test choices; `choices` is the mean of k.
+    """
+    cold = decisions(table["cold"])
+    own, other = decisions(table["own"]) - cold, decisions(table["other"]) - cold
+    columns = {"own": own, "other": other, "difference": own - other, "choices": table["choices"].to_numpy(float)}
+    by_stranger = means(table, columns, by=["stranger"])
+    names = list(columns)
+    return by_stranger.groupby([*metrics.ROW, "split", "user"], observed=True)[names].mean().reset_index()
+
+
+@marks.piece
+def strangers(evidence: Evidence, piece: Piece) -> PieceResult:
+    """The wrong-user control: gains from the user's own choices and from a stranger's."""
+
+    def lines(board: Board, table: pd.DataFrame) -> tuple[Grid, list[dict[str, Any]], list[Finding]]:
+        users = own_and_other(table)
+        rows = present(board, users)
+        each = {name: _matrices(users, row, ("own", "other", "difference")) for name, row in rows.items()}
+        axes = (piece.name, board.dataset, board.encoder)
+        options: dict[str, Any] = {"ratio": board.ratio, "alpha": evidence.alpha, "resamples": evidence.resamples}
+        found = tested.family({n: m["difference"] for n, m in each.items()}, axes=axes, **options)
+        gains = tested.family({n: m["own"] for n, m in each.items()}, axes=(*axes, "own"), **options)
+        strange = tested.family({n: m["other"] for n, m in each.items()}, axes=(*axes, "other"), **options)
+        k = {name: float(_of(users, row)["choices"].median()) for name, row in rows.items()}
+        cells = [
+            [
+                TableCell(name),
+                TableCell(gains[name].text(evidence.alpha)),
+                TableCell(strange[name].text(evidence.alpha)),
+                TableCell(found[name].text(evidence.alpha)),
+                TableCell(found[name].over_users),
+                TableCell(f"{k[name]:g}"),
+            ]
+            for name in rows
+        ]
+        header = ("Method", "Gain own", "Gain other", "Own − other", "Interval over users", "k")
+        where = f"{board.dataset} ({board.encoder}), {splits_of(board)}"
+        note = OWN_GAIN + star_note(len(rows), evidence.alpha, board.ratio)
+        grid = Grid(f"Own and strangers' choices on {where}", header, cells, (), [note], _label(piece, board))
+        records = [
+            {
+                **_keys(rows[name], board),
+                "choices": k[name],
+                **_record(gains[name], "own"),
+                **_record(strange[name], "other"),
+                **_record(found[name], "difference"),
+                "n_splits": found[name].result.n_splits,
+                "n_users": found[name].result.n_users,
+            }
+            for name in rows
+        ]
+        return grid, records, _said_of_strangers(board, found, gains, evidence.alpha)
+
+    made = over_boards(evidence, piece, "strangers", lines)
+    made.figure = _gains_figure(made, ("own", "other"), ("the user's own choices", "a stranger's choices"))
+    return made
+
+
+def _said_of_strangers(
+    board: Board, found: Mapping[str, Tested], gains: Mapping[str, Tested], alpha: float
+) -> list[Finding]:
+    place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
+    if tested.undefined(found):
+        above = [name for name, one in found.items() if one.result.bootstrap.low > 0]
+        text = (
+            f"own choices gain more than a stranger's, by the interval over users alone, for {tested.names(above)} "
+            f"of {len(found)} methods; the corrected test is not defined here"
+        )
+        return [Finding("measured", place, text)]
+    better, _, _ = tested.sorted_by_sign(found, alpha)
+    own = [name for name in better if gains[name].result.difference > 0]
+    lost = [name for name in better if name not in own]
+    rest = [name for name in found if name not in better]
+    said = []
+    rule = tested.rule_of(len(found), alpha)
+    if own:
+        said.append(f"the gain comes from the user's own choices for {tested.names(own)} ({rule})")
+    if lost:
+        said.append(
+            f"{tested.names(lost)} do better on own choices than on a stranger's, and gain nothing from either"
+        )
+    if rest:
+        each = [f"{n} ({percent(found[n].result.difference, signed=True)}, {found[n].over_users})" for n in rest]
+        said.append(
+            f"there is no evidence that the gain is the user's own for {tested.names(each)}: own − other in points, "
+            f"with its interval over users ({rule})"
+        )
+    return [Finding("tested", place, text) for text in said]
+
+
+@marks.piece
+def exchange(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Label exchange: how many decisions follow the labels, and what reversed and tossed labels gain."""
+
+    def lines(board: Board, table: pd.DataFrame) -> tuple[Grid, list[dict[str, Any]], list[Finding]]:
+        users, dropped = exchanged_users(table)
+        rows = present(board, users)
+        names = ("changed", "gain", "exchanged", "tossed")
+        each = {name: _matrices(users, row, names) for name, row in rows.items()}
+        options: dict[str, Any] = {"ratio": board.ratio, "alpha": evidence.alpha, "resamples": evidence.resamples}
+        found = {
+            column: tested.family(
+                {n: m[column] for n, m in each.items()},
+                axes=(piece.name, board.dataset, board.encoder, column),
+                **options,
+            )
+            for column in names[1:]
+        }
+        changed = {name: float(np.nanmean(_by_split(m["changed"]))) for name, m in each.items()}
+        left = {name: dropped.get(_row_key(row, board), 0) for name, row in rows.items()}
+        cells = [
+            [
+                TableCell(name),
+                TableCell(percent(changed[name])),
+                *(TableCell(found[column][name].text(evidence.alpha)) for column in names[1:]),
+                TableCell(found["exchanged"][name].over_users),
+                TableCell(str(left[name])),
+            ]
+            for name in rows
+        ]
+        header = ("Method", "Changed", "Gain", "Exchanged", "Tossed", "Exchanged, over users", "Left out")
+        where = f"{board.dataset} ({board.encoder}), {splits_of(board)}"
+        note = EXCHANGE + star_note(len(rows), evidence.alpha, board.ratio)
+        note += " Left out: users in a split all of whose margins are 0."
+        grid = Grid(f"Label exchange on {where}", header, cells, (), [note], _label(piece, board))
+        records = [
+            {
+                **_keys(rows[name], board),
+                "changed": changed[name],
+                **{k: v for column in names[1:] for k, v in _record(found[column][name], column).items()},
+                "left_out": left[name],
+                "n_splits": found["gain"][name].result.n_splits,
+                "n_users": found["gain"][name].result.n_users,
+            }
+            for name in rows
+        ]
+        return grid, records, _said_of_exchange(board, found["exchanged"], changed, evidence.alpha)
+
+    made = over_boards(evidence, piece, "exchange", lines)
+    names = ("gain", "exchanged", "tossed")
+    made.figure = _gains_figure(made, names, ("true labels", "reversed labels", "tossed labels"))
+    return made
+
+
+def exchanged_users(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, ...], int]]:
+    """Per row, split and user: `changed`, `gain`, `exchanged` and `tossed`, and how many users were left out by row.
+
+    Left out are users whose margins are all 0, with true and with reversed labels.
+    """
+    flat = (table["margin"] == 0) & (table["exchanged"] == 0)
+    keys = [*metrics.ROW, "split", "user"]
+    empty = flat.groupby([table[key] for key in keys], observed=True).transform("all")
+    gone = table[empty].drop_duplicates(keys).groupby(metrics.ROW, observed=True).size()
+    dropped: dict[tuple[str, ...], int] = {}
+    for row, count in gone.reset_index(name="count").groupby(metrics.ROW, observed=True)["count"]:
+        dropped[tuple(map(str, row))] = int(count.sum())
+    kept = table[~empty]
+    cold = decisions(kept["cold"])
+    columns = {name: decisions(kept[name]) - cold for name in ("exchanged", "tossed")}
+    columns |= {"gain": decisions(kept["margin"]) - cold, "changed": flips(kept["margin"], kept["exchanged"])}
+    return means(kept, columns), dropped
+
+
+def _said_of_exchange(
+    board: Board, found: Mapping[str, Tested], changed: Mapping[str, float], alpha: float
+) -> list[Finding]:
+    place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
+    least, most = min(changed, key=lambda n: changed[n]), max(changed, key=lambda n: changed[n])
+    range_ = f"{percent(changed[least])}% ({least}) to {percent(changed[most])}% ({most}) of decisions change"
+    if tested.undefined(found):
+        below = [name for name, one in found.items() if one.result.bootstrap.high < 0]
+        text = (
+            f"with reversed labels {range_}; by the interval over users alone {tested.names(below)} fall below the "
+        )
+        return [Finding("measured", place, text + "cold start")]
+    _, below, _ = tested.sorted_by_sign(found, alpha)
+    text = (
+        f"reversed labels take {tested.names(below)} below the cold start, as methods that follow the labels, and "
+        f"{len(found) - len(below)} of {len(found)} not beyond noise; {range_} "
+        f"({tested.rule_of(len(found), alpha)})"
+    )
+    return [Finding("tested", place, text)]
+
+
+@marks.piece
+def units(evidence: Evidence, piece: Piece) -> PieceResult:
+    """How many dimensions of a latent state tell users apart."""
+
+    def lines(board: Board, table: pd.DataFrame) -> tuple[Grid, list[dict[str, Any]], list[Finding]]:
+        rows = present(board, table)
+        records, cells = [], []
+        for name, row in rows.items():
+            own = _of(table, row)
+            active = (own["variance"] > ACTIVE).groupby(own["split"]).mean()
+            size = int(own["dimension"].max()) + 1
+            record: dict[str, Any] = {
+                **_keys(row, board),
+                "active": float(active.mean()),
+                "dimensions": size,
+                "n_splits": len(active),
+            }
+            records.append(record)
+            cells.append([TableCell(name), TableCell(percent(record["active"])), TableCell(str(size))])
+        title = f"Active units on {board.dataset} ({board.encoder}), {splits_of(board)}"
+        grid = Grid(title, ("Method", "Active", "of dimensions"), cells, (), [UNITS], _label(piece, board))
+        return grid, records, []
+
+    return over_boards(evidence, piece, "units", lines)
+
+
+Lines = Callable[[Board, Any], tuple[Grid, list[dict[str, Any]], list[Finding]]]
+
+
+def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, everyone: bool = False) -> PieceResult:
+    """A piece from a probe's table, board by board; rows without it are named as missing.
+
+    Methods without personal state are left out, unless `everyone` takes part.
+    """
+    import pandas as pd
+
+    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    records: list[dict[str, Any]] = []
+    for dataset, encoder, board in evidence.each(piece):
+        rows = [row for row in board.rows if row.splits and (everyone or personal(evidence, row, board))]
+        table = evidence.table(kind, dataset, encoder, piece)
+        found = set(zip(table["method"].astype(str), table["selection"].astype(str), strict=True))
+        if lacking := [row.title for row in rows if row.key not in found]:
+            command = f"`prbench probe --kinds {kind}`"
+            made.missing.append(f"{dataset} ({encoder}), not probed ({command}): {', '.join(lacking)}")
+        table = table[among(table, [(dataset, encoder, *row.key) for row in rows])]
+        if not len(table):
+            continue
+        grid, own, said = lines(board, table)
+        if own:
+            made.grids.append(grid)
+            records += own
+            made.findings += said
+    made.frame = pd.DataFrame(records)
+    return made
+
+
+def personal(evidence: Evidence, row: Row, board: Board) -> bool:
+    """Whether a row keeps anything of a user."""
+    return any(
+        (cell.get("parameters") or {}).get("per_user", 0)
+        for cell in evidence.cells[board.dataset, board.encoder]
+        if (cell["method"], cell["selection"]) == row.key
+    )
+
+
+def present(board: Board, frame: pd.DataFrame) -> dict[str, Row]:
+    """The rows of a board, by title in its order, that have lines in a frame for every one of their splits."""
+    found = {}
+    for row in board.rows:
+        own = _of(frame, row)
+        if len(own) and set(row.splits) <= set(own["split"].unique()):
+            found[row.title] = row
+    return found
+
+
+def star_note(count: int, alpha: float, ratio: float) -> str:
+    """What a star means, or that none is given."""
+    if np.isnan(ratio):
+        return (
+            "Every split tests the same choices, so that no star is given: the interval over users is the evidence."
+        )
+    return f"*: unlike 0, {tested.rule_of(count, alpha)}. Interval over users: bootstrap of users' means over splits."
+
+
+def _of(frame: pd.DataFrame, row: Row) -> pd.DataFrame:
+    return frame[(frame["method"] == row.method) & (frame["selection"] == row.selection)]
+
+
+def _matrices(users: pd.DataFrame, row: Row, columns: Sequence[str]) -> dict[str, FloatArray]:
+    own = _of(users, row)
+    return {column: tested.by_user(own, column) for column in columns}
+
+
+def _by_split(matrix: FloatArray) -> FloatArray:
+    """The mean over users of each split."""
+    return np.asarray(np.nanmean(matrix, axis=0))
+
+
+def _keys(row: Row, board: Board) -> dict[str, str]:
+    names = (board.dataset, board.encoder, row.method, row.selection)
+    return dict(zip(metrics.ROW, names, strict=True)) | {"title": row.title}
+
+
+def _row_key(row: Row, board: Board) -> tuple[str, ...]:
+    return board.dataset, board.encoder, row.method, row.selection
+
+
+def _record(one: Tested, name: str) -> dict[str, float]:
+    result = one.result
+    return {
+        name: result.difference,
+        f"{name}_p": result.corrected.p,
+        f"{name}_p_holm": one.p,
+        f"{name}_low": result.bootstrap.low,
+        f"{name}_high": result.bootstrap.high,
+    }
+
+
+def _label(piece: Piece, board: Board) -> str:
+    return f"{piece.name}:{board.dataset}:{board.encoder}"
+
+
+MARKERS = (("#0072B2", "o"), ("#D55E00", "s"), ("#999999", "^"))
+
+
+def _gains_figure(made: PieceResult, columns: Sequence[str], labels: Sequence[str]) -> Any:
+    """A panel per data set: each method's gains in points with their intervals over users."""
+    if not len(made.frame):
+        return None
+    settings = list(dict.fromkeys(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
+    most = max(int(((made.frame["dataset"] == d) & (made.frame["encoder"] == e)).sum()) for d, e in settings)
+    with styled():
+        figure, axes = panels(len(settings), size=(3.3, 0.9 + 0.2 * most))
+        for one, (dataset, encoder) in zip(axes, settings, strict=True):
+            own = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+            place = np.arange(len(own))
+            one.axvline(0, color="0.5", linewidth=0.9, linestyle="--")
+            for i, (column, label) in enumerate(zip(columns, labels, strict=True)):
+                value = 100 * own[column].to_numpy(float)
+                ends = 100 * np.nan_to_num(
+                    np.abs(np.stack([own[column] - own[f"{column}_low"], own[f"{column}_high"] - own[column]]))
+                )
+                colour, marker = MARKERS[i]
+                shift = 0.22 * (i - (len(columns) - 1) / 2)
+                one.errorbar(
+                    value, place + shift, xerr=ends, label=label, color=colour, marker=marker, markersize=4,
+                    linestyle="none", elinewidth=0.8,
+                )  # fmt: skip
+            one.set_yticks(place, list(own["title"]))
+            one.invert_yaxis()
+            one.set(xlabel="points above the cold start", title=f"{dataset} ({encoder})")
+        legend_below(figure, axes, list(labels))
+        return finished(figure)
+
+
+def dashed(value: float, text: str) -> str:
+    """The text, or a dash where the value is not a number."""
+    return DASH if np.isnan(value) else text
