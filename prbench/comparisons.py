@@ -214,7 +214,8 @@ class PreferenceData:
 
     `user_keys` are the source's own ids of the users, by user number. They may be crowd-platform ids: they are
     used for splits that must match published code, and are never printed and never leave the cache.
-    `counts` says what the loader found and dropped, in the order to print it.
+    `counts` says what the loader found and dropped, in the order to print it. `attributes` are categories of the
+    users, by name and user number; like the keys they never leave the cache, and results hold groups of users alone.
     """
 
     name: str
@@ -232,6 +233,7 @@ class PreferenceData:
     counts: Mapping[str, int] = field(default_factory=dict)
     embedded: Items | None = None
     truth: Truth | None = None
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         n, m = len(self.user), self.n_items
@@ -245,6 +247,9 @@ class PreferenceData:
                 raise ValueError(f"{name} points outside 0..{top - 1}")
         if n and bool((self.chosen == self.rejected).any()):
             raise ValueError("a comparison has the same item as chosen and rejected")
+        for name, values in self.attributes.items():
+            if len(values) != self.n_users:
+                raise ValueError(f"the attribute {name} has {len(values)} values for {self.n_users} users")
 
     @property
     def n_items(self) -> int:
@@ -365,6 +370,7 @@ class PreferenceData:
             user_keys=tuple(self.user_keys[i] for i in keep),
             embedded=None if self.embedded is None else self.embedded.take(used),
             truth=truth,
+            attributes={name: tuple(values[i] for i in keep) for name, values in self.attributes.items()},
             **rows,
         )
 

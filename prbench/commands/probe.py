@@ -26,7 +26,8 @@ def probe(
         str | None,
         typer.Option(
             metavar=LIST,
-            help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, mistakes.",
+            help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, "
+            "mistakes, groups.",
         ),
     ] = None,
     methods: Annotated[str | None, typer.Option(help="Only these methods: names, patterns or all.")] = None,

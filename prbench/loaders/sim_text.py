@@ -149,7 +149,20 @@ class SimText:
             time=order * DAY + 3600.0 * (user % 24),
             counts={"careless users": int(world.careless.sum()), "minority users": int((world.side < 0).sum())},
             truth=self._truth(world, user, first, second, np.where(wins, difference, -difference)),
+            attributes=self._attributes(rng.child("attributes"), world),
         )
+
+    def _attributes(self, rng: Rng, world: World) -> dict[str, tuple[str, ...]]:
+        """`profession` follows the taste for formality in four of five users; `device` follows nothing."""
+        draw = rng.numpy()
+        liking = np.argsort(np.argsort(world.weights[:, PROPERTIES.index("formal")])) * 3 // self.users
+        anything = draw.integers(0, 3, self.users)
+        by_taste = np.where(draw.random(self.users) < 0.8, liking, anything)
+        by_chance = draw.integers(0, 3, self.users)
+        return {
+            "profession": tuple(("designer", "teacher", "lawyer")[i] for i in by_taste),
+            "device": tuple(("laptop", "phone", "tablet")[i] for i in by_chance),
+        }
 
     def _world(self, rng: Rng) -> World:
         m = self.prompts * self.candidates

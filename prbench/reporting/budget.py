@@ -19,15 +19,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CAPTION = (
-    "At the end: in how many fits the chosen moment was the last that was judged (more training might do better), "
-    "or "
+    "At the end: in how many fits the chosen moment was the last that was judged (more training might do better), or "
     "the chosen strength at an end of its grid; 0 is good, and rows trained to their end choose nothing. Untrained: "
-    "in "
-    "how many splits the best value of the validation curve lies within two standard errors over users of one half; "
-    "0 "
-    "is good, – where no curve or no error is stored. Unchanged: % of unseen users none of whose test decisions "
-    "adapting changes, with the median number of these decisions; 100 is a method that does nothing, – one without "
-    "personal state."
+    "in how many fits the best value of the validation curve lies within two standard errors over users of one "
+    "half; 0 is good, – where no curve or no error is stored. Unchanged: % of unseen users none of whose test "
+    "decisions adapting changes, with the median number of these decisions; 100 is a method that does nothing, – one "
+    "without personal state."
 )
 """The meaning, unit and direction of each column, and its value for a method that does nothing."""
 NOT_CHOSEN = "not chosen"

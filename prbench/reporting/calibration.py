@@ -44,7 +44,8 @@ Records = dict[tuple[str, ...], list[dict[str, Any]]]
 
 
 def calibration_records(scores: pd.DataFrame, shots: int = metrics.ALL_SHOTS) -> Records:
-    """The measures of every fit: `split`, `restart`, `margins`, `population`, `temperature`, those of `Calibration`, `gaps`.
+    """The measures of every fit: `split`, `restart`, `margins`, `population`, `temperature`, those of `Calibration`,
+    `gaps`.
 
     `gaps` are the users' own, by user. NaN where no temperature is defined because all margins that it would be
     fitted on are 0.
@@ -64,8 +65,9 @@ def calibration_records(scores: pd.DataFrame, shots: int = metrics.ALL_SHOTS) ->
 def calibration_frame(records: Records) -> pd.DataFrame:
     """One row per row of the leaderboard, population, margins (adapted, cold start) and temperature (none, fitted).
 
-    Columns: `log_temperature` and the measures of `Calibration`, means over splits and their starts, quantiles over users of the gap
-    (each user's own gap averaged over the splits in which the user was tested), and `n_splits`, those with a value.
+    Columns: `log_temperature` and the measures of `Calibration`, means over splits and their starts, quantiles over
+    users of the gap (each user's own gap averaged over the splits in which the user was tested), and `n_splits`,
+    those with a value.
     """
     import pandas as pd
 

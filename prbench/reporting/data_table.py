@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 CAPTION = (
     "Properties of the data, not of a method; – where the results do not say. Disagreement: chance in % that two "
     "different annotators of a pair differ, each pair that several judged counting once; it holds differences of "
-    "taste "
-    "as well as noise. Majority: accuracy in % of the majority of the others on those pairs, a bound without "
+    "taste as well as noise. Majority: accuracy in % of the majority of the others on those pairs, a bound without "
     "personalisation: an ideal rule that is the same for all reaches at least this on pairs that recur. Consistency: "
     "chance in % that a person judges a pair the same way again; with at least "
     f"{LEAST_REPEATS} repeats of {LEAST_REPEATERS} users, the bound with personalisation follows under noise that is "
     "equal and symmetric (else “not identified”). Per item: judgements per item. Pairs known: test pairs in % that "
-    "anybody trained on. Longer wins: % of pairs that the longer response wins; 50 if length tells nothing. Room: "
-    "on simulated data, points from the best rule without personalisation to the true rewards; 0 leaves nothing to "
-    "gain."
+    "anybody trained on. Longer wins: % of pairs that the longer response wins; 50 if length tells nothing. Room: on "
+    "simulated data, points from the best rule without personalisation to the true rewards; 0 leaves nothing to gain."
 )
 """The meaning and unit of each column."""
 COLUMNS = (

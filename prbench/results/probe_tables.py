@@ -14,9 +14,10 @@ from prbench.results import cells, digests, scores
 if TYPE_CHECKING:
     import pandas as pd
 
+LONGEST = 200
 POOLS = ("own", "new", "high reward", "long", "other directions")
 """Where pools of candidates come from: the user's test groups, or new prompts, some of them shifted."""
-WHOLE, REAL = "int64", "float32"
+WHOLE, REAL, TEXT = "int64", "float32", "str"
 TABLES: dict[str, dict[str, str]] = {
     "strangers": {
         "user": WHOLE,
@@ -56,6 +57,18 @@ TABLES: dict[str, dict[str, str]] = {
         "seconds": REAL,
     },
     "mistakes": {"user": WHOLE, "comparison": WHOLE, "rate": REAL, "margin": REAL, "cold": REAL},
+    "groups": {
+        "attribute": TEXT,
+        "group": TEXT,
+        "users": WHOLE,
+        "splits": WHOLE,
+        "accuracy": REAL,
+        "gain": REAL,
+        "gap": REAL,
+        "gap_p": REAL,
+        "gain_gap": REAL,
+        "gain_gap_p": REAL,
+    },
     "asking": {"user": WHOLE, "rule": WHOLE, "questions": WHOLE, "accuracy": REAL, "cold": REAL},
 }
 """Columns by kind. Numbers of users, comparisons and strangers count from 0; rates and margins as in scores.
@@ -72,6 +85,7 @@ is above 0; `seconds` is the cost of the update per user.
 asking: a user's accuracy once so many questions were asked by a rule (its number in `protocol.questions.RULES`), and
 before any; `questions` is −1 for the whole support.
 mistakes: test choices after a support of whose labels a share, the `rate`, is flipped, hard pairs first.
+groups: each group of ten and more unseen users by an attribute, and the attribute's gaps, over all finished `splits`.
 units: the variance over unseen users of each dimension of a latent state, in units of the prior's.
 """
 
@@ -117,6 +131,11 @@ def read_table(path: Path, kind: str) -> pd.DataFrame:
         raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
     found: dict[str, Any] = {}
     for name, wanted in columns.items():
+        if wanted == TEXT:
+            if not all(isinstance(value, str) and len(value) <= LONGEST for value in frame[name]):
+                raise InputError(f"{path}: the column {name} holds more than short texts", hint=again)
+            found[name] = frame[name].to_numpy(object)
+            continue
         known = pd.api.types.is_integer_dtype if wanted == WHOLE else pd.api.types.is_float_dtype
         if not known(frame[name]):
             raise InputError(f"{path}: the column {name} holds {frame[name].dtype}, not {wanted}", hint=again)

@@ -19,6 +19,10 @@ def fit_of_bt(folder: Path, split: Split) -> Method:
             continue
         record = cells.read_record(other)
         same = ("data_fingerprint", "embedding_fingerprint", "seed", "protocol")
-        if not record.get("restart", 0) and record["selection"] != "test-oracle" and all(record[key] == own[key] for key in same):
+        if (
+            not record.get("restart", 0)
+            and record["selection"] != "test-oracle"
+            and all(record[key] == own[key] for key in same)
+        ):
             return cells.load_method(other, record)
     raise NotApplicableError(f"this needs the fit of bt on split {split.index} of {own['dataset']}: run bt first")

@@ -8,7 +8,7 @@ from typing import Any
 
 from prbench.method import Method
 from prbench.protocol.splits import Split
-from prbench.running import asking, best_of_n, controls, mistakes, updates
+from prbench.running import asking, best_of_n, controls, groups, mistakes, updates
 from prbench.running.open_dataset import OpenDataset
 
 Maker = Callable[[Method, OpenDataset, Split, Path], dict[str, Any]]
@@ -30,6 +30,7 @@ MAKERS: dict[str, Maker] = {
     "updates": _alone(updates.updates),
     "asking": _alone(asking.asking),
     "mistakes": mistakes.mistakes,
+    "groups": groups.groups,
 }
 
 
@@ -39,6 +40,8 @@ def applies(kind: str, method: Method, setting: OpenDataset) -> bool:
         return bool(method.latent_state)
     if kind == "best-of-n":
         return best_of_n.own_pools(setting, setting.splits[0]).largest >= best_of_n.LEAST
+    if kind == "groups":
+        return bool(setting.data.attributes)
     if kind == "updates":
         return setting.entry.protocol.name == "chronological"
     return True

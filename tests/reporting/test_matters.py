@@ -383,3 +383,25 @@ def test_the_slope_is_in_points_per_ten_per_cent_of_wrong_labels() -> None:
     assert lore["slope"] == pytest.approx(-0.1)
     assert mrm["slope"] == pytest.approx(0)
     assert lore["gain_0"] - lore["gain_20"] == pytest.approx(0.2)
+
+
+def test_gaps_between_groups_are_one_family_and_rest_on_the_most_splits() -> None:
+    def make(method: str, split: int) -> pd.DataFrame:
+        p = 0.001 if method == "lore" else 0.5
+        rows = [
+            {
+                "attribute": "device", "group": group, "users": 10, "splits": split + 1, "accuracy": 0.6 + 0.1 * i,
+                "gain": 0.1, "gap": 0.1 if split == 5 else 0.9, "gap_p": 0.9, "gain_gap": 0.2, "gain_gap_p": p,
+            }
+            for i, group in enumerate(("phone", "laptop"))
+        ]  # fmt: skip
+        return lines(method, split, rows)
+
+    made = planted("groups", make).make(piece("groups:groups", ["lore", "mrm"]))
+    lore = record(made, method="lore")
+    assert lore["gap"] == pytest.approx(0.1)
+    assert lore["n_splits"] == 6
+    assert lore["gain_gap_p_holm"] == pytest.approx(0.002)
+    assert "laptop 70.0 (10)" in lore["groups"]
+    (said,) = map(str, made.findings)
+    assert "differs between groups of users for LoRe by device, of 2" in said

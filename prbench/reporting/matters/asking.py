@@ -28,18 +28,12 @@ SHOWN = (1, 2, 3, 5, 8, 12, 16, 20)
 ENOUGH = 0.95
 ASKING = (
     "Unseen users with at least as many support choices as the largest number of questions, points of user accuracy "
-    "above "
-    "the method's own cold start; higher is better, 0 is a method that does nothing. Full: after the whole support. "
-    "q95: the "
-    "smallest number of questions after which the mean gain stays at or above 95% of the full one, fewer is better; "
-    "– where "
-    "the full gain is not above 0 beyond noise, > where it is not reached. Area: the mean gain over 1 to the largest "
-    "number "
-    "of questions; − random: its difference from asking at random. Rules see pairs without labels: margin takes the "
-    "one the "
-    "method is least sure of, inverse-hessian and d-optimal the one that its features know least, which differ by "
-    "the "
-    "factor p(1 − p) only. "
+    "above the method's own cold start; higher is better, 0 is a method that does nothing. Full: after the whole "
+    "support. q95: the smallest number of questions after which the mean gain stays at or above 95% of the full one, "
+    "fewer is better; – where the full gain is not above 0 beyond noise, > where it is not reached. Area: the mean "
+    "gain over 1 to the largest number of questions; − random: its difference from asking at random. Rules see pairs "
+    "without labels: margin takes the one the method is least sure of, inverse-hessian and d-optimal the one that "
+    "its features know least, which differ by the factor p(1 − p) only. "
 )
 COLOURS = {"random": "#999999", "margin": "#0072B2", "inverse-hessian": "#D55E00", "d-optimal": "#009E73"}
 

@@ -31,22 +31,18 @@ LEAST_METHODS = 8
 DRAWS = 20
 GAIN = (
     "Unseen users. Gain at n: how much more utility than a random pick has the reply that the reward likes best "
-    "among n "
-    "candidates, exactly over all subsets, in % of what the best of them by the user's own utility has more; the sum "
-    "over users of the one by that of the other, utilities standardised per user. Higher is better, 100 is the "
-    "oracle, 0 "
-    "a random pick and a reward that ties all. Cold: the same before adapting, at the largest n. Disagree: % of "
-    "pools "
-    "that the reward orders against the user's utility (Kendall's tau-b below 0), constant ones left out; lower is "
-    "better, beside it that of random scores. Every split has the same candidates for all methods. "
+    "among n candidates, exactly over all subsets, in % of what the best of them by the user's own utility has more; "
+    "the sum over users of the one by that of the other, utilities standardised per user. Higher is better, 100 is "
+    "the oracle, 0 a random pick and a reward that ties all. Cold: the same before adapting, at the largest n. "
+    "Disagree: % of pools that the reward orders against the user's utility (Kendall's tau-b below 0), constant ones "
+    "left out; lower is better, beside it that of random scores. Every split has the same candidates for all "
+    "methods. "
 )
 RELATION = (
     "Over methods: Kendall's tau-b of user accuracy and gain at the largest n, unseen users, with the interval from "
     "resampling users and computing both numbers of every method again; 1 if accuracy orders methods as their gain "
-    "does, "
-    "0 if it does not tell. Where pools come from what the pairs are drawn from, the two agree by construction: only "
-    "a "
-    "shift asks whether accuracy reaches further. "
+    "does, 0 if it does not tell. Where pools come from what the pairs are drawn from, the two agree by "
+    "construction: only a shift asks whether accuracy reaches further. "
 )
 
 

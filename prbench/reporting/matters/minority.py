@@ -29,17 +29,13 @@ RATE = (
     f"{LEAST_PAIRS} such pairs are left out. Lowest and highest: user accuracy in % of the fifth of users with the "
     "lowest and the highest rate, higher is better. Slope: points of accuracy per 0.1 of support rate, least squares "
     "over users; slope of gain: the same of accuracy − cold start, above 0 if adapting widens the gap and 0 for a "
-    "method "
-    "that does nothing. A low rate mixes taste with carelessness: nobody predicts a careless user, so that a slope "
-    "alone "
-    "is no injustice. "
+    "method that does nothing. A low rate mixes taste with carelessness: nobody predicts a careless user, so that a "
+    "slope alone is no injustice. "
 )
 PLANTED = (
     "Simulated users by their planted group: user accuracy in % after adapting and, in points, the gain over the "
-    "cold "
-    "start; higher is better, a gain of 0 is a method that does nothing. Members of a planted minority have a taste "
-    "of "
-    "their own at the noise of the others, careless ones toss coins: only the first can gain."
+    "cold start; higher is better, a gain of 0 is a method that does nothing. Members of a planted minority have a "
+    "taste of their own at the noise of the others, careless ones toss coins: only the first can gain."
 )
 
 

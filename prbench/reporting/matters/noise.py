@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 NOISE = (
     "Unseen users, points of user accuracy above the method's own cold start, where a share of the support labels is "
     "flipped; pairs that bt finds close are flipped more often, each at most half of the time. Higher is better, 0 "
-    "is a "
-    "method that does nothing. Slope: points per 10% of flipped labels, least squares over the rates; 0 is best, and "
-    "that "
-    "of a method that does nothing. "
+    "is a method that does nothing. Slope: points per 10% of flipped labels, least squares over the rates; 0 is "
+    "best, and that of a method that does nothing. "
 )
 
 

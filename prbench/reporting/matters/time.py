@@ -25,21 +25,16 @@ if TYPE_CHECKING:
 UPDATES = (
     "Unseen users with at least as many support choices as the largest step, points of user accuracy on their later "
     "choices above the method's own cold start; higher is better, 0 is a method that does nothing. First: after so "
-    "many "
-    "choices in the order of time. Last: after only the last of the largest step. Last − first: the same number of "
-    "choices, "
-    "the latest against the earliest; above 0 if recent choices tell more of what follows. Cost: milliseconds of one "
-    "update "
-    "per user at the largest step. Every split tests the same choices, so that no star is given: the interval is the "
-    "bootstrap over users. "
+    "many choices in the order of time. Last: after only the last of the largest step. Last − first: the same number "
+    "of choices, the latest against the earliest; above 0 if recent choices tell more of what follows. Cost: "
+    "milliseconds of one update per user at the largest step. Every split tests the same choices, so that no star is "
+    "given: the interval is the bootstrap over users. "
 )
 GAP = (
     "Unseen users on the same comparisons: accuracy in % where the later choices are tested (in time) and where as "
-    "many "
-    "are drawn at random, and in points the gain over the cold start under both. Gap: the difference of accuracies, "
-    "in time − "
-    "at random; 0 if time does not matter, negative if later choices are harder to foresee. Support and test are the "
-    "means of choices per user. "
+    "many are drawn at random, and in points the gain over the cold start under both. Gap: the difference of "
+    "accuracies, in time − at random; 0 if time does not matter, negative if later choices are harder to foresee. "
+    "Support and test are the means of choices per user. "
 )
 
 

@@ -27,19 +27,16 @@ ACTIVE = 0.01
 """A latent dimension is active above this share of the prior's variance (Burda et al. 2016, for N(0, 1))."""
 OWN_GAIN = (
     "Unseen users, points of user accuracy above the method's own cold start; higher is better, 0 is a method that "
-    "does "
-    "nothing. Own: after the first k of the user's support choices; other: after as many choices of a stranger, the "
-    "mean over strangers drawn by hash, whose choices on the user's test pairs (and in test blocks) are left out "
-    "first. "
-    "Own − other above 0 says that the gain is the user's own. "
+    "does nothing. Own: after the first k of the user's support choices; other: after as many choices of a stranger, "
+    "the mean over strangers drawn by hash, whose choices on the user's test pairs (and in test blocks) are left out "
+    "first. Own − other above 0 says that the gain is the user's own. "
 )
 EXCHANGE = (
     "Unseen users. Changed: % of test decisions that differ between adapting to the support and to the same support "
     "with every label reversed; a method that reads only the topic or the format changes few (published: in-context "
     "readers 14, P-TTT 78), one that does nothing 0. Gain: points above the method's cold start, higher is better. "
     "Exchanged and tossed: the same after all labels are reversed, or each is decided by a coin; a method that "
-    "follows "
-    "the labels falls about as far below 0 as the true labels gained, and gains nothing from tossed ones. "
+    "follows the labels falls about as far below 0 as the true labels gained, and gains nothing from tossed ones. "
 )
 UNITS = (
     "Share in % of latent dimensions whose posterior mean, after adapting on the support, varies over unseen users "
