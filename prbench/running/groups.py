@@ -83,5 +83,5 @@ def _users(folder: Path) -> tuple[Any, Any, Any, int]:
             table = pd.DataFrame({"user": frame["user"], "accuracy": right, "cold": before})
             frames.append(table.groupby("user").mean().reset_index())
     users = pd.concat(frames).groupby("user").mean().reset_index()
-    columns = (users[name].to_numpy() for name in ("user", "accuracy", "cold"))
-    return *columns, len(frames)
+    user, accuracy, cold = (users[name].to_numpy() for name in ("user", "accuracy", "cold"))
+    return user, accuracy, cold, len(frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from small_runs import make_plan, registry_folder
 
 from prbench import cli, registry, results
+from prbench import data as datasets
 from prbench.base.errors import InputError
 from prbench.loaders.simulated import Simulated
 from prbench.protocol.metrics import decisions
@@ -114,14 +116,11 @@ def test_groups_leave_as_groups_and_data_without_attributes_are_skipped(
     todo = probe_module.tasks(runs, kinds=["groups"], methods=["bt-offset"])
     assert probe_module.execute(todo, device="cpu") == (0, 0)
     assert "tiny knows no attributes of its users" in capsys.readouterr().err
-    from prbench.comparisons import PreferenceData
     from prbench.protocol import groups
 
     monkeypatch.setattr(groups, "LEAST", 2)
-    values = ("left", "right") * 5
-    monkeypatch.setattr(
-        PreferenceData, "attributes", property(lambda data: {"hand": values}, lambda data, value: None)
-    )
+    values, load = ("left", "right") * 5, datasets.load
+    monkeypatch.setattr(datasets, "load", lambda entry: replace(load(entry), attributes={"hand": values}))
     assert probe_module.execute(todo, device="cpu") == (2, 0)
     table = probe_tables.read(runs, "groups")
     assert set(table["group"]) == {"left", "right"}
