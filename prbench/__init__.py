@@ -14,6 +14,7 @@ The rooms, from bottom to top; a module imports from its own room and from those
     loaders      one raw source each
     data         downloads, the cache and the description of data sets
     encoders     one family of models each
+    judging      judge models: what answers questions about texts, its answers on disk, budget and prompts
     embedding    texts to vectors, stored on disk
     training     base classes that train all splits together
     methods      one algorithm each

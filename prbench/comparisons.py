@@ -56,13 +56,41 @@ def as_context(value: str | Sequence[Mapping[str, str]]) -> Context:
 
 
 @dataclass(frozen=True, eq=False)
+class ItemText:
+    """The texts of m items: contexts and responses, each held once, and which of them each item has.
+
+    `context_of` and `response_of` [m] are positions in `contexts` and `responses`. `reader` is what answers questions
+    about texts where a judge model was chosen (a `prbench.judging.reader.Reader`); None where none was.
+    """
+
+    contexts: tuple[Context, ...]
+    responses: tuple[str, ...]
+    context_of: IntArray
+    response_of: IntArray
+    reader: object | None = None
+
+    def take(self, index: IntArray) -> ItemText:
+        """The texts of the items at `index` [k], in that order; no text is copied."""
+        return replace(self, context_of=self.context_of[index], response_of=self.response_of[index])
+
+    def context(self, item: int) -> Context:
+        """What an item's response answers."""
+        return self.contexts[int(self.context_of[item])]
+
+    def response(self, item: int) -> str:
+        """An item's response."""
+        return self.responses[int(self.response_of[item])]
+
+
+@dataclass(frozen=True, eq=False)
 class Items:
     """The representation of m items that methods see.
 
     `embedding` is [m, d]; `reward` [m] is the encoder's own reward where it has one; `head` [d] is the vector
     of its linear reward head; `length` [m] the number of characters of the response; `identity` [m] tells equal
     items apart from different ones across subsets. `context` [m, c] is the embedding of the item's context alone,
-    without the response, where the encoder reads it alone.
+    without the response, where the encoder reads it alone. `text` holds the items' texts where the data have any;
+    items that only a judge model reads have embeddings of width 0.
     """
 
     embedding: torch.Tensor
@@ -71,6 +99,7 @@ class Items:
     length: torch.Tensor | None = None
     identity: torch.Tensor | None = None
     context: torch.Tensor | None = None
+    text: ItemText | None = None
 
     def __len__(self) -> int:
         return int(self.embedding.shape[0])
@@ -96,6 +125,7 @@ class Items:
             length=pick(self.length),
             identity=where if self.identity is None else self.identity[where],
             context=pick(self.context),
+            text=None if self.text is None else self.text.take(index),
         )
 
 
@@ -145,10 +175,16 @@ class Comparisons:
 
     @cached_property
     def equal_vectors(self) -> NDArray[np.bool_]:
-        """Which comparisons have the same embedding, bit for bit, on both sides: [n]."""
+        """Which comparisons have the same embedding, bit for bit, on both sides: [n].
+
+        Of items without embeddings, it is those with the same response on both sides.
+        """
         import torch
 
-        embedding = self.items.embedding
+        embedding, text = self.items.embedding, self.items.text
+        if not self.items.dim and text is not None:
+            replies = [[text.response(i) for i in side.tolist()] for side in (self.chosen, self.rejected)]
+            return np.array([a == b for a, b in zip(*replies, strict=True)], dtype=bool)
         # Few columns tell nearly all pairs apart, so whole rows are read of few.
         found = np.flatnonzero(self.chosen != self.rejected)
         for columns in (slice(0, COMPARED_FIRST), slice(COMPARED_FIRST, None)):
@@ -310,6 +346,13 @@ class PreferenceData:
         # Neither depends on groups, and texts take long to compare.
         data.__dict__.update(same_item=self.same_item, same_pair=self.same_pair)
         return data
+
+    @cached_property
+    def text(self) -> ItemText | None:
+        """The items' texts, without a reader; None for data that have none."""
+        if not self.responses:
+            return None
+        return ItemText(self.contexts, self.responses, self.item_context, np.arange(self.n_items, dtype=np.int64))
 
     def comparisons(self, items: Items) -> Comparisons:
         """The comparisons over the given items.

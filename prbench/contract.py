@@ -13,10 +13,12 @@ import torch
 
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
+from prbench.comparisons import Comparisons, FloatArray, IntArray, Items, ItemText, as_context
+from prbench.judging.planted import PlantedJudge
+from prbench.judging.reader import Reader
 from prbench.method import FitProblem, Method, ParameterCount, UserStates
 from prbench.registry import methods
-from prbench.registry.schema import MethodEntry
+from prbench.registry.schema import JudgeEntry, MethodEntry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 # Accuracy on unseen users' test comparisons that a method must reach: shared preferences are strong, chance is 0.5.
 BEATS = 0.65
 SAME = 1e-4
+POISON = "nan"
+PLANTED = JudgeEntry(
+    name="planted",
+    title="a scripted judge",
+    target="prbench.judging.planted:PlantedJudge",
+    licence="",
+    homepage="",
+    summary="numbers in replies",
+)
 
 
 def population(
@@ -139,13 +150,16 @@ def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> Che
     report = CheckReport(entry.name)
     toy = Toy()
     try:
+        if make().reads_text:
+            toy = Toy(texts=True)
         reason = make().unsupported(toy.data)
         if reason is not None:
             # What a method memorises about items it can only use where they recur.
             toy = Toy(recurring=12)
             reason = make().unsupported(toy.data)
         if reason is not None:
-            report.checks.append(Check("supports embeddings with a reward", False, f"unsupported: {reason}"))
+            name = "supports texts" if make().reads_text else "supports embeddings with a reward"
+            report.checks.append(Check(name, False, f"unsupported: {reason}"))
             return report
         report.checks += _checks(make, toy)
     except InputError:
@@ -159,9 +173,12 @@ def check(entry: MethodEntry, overrides: Mapping[str, Any] | None = None) -> Che
 
 
 class Toy:
-    """The toy population: 6 seen and 6 unseen users with strong shared and some personal preferences."""
+    """The toy population: 6 seen and 6 unseen users with strong shared and some personal preferences.
 
-    def __init__(self, *, recurring: int = 0) -> None:
+    With `texts` the items are texts that hold the embeddings' numbers, and a scripted judge reads them.
+    """
+
+    def __init__(self, *, recurring: int = 0, texts: bool = False) -> None:
         self.data = population(
             users=12,
             dim=8,
@@ -173,6 +190,8 @@ class Toy:
             recurring=recurring,
             dtype=torch.float32,
         )
+        if texts:
+            self.data = _over(self.data, _as_texts(self.data.items, Reader(PLANTED, PlantedJudge())))
         seen = self.data.user < 6
         test = self.data.group >= 4
         self.train = self.data.take(seen & ~test & (self.data.group != 3))
@@ -210,10 +229,26 @@ class Toy:
             "length": 10**9,
             "identity": 10**6,
         }
-        columns = {name: getattr(items, name).clone() for name in absurd}
-        for name, value in absurd.items():
-            columns[name][test] = value
-        return _over(self.data, replace(items, **columns))
+        columns = {name: column.clone() for name in absurd if (column := getattr(items, name)) is not None}
+        for name, column in columns.items():
+            column[test] = absurd[name]
+        text = items.text
+        if text is not None:
+            of = text.response_of.copy()
+            of[test.numpy()] = len(text.responses)
+            text = replace(text, responses=(*text.responses, POISON), response_of=of)
+        return _over(self.data, replace(items, **columns, text=text))
+
+
+def _as_texts(items: Items, reader: Reader) -> Items:
+    """Items whose responses are their embedding's numbers and, last, their reward."""
+    if items.reward is None:
+        raise ValueError("the toy items have no reward")
+    values = torch.cat([items.embedding, items.reward[:, None]], dim=1).tolist()
+    responses = tuple(" ".join(f"{value:.6f}" for value in row) for row in values)
+    where = np.arange(len(responses), dtype=np.int64)
+    text = ItemText((as_context("Which numbers?"),), responses, np.zeros_like(where), where, reader)
+    return Items(torch.empty(len(responses), 0), length=items.length, identity=items.identity, text=text)
 
 
 def _over(comparisons: Comparisons, items: Items) -> Comparisons:
@@ -320,6 +355,9 @@ def _unfitted_raises(method: Method, toy: Toy) -> Check:
 
 
 def _scoring(method: Method, states: UserStates, toy: Toy, margins: Tensor) -> Iterator[Check]:
+    if method.pairwise:
+        yield from _comparing(method, states, toy, margins)
+        return
     test = toy.test
     chosen = method.score(states, test.user, test.items.take(test.chosen))
     rejected = method.score(states, test.user, test.items.take(test.rejected))
@@ -330,6 +368,30 @@ def _scoring(method: Method, states: UserStates, toy: Toy, margins: Tensor) -> I
     batched = torch.cat([method.score(states, p.user, p.items.take(p.chosen)) for p in parts])
     yield Check("scoring in batches equals scoring at once", _same(chosen, batched), _apart(chosen, batched))
     yield _equal_vectors(method, states, test)
+
+
+def _comparing(method: Method, states: UserStates, toy: Toy, margins: Tensor) -> Iterator[Check]:
+    """What takes the place of `_scoring` for methods that compare two replies."""
+    test = toy.test
+    each = torch.cat([method.margins(states, test.take(np.array([i]))) for i in range(len(test))])
+    yield Check("margins of a batch equal margins one by one", torch.equal(margins, each), _apart(margins, each))
+    swapped = method.margins(states, replace(test, chosen=test.rejected, rejected=test.chosen))
+    opposite = torch.equal(swapped, -margins)
+    yield Check("swapping the two replies negates the margin", opposite, _apart(swapped, -margins))
+    same = method.margins(states, replace(test, rejected=test.chosen))
+    yield Check("a reply against itself has margin 0", not bool(same.any()), "a margin of equal texts is not 0")
+    one = test.take(np.array([0]))
+    both = test.items.take(np.concatenate([one.chosen, one.rejected]))
+    scores = method.score(states, np.repeat(one.user, 2), both)
+    agrees = bool(torch.sign(scores[0] - scores[1]) == torch.sign(margins[0]))
+    yield Check("scores rank as margins do", agrees, f"scores {scores.tolist()}, margin {float(margins[0]):.3g}")
+    try:
+        method.score(states, one.user, test.items.take(one.chosen))
+    except InputError:
+        refused = True
+    else:
+        refused = False
+    yield Check("a single candidate is refused", refused, "score must raise InputError for a context with one reply")
 
 
 def _equal_vectors(method: Method, states: UserStates, test: Comparisons) -> Check:
@@ -395,6 +457,10 @@ def _storage(
     count = method.parameter_count()
     shared = sum(tensor.numel() for tensor in method.learned().values())
     per_user = sum(tensor[0].numel() for tensor in states.tensors.values())
+    if method.reads_text:
+        name = "parameter_count is the number of stored values"
+        yield Check(name, count.shared == shared, f"says {count.shared} shared, stores {shared}")
+        return
     yield Check(
         "parameter_count is the number of stored values",
         count == (shared, per_user),

@@ -124,6 +124,10 @@ class Method(ABC):
     linear_user_part: ClassVar[bool] = False
     # The name of the state's tensor that holds the mean of a posterior under a prior N(0, 1), where there is one.
     latent_state: ClassVar[str] = ""
+    # True where the method reads the items' texts, through a judge model, and no embeddings.
+    reads_text: ClassVar[bool] = False
+    # True where margins come from comparing two replies with one another, so that no reply has a score of its own.
+    pairwise: ClassVar[bool] = False
     # Raised by one with a change of code that moves the scores by more than rounding: earlier results are then set
     # aside and made again. It is part of a result's key above 1.
     revision: ClassVar[int] = 1

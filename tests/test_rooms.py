@@ -22,7 +22,7 @@ ROOMS = (
     "protocol",
     "loaders",
     "data",
-    "encoders",
+    "encoders judging",
     "embedding",
     "training",
     "methods",

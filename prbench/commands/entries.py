@@ -8,7 +8,7 @@ from typing import Any
 from prbench import registry
 from prbench.base.errors import InputError
 from prbench.registry import methods as method_makers
-from prbench.registry.schema import DatasetEntry, EncoderEntry, Kind, MethodEntry
+from prbench.registry.schema import DatasetEntry, EncoderEntry, JudgeEntry, Kind, MethodEntry
 
 # Parameters are counted for embeddings of an 8B model and these numbers of users.
 DIM = 4096
@@ -77,7 +77,7 @@ def family_place(family: str) -> tuple[bool, str]:
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """What of a listing's row fits on a screen."""
-    shown = {key: row[key] for key in ("name", "title", "family", "encoder", "needs") if row.get(key)}
+    shown = {key: row[key] for key in ("name", "title", "family", "encoder", "released", "needs") if row.get(key)}
     in_all = {"in_all": row["default"]} if "default" in row else {}
     return shown | in_all | {"summary": row["summary"]}
 
@@ -88,6 +88,8 @@ def _row(entry: registry.Entry) -> dict[str, Any]:
         row |= {"family": entry.family, "selection": entry.selection, "default": entry.default, "paper": entry.paper}
     elif isinstance(entry, DatasetEntry):
         row |= {"family": entry.family, "encoder": entry.encoder, "default": entry.default, "licence": entry.licence}
+    elif isinstance(entry, JudgeEntry):
+        row |= {"released": entry.released, "needs": entry.needs, "licence": entry.licence}
     elif isinstance(entry, EncoderEntry):
         row |= {"needs": entry.needs, "licence": entry.licence}
     return row | {"summary": entry.summary}

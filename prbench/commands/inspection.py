@@ -10,7 +10,7 @@ from prbench.commands.options import AsJson, Kinds
 
 
 def list_entries(kind: Annotated[Kinds, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
-    """List the methods, data sets, encoders or reports there are."""
+    """List the methods, data sets, encoders, judge models or reports there are."""
     from prbench.commands import entries, output
 
     found = entries.rows(kind.value)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prbench.base.errors import InputError
+
+if TYPE_CHECKING:
+    from prbench.registry.schema import TestSample
 
 # What options that take a list show in place of their value; given again, they add to it.
 LIST = "A,B,..."
@@ -20,6 +23,7 @@ class Kinds(StrEnum):
     methods = "methods"
     datasets = "datasets"
     encoders = "encoders"
+    judges = "judges"
     reports = "reports"
 
 
@@ -91,3 +95,20 @@ def shares(text: str, option: str) -> list[float]:
     if any(not 0 < share <= 1 for share in found):
         raise InputError(f"{option} {text}: a share lies above 0 and is at most 1")
     return list(dict.fromkeys(found))
+
+
+def sample(text: str, option: str) -> TestSample:
+    """A sample of test choices: `users=0.25`, `choices=0.5`, or both, comma-separated. Raises InputError else."""
+    from pydantic import ValidationError
+
+    from prbench.registry.schema import TestSample
+
+    hint = f"for example {option} users=0.25, or choices=0.25"
+    try:
+        parts = [part.split("=") for part in text.split(",") if part.strip()]
+        values = {key.strip(): float(value) for key, value in parts}
+        if not values or len(values) < len(parts):
+            raise ValueError
+        return TestSample.model_validate(values)
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"{option} {text}: expected shares of users, of choices, or both", hint=hint) from error

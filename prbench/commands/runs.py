@@ -21,6 +21,7 @@ from prbench.commands.options import (
     Threads,
     Workers,
     numbers,
+    sample,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,18 @@ def run(
         str | None, typer.Option(help="Instead of methods: everything that this report needs, probes included.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Judge model, for methods that read texts: a name, a folder or a hub id.")
+    ] = None,
+    test_sample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARES", help="Test methods that read texts on a share alone, as in users=0.25 or choices=0.25."
+        ),
+    ] = None,
+    max_calls: Annotated[int, typer.Option(min=0, help="End after this many calls to the judge; 0 for no end.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=0, help="End after this many tokens to and from the judge.")] = 0,
+    max_cost: Annotated[float, typer.Option(min=0, help="End at this cost by the judge model's prices.")] = 0.0,
     splits: Annotated[int | None, typer.Option(min=1, help="Number of splits instead of the data set's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="Split i is drawn with seed + i.", show_default="42")] = None,
     split_files: Annotated[
@@ -90,6 +103,7 @@ def run(
     if report is not None:
         given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
         given |= {"--tuned": tuned is not None, "--precision": precision is not Precision.highest}
+        given |= {"--judge": judge is not None, "--test-sample": test_sample is not None}
         if named := [option for option, used in given.items() if used]:
             raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
         names = registry.select("datasets", dataset)
@@ -116,15 +130,20 @@ def run(
         raise InputError(
             f"--tuned {tuned}: nothing is to run tuned", hint="add --selection tuned, or leave --tuned out"
         )
+    if workers > 1 and (max_calls or max_tokens or max_cost):
+        raise InputError("several workers share no budget", hint="leave out --workers, or --max-calls and the like")
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
     counts = numbers(shots, "--shots")
-    from prbench.running.request import RunRequest
+    from prbench.running.request import CallBudget, RunRequest
     from prbench.training.compute import compute_threads
 
     request = RunRequest(
         methods=tuple(chosen[0]),
         datasets=tuple(chosen[1]),
         encoder=encoder,
+        judge=judge,
+        test_sample=sample(test_sample, "--test-sample") if test_sample else None,
+        budget=CallBudget(calls=max_calls, tokens=max_tokens, cost=max_cost),
         splits=splits,
         split_files=split_files,
         restarts=restarts,

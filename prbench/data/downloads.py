@@ -12,7 +12,7 @@ from urllib.parse import quote
 from prbench.base.errors import InputError
 from prbench.base.files import file_sha256, home, raw_data_folder
 from prbench.base.network import require_usable_network_settings
-from prbench.registry.schema import DatasetEntry
+from prbench.registry.schema import DatasetEntry, JudgeEntry
 
 HUB = "hf://datasets/"
 
@@ -27,7 +27,7 @@ class RawFiles:
     nowhere else. Where PRBENCH_DATA has all files of `download.instead`, these take the place of the others.
     """
 
-    def __init__(self, entry: DatasetEntry) -> None:
+    def __init__(self, entry: DatasetEntry | JudgeEntry) -> None:
         self.name = entry.name
         self.family = entry.family
         self.base = entry.download.base.rstrip("/") if entry.download else ""

@@ -23,7 +23,9 @@ from prbench.loaders.json_lines import json_lines
 from prbench.loaders.rows import records
 
 HUB_FILE = "human-00000-of-00001-25f4910818759289.parquet"
+VERDICTS_HUB_FILE = "gpt4_pair-00000-of-00001-c0b431264a82ddc0.parquet"
 VOTES = "human.jsonl"
+VERDICTS = "gpt4_pair.jsonl"
 QUESTIONS = "question.jsonl"
 WINNERS = {"model_a": 0, "model_b": 1, "tie": None}
 
@@ -68,11 +70,9 @@ class MTBenchHuman:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The comparisons, ordered by question, turn, models and judge. Raises InputError naming file and row."""
-        files = {path.name: path for path in raw.paths()}
-        judged = _from_release(raw) if VOTES in files else _from_hub(files[HUB_FILE])
         found = Builder("votes", TIES, SAME_TEXT, EMPTY)
         blocks: list[int] = []
-        for vote, sides in sorted(judged, key=lambda each: _order(each[0])):
+        for vote, sides in sorted(judged(raw), key=lambda each: _order(each[0])):
             found.counts["votes"] += 1
             if vote.winner is None:
                 found.counts[TIES] += 1
@@ -102,24 +102,35 @@ def response(side: Side, turn: int) -> str:
     return side.replies[0] if turn == 1 else two_turns(side.replies[0], side.questions[1], side.replies[1])
 
 
+def judged(raw: RawSource) -> Iterator[tuple[Vote, tuple[Side, Side]]]:
+    """The votes of people, or where the files have none GPT-4's verdicts, each with the two sides' texts.
+
+    They come from the release's files or from the hub's rows. Raises InputError naming file and row.
+    """
+    files = {path.name: path for path in raw.paths()}
+    for votes in (VOTES, VERDICTS):
+        if votes in files:
+            return _from_release(files, votes)
+    return _from_hub(files[HUB_FILE if HUB_FILE in files else VERDICTS_HUB_FILE])
+
+
 def read_votes(path: Path) -> Iterator[Vote]:
     """The votes of a file of the release. Raises InputError naming the line that is not to the schema."""
     for line, record in json_lines(path):
         yield _vote(record, f"{path}, line {line}")
 
 
-def _from_release(raw: RawSource) -> Iterator[tuple[Vote, tuple[Side, Side]]]:
+def _from_release(files: dict[str, Path], votes: str) -> Iterator[tuple[Vote, tuple[Side, Side]]]:
     """The votes with the texts of the models' answers."""
-    files = {path.name: path for path in raw.paths()}
     if QUESTIONS not in files:
-        raise InputError(f"there is no {QUESTIONS} beside {files[VOTES]}")
+        raise InputError(f"there is no {QUESTIONS} beside {files[votes]}")
     questions = {}
     for line, record in json_lines(files[QUESTIONS]):
         where = f"{files[QUESTIONS]}, line {line}"
         questions[_whole(record, "question_id", where)] = _two_texts(record.get("turns"), f"{where}: turns")
     answers: dict[tuple[str, int], list[str]] = {}
     for path in files.values():
-        if path.name in (VOTES, QUESTIONS):
+        if path.name in (votes, QUESTIONS):
             continue
         for line, record in json_lines(path):
             where = f"{path}, line {line}"
@@ -128,12 +139,12 @@ def _from_release(raw: RawSource) -> Iterator[tuple[Vote, tuple[Side, Side]]]:
                 raise InputError(f"{where}: choices is not a list of answers")
             turns = _two_texts(choices[0].get("turns"), f"{where}: choices[0].turns")
             answers[path.stem, _whole(record, "question_id", where)] = turns
-    for vote in read_votes(files[VOTES]):
+    for vote in read_votes(files[votes]):
         if vote.question not in questions:
-            raise InputError(f"{files[VOTES]}: there is no question {vote.question} in {QUESTIONS}")
+            raise InputError(f"{files[votes]}: there is no question {vote.question} in {QUESTIONS}")
         for model in (vote.model_a, vote.model_b):
             if (model, vote.question) not in answers:
-                raise InputError(f"{files[VOTES]}: there is no answer of {model!r} to question {vote.question}")
+                raise InputError(f"{files[votes]}: there is no answer of {model!r} to question {vote.question}")
         asked = questions[vote.question]
         first, second = (Side(asked, answers[model, vote.question]) for model in (vote.model_a, vote.model_b))
         yield vote, (first, second)

@@ -1,4 +1,4 @@
-"""Entries: one TOML file per method, data set, encoder and report. Finding, reading and checking them.
+"""Entries: one TOML file per method, data set, encoder, judge model and report. Finding, reading and checking them.
 
 An entry's name is its file's name without `.toml`. Entries are found in prbench itself, in the folders given to
 `use` (the option `--registry`), among the data sets imported into `PRBENCH_HOME`, and in packages that name
@@ -18,13 +18,19 @@ from typing import Any, Literal, get_args, overload
 from prbench.base.errors import InputError, near, nearest
 from prbench.base.files import home
 from prbench.registry.finder import importable_from
-from prbench.registry.schema import RECORDS, DatasetEntry, EncoderEntry, Kind, MethodEntry, ReportEntry
+from prbench.registry.schema import RECORDS, DatasetEntry, EncoderEntry, JudgeEntry, Kind, MethodEntry, ReportEntry
 from prbench.registry.toml_files import forget, merge, read, validate
 
-Entry = MethodEntry | DatasetEntry | EncoderEntry | ReportEntry
+Entry = MethodEntry | DatasetEntry | EncoderEntry | JudgeEntry | ReportEntry
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-NOUNS: dict[Kind, str] = {"methods": "method", "datasets": "data set", "encoders": "encoder", "reports": "report"}
+NOUNS: dict[Kind, str] = {
+    "methods": "method",
+    "datasets": "data set",
+    "encoders": "encoder",
+    "judges": "judge model",
+    "reports": "report",
+}
 ENTRY_POINTS = "prbench.registry"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -41,15 +47,20 @@ _folders: tuple[Path, ...] = ()
 
 
 def use(folders: Sequence[Path]) -> None:
-    """Search these folders too, each holding `methods/`, `datasets/`, `encoders/` or `reports/`.
+    """Search these folders too, each holding `methods/`, `datasets/`, `encoders/`, `judges/` or
+    `reports/`.
 
     An entry's target may be a module that lies in the same folder as `methods/`. Replaces the folders of an
-    earlier call. Raises InputError for a folder without any of the four.
+    earlier call. Raises InputError for a folder without any of the five.
     """
     global _folders
     for folder in folders:
         if not any((folder / kind).is_dir() for kind in KINDS):
-            what = "no folder" if not folder.is_dir() else "without a methods, datasets, encoders or reports folder"
+            what = (
+                "no folder"
+                if not folder.is_dir()
+                else "without a methods, datasets, encoders, judges or reports folder"
+            )
             raise InputError(f"--registry {folder}: {what}", hint="put entries in DIR/methods/NAME.toml and the like")
     _folders = tuple(folder.resolve() for folder in folders)
     importable_from(_folders)
@@ -126,6 +137,8 @@ def get(kind: Literal["datasets"], name: str) -> DatasetEntry: ...
 @overload
 def get(kind: Literal["encoders"], name: str) -> EncoderEntry: ...
 @overload
+def get(kind: Literal["judges"], name: str) -> JudgeEntry: ...
+@overload
 def get(kind: Literal["reports"], name: str) -> ReportEntry: ...
 @overload
 def get(kind: Kind, name: str) -> Entry: ...
@@ -144,6 +157,8 @@ def load_all(kind: Literal["methods"]) -> list[MethodEntry]: ...
 def load_all(kind: Literal["datasets"]) -> list[DatasetEntry]: ...
 @overload
 def load_all(kind: Literal["encoders"]) -> list[EncoderEntry]: ...
+@overload
+def load_all(kind: Literal["judges"]) -> list[JudgeEntry]: ...
 @overload
 def load_all(kind: Literal["reports"]) -> list[ReportEntry]: ...
 @overload
@@ -195,7 +210,7 @@ def kind_of(name: str, kind: Kind | None = None) -> Kind:
     found: list[Kind] = [k for k in KINDS if known_name(k, name) in _files(k)]
     if not found:
         everything = sorted({known for k in KINDS for known in _files(k)})
-        raise nearest(name, everything, noun="entry", listing="prbench list methods|datasets|encoders|reports")
+        raise nearest(name, everything, noun="entry", listing="prbench list methods|datasets|encoders|judges|reports")
     if len(found) > 1:
         raise InputError(f"{name!r} is among the {' and the '.join(found)}", hint=f"add --kind {found[0]}")
     return found[0]
@@ -215,8 +230,8 @@ def _own_folder(kind: Kind) -> Path:
     without Python files below another package.
     """
     package = Path(__file__).resolve().parents[1]
-    if kind == "encoders":
-        return package / "encoders"
+    if beside := {"encoders": "encoders", "judges": "judging"}.get(kind):
+        return package / beside
     if (package / "_registry").is_dir():
         return package / "_registry" / kind
     if (package.parent / "pyproject.toml").is_file():

@@ -12,9 +12,11 @@ from prbench.hyperparameters import OpenShare
 Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
+DAY = r"^([0-9]{4}(-[0-9]{2}){0,2})?$"
+"""YYYY-MM-DD, YYYY-MM or YYYY, or nothing."""
 Marker = Literal["o", "s", "D", "d", "^", "v", "<", ">", "P", "X", "x", "+", "*", "p", "h", "H", "8"]
 """As matplotlib names them; those that prbench.reporting.looks can draw on a page as well."""
-Kind = Literal["methods", "datasets", "encoders", "reports"]
+Kind = Literal["methods", "datasets", "encoders", "judges", "reports"]
 SelectionRule = Literal["validation", "last", "test-oracle"]
 Selection = Literal["published", "tuned", "validation", "last", "test-oracle"]
 """What `--selection` may ask for: the entry's own parameters and rule, tuned parameters, or a rule by name."""
@@ -77,7 +79,7 @@ class MethodEntry(Record):
     title: str
     target: Target
     extends: str | None = None
-    family: Literal["reference", "no personalisation", "personalised input", "personalised parameters"]
+    family: Literal["reference", "no personalisation", "personalised input", "personalised parameters", "judge"]
     paper: str
     summary: str
     selection: SelectionRule = "validation"
@@ -107,11 +109,21 @@ class Download(Record):
         return self
 
 
+class TestSample(Record):
+    """Which test choices methods that read texts are tested on: a share of the users, and of each user's choices."""
+
+    __test__ = False
+
+    users: Annotated[float, Field(gt=0, le=1)] = 1.0
+    choices: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class ProtocolEntry(Record):
     """How a data set is split. See prbench.protocol.splits.
 
     `name` is the rule; `unit` what is divided between train and test: each user's groups, or blocks (topics)
     across users, or the source's own marks. Limits apply to training comparisons only; 0 means no limit.
+    `test_sample` concerns methods that read texts alone.
     """
 
     name: Literal["paper", "published-code", "chronological"] = "paper"
@@ -122,6 +134,7 @@ class ProtocolEntry(Record):
     unseen_train_limit: Annotated[int, Field(ge=0)] = 0
     validation_share: OpenShare = 0.2
     splits: Annotated[int, Field(ge=1)] = 20
+    test_sample: TestSample | None = None
 
 
 class DatasetEntry(Record):
@@ -145,6 +158,8 @@ class DatasetEntry(Record):
     expect: dict[str, int] = Field(default_factory=dict)
     """Counts checked after loading: users, comparisons, prompts, items."""
     simulated: bool = False
+    public: Annotated[str, StringConstraints(pattern=DAY)] = ""
+    """When texts and labels were published: a judge model of a later day may have seen them; "" where not known."""
     default: bool = Field(default=True, description="part of `--dataset all`")
 
 
@@ -163,6 +178,35 @@ class EncoderEntry(Record):
     """Extra pip requirement, empty if none."""
 
 
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class JudgeEntry(Record):
+    """prbench/judging/NAME.toml: one judge model, which answers questions about texts.
+
+    `options` are the constructor arguments of its backend. `released` is the day of the model's release (YYYY-MM-DD,
+    YYYY-MM or YYYY), "" where it is not known. Prices are in `currency` per million tokens; none costs nothing.
+    """
+
+    name: str
+    title: str
+    target: Target
+    extends: str | None = None
+    licence: str
+    homepage: str
+    summary: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    needs: str = ""
+    """Extra pip requirement, empty if none."""
+    released: Annotated[str, StringConstraints(pattern=DAY)] = ""
+    price_in: Price = 0.0
+    price_out: Price = 0.0
+    currency: str = "USD"
+    family: str = ""
+    """The folder of the raw files below PRBENCH_DATA, where the answers were stored by others."""
+    download: Download | None = None
+
+
 class ReportEntry(Record):
     """reports/NAME.toml: one report and its pieces, in order."""
 
@@ -174,9 +218,12 @@ class ReportEntry(Record):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-RECORDS: dict[Kind, type[MethodEntry] | type[DatasetEntry] | type[EncoderEntry] | type[ReportEntry]] = {
+RECORDS: dict[
+    Kind, type[MethodEntry] | type[DatasetEntry] | type[EncoderEntry] | type[JudgeEntry] | type[ReportEntry]
+] = {
     "methods": MethodEntry,
     "datasets": DatasetEntry,
     "encoders": EncoderEntry,
+    "judges": JudgeEntry,
     "reports": ReportEntry,
 }

@@ -15,11 +15,15 @@ from prbench import registry
 from prbench.base.errors import InputError, near
 from prbench.registry import Entry, _files, finder
 from prbench.registry.marks import has_mark
-from prbench.registry.schema import DatasetEntry, EncoderEntry, Kind
+from prbench.registry.schema import DatasetEntry, EncoderEntry, JudgeEntry, Kind
 
-Role = Literal["methods", "datasets", "encoders", "reports", "pieces"]
+Role = Literal["methods", "datasets", "encoders", "judges", "reports", "pieces"]
 
-BASES: dict[str, str] = {"methods": "prbench.method.Method", "encoders": "prbench.encoders.base.Encoder"}
+BASES: dict[str, str] = {
+    "methods": "prbench.method.Method",
+    "encoders": "prbench.encoders.base.Encoder",
+    "judges": "prbench.judging.backend.Backend",
+}
 """What a class must be derived from. By name: importing these for every listing would import torch."""
 
 
@@ -30,7 +34,7 @@ def resolve(target: str, role: Role, *, file: Path | str | None = None, needs: s
     Whoever passes a target vouches for it: one from an entry goes through `load_target`, one from results through
     `load_recorded`. Raises InputError when the module, something it imports, or the attribute is missing, when a
     module that is not prbench's fails while it is imported, and when the attribute is something else than a method,
-    loader, encoder, report or piece.
+    loader, encoder, backend of a judge model, report or piece.
     """
     where = f"{file}: target {_shown(target)}" if file else f"target {_shown(target)}"
     found = _imported(target, where, needs)
@@ -52,7 +56,7 @@ def load_target(kind: Kind, entry: Entry) -> Any:
             "an installed package names",
             hint="import the data again, or move the entry into a --registry folder if you trust it",
         )
-    return resolve(target, kind, file=file, needs=entry.needs if isinstance(entry, EncoderEntry) else "")
+    return resolve(target, kind, file=file, needs=entry.needs if isinstance(entry, EncoderEntry | JudgeEntry) else "")
 
 
 def require_recorded(kind: Kind, name: str, target: str, where: Path | str) -> None:

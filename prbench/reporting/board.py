@@ -8,6 +8,7 @@ splits it shares with others, but never ranked: rows that lack splits.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,9 @@ from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.protocol import metrics, stats
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
+from prbench.reporting.judging import mean_of
 from prbench.reporting.looks import style_of
+from prbench.reporting.placing import SAMPLE_MARK, placed, sample_of
 from prbench.reporting.significance import Family
 from prbench.reporting.verdict import Answer
 from prbench.reporting.verdict import answer as answer_of
@@ -69,6 +72,13 @@ class Row:
     start_std: Mapping[str, float] = field(default_factory=dict)
     gain_start_std: Mapping[str, float] = field(default_factory=dict)
     start_note: str = ""
+    # The encoder or judge model that reads the texts; whether only a sample of the test choices was judged; and
+    # whether the judge model may have seen the data when it was trained.
+    reader: str = ""
+    sampled: bool = False
+    known_before: bool = False
+    # Means over splits of what judge models cost and how their verdicts came about, see `reporting.judging`.
+    judging: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -83,7 +93,7 @@ class Row:
     @property
     def rankable(self) -> bool:
         """Whether the row may be best or second."""
-        return self.complete and not self.oracle
+        return self.complete and not self.oracle and not self.sampled
 
     @property
     def undecided(self) -> bool:
@@ -167,6 +177,11 @@ class Board:
         rows = [row for rank in self.ranked(population) for row in rank if row.counted]
         return (rows[0], rows[1]) if len(rows) > 1 else None
 
+    @property
+    def judged(self) -> bool:
+        """Whether any row is a judge model's."""
+        return any(row.judging for row in self.rows)
+
     def pair(self, a: Row, b: Row, population: str) -> Pair | None:
         """The comparison of a with b, or None where there is none (rows without numbers, or chosen on test data)."""
         for pair in self.pairs:
@@ -216,6 +231,8 @@ def build(
     `count_all` lets rows that repeat or vary another one take part in the families of tests.
     Raises InputError when there are no results or when results that do not belong together would share a table.
     """
+    if users is None:
+        results = placed(results)
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in results.cells:
         groups.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
@@ -230,15 +247,37 @@ def build(
     users = metrics.complete_starts(users)
     per_split = metrics.split_metrics(users) if len(users) else None
     mean_users = metrics.over_starts(users)
+    on_sample = results.on_sample
+    if on_sample is not None:
+        on_sample = metrics.over_starts(
+            metrics.complete_starts(metrics.user_metrics(on_sample[on_sample["shots"] == shots]))
+        )
     boards = []
     for (dataset, encoder), cells in sorted(groups.items()):
-        refuse_unlike_tests(users[(users["dataset"] == dataset) & (users["encoder"] == encoder)])
-        here = mean_users[(mean_users["dataset"] == dataset) & (mean_users["encoder"] == encoder)]
+        here = _of_board(mean_users, dataset, encoder)
         rows = _rows(cells, per_split)
+        sampled = {row.key for row in rows if row.sampled}
+        for tested in _apart(_of_board(users, dataset, encoder), sampled):
+            refuse_unlike_tests(tested)
         if not count_all:
             rows = _counted(rows, cells)
-        boards.append(_board(dataset, encoder, cells, rows, here, baseline, alpha, resamples, watch, compared))
+        # Beside a sampled row, any other counts on the sampled choices alone.
+        small = None if on_sample is None or not sampled else _of_board(on_sample, dataset, encoder)
+        boards.append(_board(dataset, encoder, cells, rows, here, small, baseline, alpha, resamples, watch, compared))
     return boards, users
+
+
+def _of_board(users: pd.DataFrame, dataset: str, encoder: str) -> pd.DataFrame:
+    return users[(users["dataset"] == dataset) & (users["encoder"] == encoder)]
+
+
+def _apart(users: pd.DataFrame, sampled: set[tuple[str, str]]) -> list[pd.DataFrame]:
+    """The metrics of rows tested on all choices, and those of rows tested on a sample."""
+    if not sampled:
+        return [users]
+    rows = zip(users["method"].astype(object), users["selection"].astype(object), strict=True)
+    small = np.array([row in sampled for row in rows], dtype=bool)
+    return [part for part in (users[~small], users[small]) if len(part)]
 
 
 def planned_splits(cells: list[dict[str, Any]]) -> set[int]:
@@ -253,7 +292,15 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
     by_row: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:
         by_row.setdefault((cell["method"], cell["selection"]), []).append(cell)
-    titles = [group[0]["title"] for group in by_row.values() if group[0]["selection"] not in (ORACLE, TUNED)]
+    readers = Counter((g[0]["title"], g[0]["selection"]) for g in by_row.values() if "model" in g[0])
+
+    def named(group: list[dict[str, Any]]) -> str:
+        """The title, with the judge model's name where several read for one method."""
+        first = group[0]
+        several = readers[first["title"], first["selection"]] > 1
+        return f"{first['title']} by {first['model']}" if several and "model" in first else str(first["title"])
+
+    titles = [named(group) for group in by_row.values() if group[0]["selection"] not in (ORACLE, TUNED)]
     rows = []
     for (method, selection), group in by_row.items():
         by_start = _done_splits(group)
@@ -262,13 +309,15 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
         random_start = all(cell.get("random_start", True) for cell in group)
         start_std: dict[str, float] = {}
         gain_start_std: dict[str, float] = {}
-        title, entry = group[0]["title"], group[0]["entry"]
+        title, entry = named(group), group[0]["entry"]
         if selection == ORACLE:
             title += " (selected on test data)"
         elif selection == TUNED:
             title += " (tuned)"
         elif titles.count(title) > 1:
             title += f" ({selection})"
+        if sampled := sample_of(group[0]) is not None:
+            title += f" {SAMPLE_MARK}"
         mean: dict[str, dict[str, float]] = {}
         std: dict[str, dict[str, float]] = {}
         if splits and per_split is not None:
@@ -295,7 +344,12 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 note=_why_missing([c for c in group if not c.get("restart", 0)], planned - set(splits)),
                 method_title=group[0]["title"],
                 family=entry.get("family", ""),
-                published=(method, selection) == (entry.get("name"), entry.get("selection")),
+                published=(group[0].get("own_method", method), selection)
+                == (entry.get("name"), entry.get("selection")),
+                reader=group[0].get("model", group[0]["encoder"]),
+                sampled=sampled,
+                known_before=bool(group[0].get("known_before")),
+                judging=mean_of([cell["judging"] for cell in group if "judging" in cell], group),
                 starts=starts,
                 random_start=random_start,
                 start_std=start_std,
@@ -368,6 +422,7 @@ def _board(
     cells: list[dict[str, Any]],
     rows: list[Row],
     users: pd.DataFrame,
+    on_sample: pd.DataFrame | None,
     baseline: str,
     alpha: float,
     resamples: int,
@@ -388,7 +443,7 @@ def _board(
     )
     if compared == "none":
         return bare
-    pairs = _adjusted(bare, _compare(bare, users, resamples, watch, compared))
+    pairs = _adjusted(bare, _compare(bare, users, on_sample, resamples, watch, compared))
     adapting = [
         replace(pair, p_table=p)
         for population in RANKED
@@ -471,7 +526,12 @@ def _against_cold_start(board: Board, users: pd.DataFrame, resamples: int, popul
 
 
 def _compare(
-    board: Board, users: pd.DataFrame, resamples: int, watch: Watch | None, compared: Compared
+    board: Board,
+    users: pd.DataFrame,
+    on_sample: pd.DataFrame | None,
+    resamples: int,
+    watch: Watch | None,
+    compared: Compared,
 ) -> list[Pair]:
     """The pairs of rows with numbers, in every population; the row that stands higher in the table comes first."""
     rows = [row for row in board.rows if row.splits and not row.oracle]
@@ -485,15 +545,19 @@ def _compare(
             for row in rows
             if population in row.mean
         }
+        small = {} if on_sample is None else _sampled_accuracy(rows, on_sample, population, index, columns)
         for i, a in enumerate(rows):
             for b in rows[i + 1 :]:
                 if a.key not in accuracy or b.key not in accuracy:
                     continue
                 bootstrapped = compared == "all" or (population, frozenset((a.key, b.key))) in printed
                 rng = Rng("bootstrap over users", board.dataset, board.encoder, population, *sorted([*a.key, *b.key]))
+                one, other = accuracy[a.key], accuracy[b.key]
+                if a.sampled != b.sampled:
+                    one, other = small.get(a.key, one), small.get(b.key, other)
                 result = stats.compare(
-                    accuracy[a.key],
-                    accuracy[b.key],
+                    one,
+                    other,
                     ratio=board.ratio,
                     rng=rng,
                     level=1 - board.alpha,
@@ -504,6 +568,18 @@ def _compare(
                 if watch:
                     watch()
     return pairs
+
+
+def _sampled_accuracy(
+    rows: list[Row], on_sample: pd.DataFrame, population: str, index: Any, columns: Any
+) -> dict[tuple[str, str], Any]:
+    """The accuracies of rows tested on all choices, on the sampled ones: users by splits, NaN outside the sample."""
+    here = _in_population(on_sample, population)
+    return {
+        row.key: _of_row(here, row, "accuracy").reindex(index=index, columns=columns).to_numpy()
+        for row in rows
+        if not row.sampled and population in row.mean
+    }
 
 
 def _bounds(cells: list[dict[str, Any]]) -> dict[str, Row]:

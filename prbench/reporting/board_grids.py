@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from prbench.reporting import columns
 from prbench.reporting.board import RANKED, TUNED, Board, Row
 from prbench.reporting.grid import DAGGER, DASH, STAR, Grid, TableCell, percent
+from prbench.reporting.judging import said_of_judges
 from prbench.reporting.significance import TEST, Family, starts_mark, starts_rule
 from prbench.reporting.verdict import sentences as verdict
 
@@ -107,6 +108,7 @@ def notes(board: Board) -> list[str]:
                 f"{row.title} leaves {percent(ties)}% of choices undecided: each counts one half, which lifts its "
                 "worst k%."
             )
+    said += said_of_judges(board)
     if board.bounds:
         said.append("Ceiling and floor: known, because the data are simulated.")
     return said

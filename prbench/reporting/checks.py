@@ -25,9 +25,11 @@ WORDS = {
     "params": "parameters",
     "key": "cell key",
     "budget": "tuning budget",
+    "sample": "sample of test choices",
 }
 # How many splits are run says nothing about what split i is.
-NOT_COMPARED = ("splits",)
+# A sample concerns rows of judge models alone, which are compared with others on the sampled choices.
+NOT_COMPARED = ("splits", "test_sample")
 
 
 def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
@@ -45,11 +47,13 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
         row = (cell["method"], cell["selection"])
         for key, where, hint in (
             ("data_fingerprint", (), again),
-            ("embedding_fingerprint", (), again),
+            ("embedding_fingerprint", (cell.get("model"),), again),
             ("protocol", (), again),
             ("protocol_version", (), again),
             ("seed", (cell["split"],), again),
             ("split_file", (cell["split"],), again),
+            # Two data sets with other samples of test choices share no row; within a row all cells have one.
+            ("sample", row, again),
             ("params", row, keep_one),
             ("key", (*row, cell["split"], cell.get("restart", 0)), keep_one),
             ("budget", (), "tune all of them with the same --trials, --splits and --seed, and run again"),
@@ -57,10 +61,16 @@ def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
             if key == "budget" and "tuned" not in cell:
                 continue
             other = first.setdefault((key, *where), cell)
-            a, b = (_comparable(_budget(c) if key == "budget" else c.get(key, "")) for c in (cell, other))
+            a, b = (_comparable(_value(c, key)) for c in (cell, other))
             if canonical_json(a) != canonical_json(b):
                 message = f"{_name(cell)} and {_name(other)} differ in {WORDS[key]}: {_difference(a, b)}"
                 raise InputError(message, hint=hint)
+
+
+def _value(cell: Mapping[str, Any], key: str) -> Any:
+    if key == "sample":
+        return cell["protocol"].get("test_sample")
+    return _budget(cell) if key == "budget" else cell.get(key, "")
 
 
 def _budget(cell: Mapping[str, Any]) -> Mapping[str, Any]:

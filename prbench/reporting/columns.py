@@ -15,6 +15,7 @@ from typing import Literal
 from prbench.protocol import metrics, stats
 from prbench.reporting.board import ORACLE, RANKED, TUNED, Board, Pair, Row
 from prbench.reporting.grid import DASH, interval, p_value, percent
+from prbench.reporting.judging import MANY_FAILURES
 from prbench.reporting.significance import marks, starts_may_explain
 
 Surface = Literal["csv", "table", "page"]
@@ -290,6 +291,37 @@ def _within_starts(view: View, row: Row) -> bool:
     return pair is not None and starts_may_explain(pair.result, pair.start_error)
 
 
+def _judged(name: str) -> Callable[[View, Row], float]:
+    return lambda _, row: row.judging.get(name, math.nan)
+
+
+def _has_judges(board: Board) -> bool:
+    return board.judged
+
+
+def _several_readers(board: Board) -> bool:
+    return len({row.reader for row in board.rows if row.reader}) > 1
+
+
+def _no_judge(view: View, row: Row) -> str:
+    return view.absence(row) if row.judging else "it reads no texts through a judge model"
+
+
+def _number(name: str) -> Callable[[View, Row], str]:
+    def text(_: View, row: Row) -> str:
+        value = row.judging.get(name, math.nan)
+        return DASH if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    return text
+
+
+def _failures(view: View, row: Row) -> str:
+    value = row.judging.get("failed_orders", math.nan)
+    if math.isnan(value):
+        return DASH
+    return percent(value) + (" (many)" if value > MANY_FAILURES else "")
+
+
 def _bound(name: str) -> Callable[[View, Row], float]:
     return lambda view, _: view.board.bounds[name].value("overall") if name in view.board.bounds else math.nan
 
@@ -385,6 +417,47 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *(Column(f"flip_rate_{p}", f"flip_rate of {p} users", _metric(p, "flip_rate")) for p in RANKED[:2]),
     *(Column(f"cold_start_{p}", f"cold_start of {p} users", _metric(p, "cold_start")) for p in RANKED[:2]),
+    Column(
+        "reader", "the encoder or judge model that reads the texts; * where it is younger than the public data",
+        lambda _, row: row.reader, EVERYWHERE, "Read by", place=2, shown=_several_readers, exists=_has_judges,
+        text=lambda _, row: row.reader + ("*" if row.known_before else ""),
+    ),
+    Column(
+        "sampled", "whether only a sample of the test choices was judged", lambda _, row: row.sampled,
+        exists=_has_judges,
+    ),
+    Column(
+        "known_before", "whether the data were public before the judge model's release",
+        lambda _, row: row.known_before, exists=_has_judges,
+    ),
+    Column(
+        "failed_orders", "% of verdicts in one order that failed", _judged("failed_orders"), EVERYWHERE, "Failed",
+        place=90, text=_failures, missing=_no_judge, first="ascending", exists=_has_judges,
+    ),
+    Column(
+        "strict_accuracy", "user accuracy in %, orders one by one, failures and ties wrong",
+        _judged("strict_accuracy"), EVERYWHERE, "Strict", place=91, missing=_no_judge, exists=_has_judges,
+    ),
+    Column(
+        "contradicted", "% of pairs whose two orders contradict one another", _judged("contradicted"), PAGE,
+        "Contradicted", place=92, missing=_no_judge, exists=_has_judges,
+    ),
+    Column(
+        "first_share", "% of orders that took the reply shown first", _judged("first_share"), PAGE, "First taken",
+        place=93, missing=_no_judge, exists=_has_judges,
+    ),
+    *(
+        Column(
+            f"{what}_per_user", f"{said} per user, of a split", _judged(f"{what}_per_user"), PAGE, label,
+            place=94 + i, text=_number(f"{what}_per_user"), missing=_no_judge, exists=_has_judges,
+        )
+        for i, (what, said, label) in enumerate((
+            ("calls", "requests to the judge model", "Calls/user"),
+            ("tokens", "tokens to and from the judge model", "Tokens/user"),
+            ("seconds", "seconds of the judge model's answers", "s/user"),
+            ("cost", "cost by the judge model's prices", "Cost/user"),
+        ))
+    ),
     Column("ceiling", "overall accuracy of the true rewards", _bound("ceiling"), exists=_has_bound("ceiling")),
     Column("floor", "the best overall accuracy without personalisation", _bound("floor"), exists=_has_bound("floor")),
     Column("note", "why splits are missing", lambda _, row: row.note),

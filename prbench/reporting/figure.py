@@ -30,6 +30,7 @@ BY_FAMILY = {
     "personalised parameters": "^v<>",
     "no personalisation": "oXhH",
     "reference": "*",
+    "judge": "Pdp8",
 }
 # How much of a marker is filled, where the shapes of a family do not suffice: without colour too, no two are alike.
 FILLS = ("full", "none", "left", "bottom")

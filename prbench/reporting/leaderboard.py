@@ -23,6 +23,7 @@ from prbench.reporting.frames import (
     leaderboard_frame,
 )
 from prbench.reporting.options import of_methods, require_options
+from prbench.reporting.placing import placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,7 @@ def leaderboard(
     """
     if methods:
         results = of_methods(results, methods)
+    results = placed(results)
     require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
     from prbench.reporting.page import write_page
     from prbench.reporting.worst_k import worst_k_figure

@@ -98,9 +98,15 @@ def one_sided(result: stats.Comparison) -> float:
     return 1.0 if result.difference <= stats.ROUNDING else result.corrected.p
 
 
+def _personalised(row: Row) -> bool:
+    """Whether a row is one of those whose gain answers the question; of judges, those that know a user's choices."""
+    adapts = row.family == "judge" and row.value("overall", "flip_rate") > 0
+    return row.family in PERSONALISED or adapts
+
+
 def answer(board: Board, users: pd.DataFrame) -> Answer:
     """The board's answer; `users` is `metrics.user_metrics` of the board, as means over the starts of each split."""
-    asked = tuple(r for r in board.rows if r.rankable and r.counted and r.family in PERSONALISED)
+    asked = tuple(r for r in board.rows if r.rankable and r.counted and _personalised(r))
     reference = next((r for name in REFERENCES for r in _rows_of(board, name)), None)
     if reference is None or not asked:
         return Answer(reference, asked)

@@ -34,12 +34,14 @@ class Results:
     `scores` has one row per held-out comparison with dataset, encoder, method, selection, population
     (categoricals), split, restart (the split's random start, 0 for the first), user, shots (int32;
     `metrics.ALL_SHOTS` for all), comparison (int64), margin and cold_margin (float32).
+    `on_sample` is made by reports, see `prbench.reporting.placing`.
     `cells` are the records of all cells, done or not; a margin of 0 is a tie. `folder` is where they were read.
     """
 
     scores: pd.DataFrame
     cells: list[dict[str, Any]]
     folder: Path | None = None
+    on_sample: pd.DataFrame | None = None
 
 
 def load(runs: Path) -> Results:

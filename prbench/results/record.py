@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prbench.base.files import canonical_json
 from prbench.hyperparameters import Natural
-from prbench.registry.schema import EncoderEntry, ProtocolEntry, Style
+from prbench.registry.schema import EncoderEntry, JudgeEntry, ProtocolEntry, Style
 
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -106,7 +106,7 @@ class CellRecord(RecordPart):
     key: Name
     dataset: Name
     encoder: Name
-    encoder_entry: EncoderEntry
+    encoder_entry: EncoderEntry | JudgeEntry
     method: Name
     title: str
     split: Natural

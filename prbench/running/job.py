@@ -23,9 +23,10 @@ from prbench.results import cells as results
 from prbench.results import scores, superseded
 from prbench.results.claims import Claims
 from prbench.results.record import CellState
+from prbench.running.judged import judged_part, verdict_counts
 from prbench.running.open_dataset import OpenDataset, adapt_rng
 from prbench.running.plan import MethodJob, Plan
-from prbench.running.scoring import score_columns, score_unseen
+from prbench.running.scoring import margins_of, score_columns, score_unseen
 from prbench.training.compute import computing, peak_memory
 
 
@@ -138,18 +139,24 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
     if plan.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
+    before = None if setting.reader is None else setting.reader.tally.copy()
     type(methods[0]).fit_splits(methods, problems, device=plan.device, watch=watch)
     seconds = time.perf_counter() - start
+    fitting = judged_part(setting.reader, before, len(methods))
     for i in missing:
         with _failures(job, [i], plan):
-            _score_and_store(job, i, methods[i], plan, seconds / len(methods))
+            _score_and_store(job, i, methods[i], plan, seconds / len(methods), fitting)
 
 
-def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds: float) -> None:
+def _score_and_store(
+    job: MethodJob, i: int, method: Method, plan: Plan, seconds: float, fitting: dict[str, Any]
+) -> None:
     cell, setting = job.cells[i], job.setting
     fit = method.fit_record()
     require_rule(job.name, fit, job.rule)
-    scores, spent = _score(method, setting, setting.splits[i], plan.shots, job.restart)
+    before = None if setting.reader is None else setting.reader.tally.copy()
+    scores, spent, verdicts = _score(method, setting, setting.splits[i], plan.shots, job.restart)
+    asked = judged_part(setting.reader, before, 1)
     count = method.parameter_count()
     record = {
         **cell.record,
@@ -160,6 +167,7 @@ def _score_and_store(job: MethodJob, i: int, method: Method, plan: Plan, seconds
         "peak_memory_mb": round(peak_memory(plan.device) / 2**20, 1),
         "parameters": {"shared": count.shared, "per_user": count.per_user},
         "fit": fit,
+        **({"judging": {"fit": fitting, "test": asked, **verdicts}} if setting.reader else {}),
     }
     results.write_done(plan.out, record, method, scores)
     cell.state, cell.reason, cell.shots, cell.record = CellState.done, "", [], record
@@ -183,29 +191,31 @@ def _add_shots(job: MethodJob, i: int, plan: Plan) -> None:
     method = results.load_method(cell.folder, results.read_record(cell.folder))
     split = setting.splits[i]
     for shots in cell.shots:
-        columns = score_unseen(method, setting, split, shots, job.restart)[0]
+        columns = score_unseen(method, setting, split, shots, job.restart).columns
         results.add_scores(results.scores_file(cell.folder, shots), columns, plan.out)
     cell.shots = []
 
 
 def _score(
     method: Method, setting: OpenDataset, split: Split, shots: Sequence[int], restart: int
-) -> tuple[dict[int, dict[str, Any]], dict[str, float]]:
+) -> tuple[dict[int, dict[str, Any]], dict[str, float], dict[str, Any]]:
+    """Columns by number of shots, seconds spent, and what is counted of verdicts in both orders."""
     comparisons = setting.comparisons()
     test = comparisons.take(split.seen_test)
     start = time.perf_counter()
     features = method.features_of(test)
-    margin = method.margins(method.seen_users(), test, features)
+    margin, judged = margins_of(method, method.seen_users(), test, features)
     scoring = time.perf_counter() - start
     cold = method.margins(
         method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split, restart)), test, features
     )
     seen = score_columns("seen", test, margin, cold)
-    scores, adapting = {}, 0.0
+    scores, adapting, unseen = {}, 0.0, None
     for k in shots:
-        columns, spent = score_unseen(method, setting, split, k, restart)
+        columns, spent, verdicts = score_unseen(method, setting, split, k, restart)
         if k == ALL_SHOTS:
-            adapting = spent
+            adapting, unseen = spent, verdicts
             columns = {name: np.concatenate([seen[name], columns[name]]) for name in columns}
         scores[k] = columns
-    return scores, {"adapt": adapting, "score": scoring}
+    counted = verdict_counts({"seen": (test, judged), "unseen": (comparisons.take(split.unseen_test), unseen)})
+    return scores, {"adapt": adapting, "score": scoring}, counted

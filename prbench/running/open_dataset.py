@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from rich.markup import escape
@@ -16,18 +16,23 @@ from prbench import data as datasets
 from prbench import registry
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
+from prbench.base.files import digest
 from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons, IntArray, PreferenceData
+from prbench.comparisons import Comparisons, IntArray, Items, PreferenceData
 from prbench.embedding.stage import embed, plan_embedding
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import OWN, encoder_entry_for
+from prbench.judging import judge_entry_for, open_reader
+from prbench.judging.prompts import VERSION
+from prbench.judging.reader import Budget, Reader
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.properties import properties
 from prbench.protocol.repeats import said_of_repeats
+from prbench.protocol.samples import sampled
 from prbench.protocol.selection import fit_rng
 from prbench.protocol.splits import Split
-from prbench.registry.schema import DatasetEntry, EncoderEntry, ProtocolEntry
+from prbench.registry.schema import DatasetEntry, EncoderEntry, JudgeEntry, ProtocolEntry, TestSample
 from prbench.sharing import split_files as split_files_module
 
 if TYPE_CHECKING:
@@ -38,15 +43,16 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class OpenDataset:
-    """A data set with an encoder, and the splits to run on it."""
+    """A data set with what reads its texts, an encoder or a judge model, and the splits to run on it."""
 
     entry: DatasetEntry
-    encoder: EncoderEntry
+    encoder: EncoderEntry | JudgeEntry
     data: PreferenceData
     embedding_fingerprint: str
     store: Path | None
     splits: list[Split]
     device: str
+    reader: Reader | None = None
     _comparisons: Comparisons | None = None
 
     @cached_property
@@ -61,17 +67,32 @@ class OpenDataset:
 
     def comparisons(self) -> Comparisons:
         """The comparisons with their embeddings, made at the first call."""
+        if self._comparisons is None and self.reader is not None:
+            self._comparisons = self.data.comparisons(self._read(self.reader))
         if self._comparisons is None:
+            assert isinstance(self.encoder, EncoderEntry)
             items = embed(self.data, self.encoder, family=self.entry.family, device=self.device)
             rows = torch.arange(len(items)) if items.identity is None else items.identity
             floats = items.embedding if items.embedding.dtype == torch.float64 else items.embedding.float()
-            items = replace(items, embedding=floats, identity=rows)
+            items = replace(items, embedding=floats, identity=rows, text=self.data.text)
             self._comparisons = self.data.comparisons(items)
         return self._comparisons
 
     def encoder_fingerprint(self) -> dict[str, Any] | None:
-        """What made the embeddings, as their store says; None for data that come with embeddings."""
+        """What made the embeddings, as their store says, or the judge model's identity; None for data that come with
+        embeddings.
+        """
+        if self.reader is not None:
+            return self.reader.identity
         return None if self.store is None else EmbeddingStore.open(self.store).encoder
+
+    def _read(self, reader: Reader) -> Items:
+        """The items for methods that read texts: no embeddings, and the judge model beside the texts."""
+        text, rows = self.data.text, torch.arange(self.data.n_items)
+        if text is None:
+            return Items(torch.empty(self.data.n_items, 0), identity=rows)
+        length = torch.tensor([len(reply) for reply in text.responses], dtype=torch.int64)
+        return Items(torch.empty(len(length), 0), length=length, identity=rows, text=replace(text, reader=reader))
 
     def forget(self) -> None:
         """Let the embeddings go."""
@@ -131,6 +152,37 @@ def open_dataset(
     return OpenDataset(entry, chosen, data, embedding.fingerprint, embedding.folder, draw(data, entry), device)
 
 
+def open_judged(
+    name: str,
+    judge: Reader,
+    sample: TestSample | None,
+    device: str,
+    drawing: Drawing,
+    data: PreferenceData | None = None,
+) -> OpenDataset:
+    """A data set with a judge model and its splits, cut down to a sample where there is one.
+
+    `sample` replaces the entry's. The judge model stands where an encoder would in a result's key and folder. `data`
+    spares loading it again.
+    """
+    entry = registry.get("datasets", name)
+    protocol = drawing.protocol or entry.protocol
+    if sample is not None:
+        protocol = protocol.model_copy(update={"test_sample": None if sample == TestSample() else sample})
+    entry = entry.model_copy(update={"protocol": protocol})
+    data = data or datasets.load(entry)
+    drawn = drawing.draw(data, entry)
+    if protocol.test_sample is not None:
+        drawn = [sampled(data, split, protocol.test_sample) for split in drawn]
+    fingerprint = digest({"judge": judge.identity, "prompts": VERSION})
+    return OpenDataset(entry, judge.entry, data, fingerprint, None, drawn, device, judge)
+
+
+def open_judge(name: str, device: str, budget: Budget | None = None) -> Reader:
+    """The judge model called `name`. Raises InputError as `prbench.judging.judge_entry_for`."""
+    return open_reader(judge_entry_for(name), device=device, budget=budget)
+
+
 def open_datasets(
     names: Sequence[str],
     *,
@@ -144,6 +196,22 @@ def open_datasets(
 
     Raises InputError as `plan`, and where split files are to serve several data sets.
     """
+    drawn = drawing(names, splits, seed, split_files)
+    return [open_dataset(name, encoder, device, drawn.draw, protocol=drawn.protocol) for name in names]
+
+
+class Drawing(NamedTuple):
+    """What gives the splits that results are reported on, and the protocol that takes the place of the entry's."""
+
+    draw: Callable[[PreferenceData, DatasetEntry], list[Split]]
+    protocol: ProtocolEntry | None = None
+
+
+def drawing(names: Sequence[str], count: int | None, seed: int, split_files: Path | None = None) -> Drawing:
+    """Splits read from files where these are given, else `count` drawn ones, or as many as the entry says.
+
+    Raises InputError where split files are to serve several data sets.
+    """
     if split_files is not None:
         if len(names) > 1:
             raise InputError(
@@ -151,12 +219,12 @@ def open_datasets(
                 hint="run each data set with its own split files",
             )
         files = split_files_module.read_folder(split_files)
-        return [open_dataset(names[0], encoder, device, lambda data, _: files.splits(data), protocol=files.protocol)]
+        return Drawing(lambda data, _: files.splits(data), files.protocol)
 
     def reported(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
-        return reported_splits(data, entry, splits or entry.protocol.splits, seed)
+        return reported_splits(data, entry, count or entry.protocol.splits, seed)
 
-    return [open_dataset(name, encoder, device, reported) for name in names]
+    return Drawing(reported)
 
 
 def reported_splits(data: PreferenceData, entry: DatasetEntry, count: int, seed: int) -> list[Split]:

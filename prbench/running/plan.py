@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from rich.markup import escape
 
 import prbench
 from prbench import registry
+from prbench.base.console import stderr
 from prbench.base.errors import InputError
+from prbench.base.screen_text import listed
 from prbench.encoders.base import require_device, resolved_device
+from prbench.judging.reader import Budget
 from prbench.method import Method
 from prbench.protocol import PROTOCOL_VERSION
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import parse_selections, validation_rows
 from prbench.protocol.splits import Split
 from prbench.registry import methods as methods_module
-from prbench.registry import set_options
+from prbench.registry import set_options, targets
 from prbench.registry.code_hash import code_of
 from prbench.registry.schema import MethodEntry, Selection, SelectionRule
 from prbench.results import cells as cells_module
@@ -30,8 +34,15 @@ from prbench.results import scores, superseded
 from prbench.results.key import CellKey
 from prbench.results.record import CellState
 from prbench.running import tuned as tuning_records
-from prbench.running.open_dataset import OpenDataset, open_datasets, support_of
-from prbench.running.record import device_name, split_counts, split_truth
+from prbench.running.open_dataset import (
+    OpenDataset,
+    drawing,
+    open_datasets,
+    open_judge,
+    open_judged,
+    support_of,
+)
+from prbench.running.record import device_name, judged, split_counts, split_truth
 from prbench.running.request import JobDescription, RunRequest
 from prbench.running.tuned import TuningRecord
 from prbench.training.compute import Precision
@@ -168,20 +179,52 @@ def plan(request: RunRequest, *, opened: Sequence[OpenDataset] | None = None, co
     selections = parse_selections(request.selection)
     cells_module.require_this_version(request.out)
 
-    settings = opened or open_datasets(
-        request.datasets,
-        encoder=request.encoder,
-        splits=request.splits,
-        seed=request.seed,
-        device=device,
-        split_files=request.split_files,
-    )
+    settings = opened or open_settings(request)
     changed = set_options.parse_sets(request.overrides)
     if unused := sorted(set(changed) - set(request.methods)):
         raise InputError(f"--set {unused[0]}: that method is not run", hint="add it to --methods")
     command = command or request.command()
     jobs = [job for setting in settings for job in _jobs_on(setting, request, selections, changed, command)]
     return Plan(jobs, request)
+
+
+def open_settings(request: RunRequest) -> list[OpenDataset]:
+    """The request's data sets, each with the encoder and with the judge model that its methods read by.
+
+    Methods that read texts need `--judge`: without it they are left out, with one line on stderr. Raises InputError
+    where nothing is left to run, and as `open_datasets` and `open_judge`.
+    """
+    entries = [registry.get("methods", name) for name in request.methods]
+    texts = [entry.name for entry in entries if reads_text(entry)]
+    device = resolved_device(request.device)
+    settings: list[OpenDataset] = []
+    if len(texts) < len(entries):
+        settings = open_datasets(
+            request.datasets,
+            encoder=request.encoder,
+            splits=request.splits,
+            seed=request.seed,
+            device=device,
+            split_files=request.split_files,
+        )
+    if texts and request.judge is None:
+        said, hint = f"{listed(texts)}: reading texts needs a judge model", "add --judge, see `prbench list judges`"
+        if not settings:
+            raise InputError(said, hint=hint)
+        stderr().print(escape(f"skipped: {said} ({hint})"), soft_wrap=True)
+    if texts and request.judge is not None:
+        reader = open_judge(request.judge, device, Budget(**request.budget.model_dump()))
+        draw = drawing(request.datasets, request.splits, request.seed, request.split_files)
+        data = {setting.entry.name: setting.data for setting in settings}
+        settings += [
+            open_judged(name, reader, request.test_sample, device, draw, data.get(name)) for name in request.datasets
+        ]
+    return settings
+
+
+def reads_text(entry: MethodEntry) -> bool:
+    """Whether a method reads texts, through a judge model."""
+    return bool(targets.load_target("methods", entry).reads_text)
 
 
 def _jobs_on(
@@ -200,6 +243,8 @@ def _jobs_on(
     records: list[TuningRecord] = []
     for name in request.methods:
         entry = registry.get("methods", name)
+        if reads_text(entry) != (setting.reader is not None):
+            continue
         for each in selections_of(entry, selections):
             if each != "tuned":
                 jobs += _starts(setting, request, command, _Variant(entry, each, each, changed.get(name, {})))
@@ -296,11 +341,13 @@ def _key(
     setting: OpenDataset, split: Split, request: RunRequest, variant: _Variant, unfitted: Method, restart: int
 ) -> CellKey:
     """Exactly what changes the scores of a cell."""
+    # A sample concerns methods that read texts, and no key before there were samples had one.
+    sampled = setting.reader is not None and setting.entry.protocol.test_sample is not None
     return CellKey(
         protocol_version=PROTOCOL_VERSION,
         data=setting.data.fingerprint,
         embedding=setting.embedding_fingerprint,
-        protocol=setting.entry.protocol.model_dump(exclude={"splits"}),
+        protocol=setting.entry.protocol.model_dump(exclude={"splits"} if sampled else {"splits", "test_sample"}),
         split=split.index,
         seed=split.seed,
         draw=split.draw,
@@ -340,7 +387,8 @@ def _recorded(
         "params": dict(key.params),
         "data_fingerprint": key.data,
         "embedding_fingerprint": key.embedding,
-        "protocol": setting.entry.protocol.model_dump(),
+        "protocol": setting.entry.protocol.model_dump(exclude=None if setting.reader else {"test_sample"}),
+        **judged(setting),
         "protocol_version": key.protocol_version,
         "simulated": setting.entry.simulated,
         "truth": split_truth(setting.data, split),
@@ -385,7 +433,7 @@ def states_table(title: str, jobs: Sequence[MethodJob]) -> Sheet:
         )
     return Sheet(
         title=title,
-        header=("method", "data set", "encoder", "chosen by", *CellState, "why"),
+        header=("method", "data set", "encoder or judge", "chosen by", *CellState, "why"),
         rows=rows,
         right=frozenset(range(4, 8)),
         prose=frozenset({8}),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 
 from prbench.comparisons import PreferenceData
 from prbench.protocol.repeats import OPPOSITE, REPEATS
 from prbench.protocol.splits import Split
+
+if TYPE_CHECKING:
+    from prbench.running.open_dataset import OpenDataset
 
 
 def split_counts(data: PreferenceData, split: Split) -> dict[str, int]:
@@ -26,6 +31,18 @@ def split_counts(data: PreferenceData, split: Split) -> dict[str, int]:
         "repeats": data.counts.get(REPEATS, 0),
         "opposite_repeats": data.counts.get(OPPOSITE, 0),
         **split.shared,
+    }
+
+
+def judged(setting: OpenDataset) -> dict[str, Any]:
+    """What only records of methods that read texts hold: that they do, and whether the judge may know the data."""
+    if setting.reader is None:
+        return {}
+    released, public = setting.reader.entry.released, setting.entry.public
+    return {
+        "reader": "judge",
+        "data_public": public,
+        "known_before": bool(released and public and public <= released),
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.splits import DEFAULT_SEED
+from prbench.registry.schema import TestSample
 from prbench.training.compute import Precision
 
 
@@ -19,8 +20,19 @@ class PlainRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class CallBudget(PlainRecord):
+    """The most that a run may call a judge model for: 0 for no limit; `cost` is in the entry's currency."""
+
+    calls: Annotated[int, Field(ge=0)] = 0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
 class RunRequest(PlainRecord):
     """What to run: names, the conditions of all results, and the folders.
+
+    `encoder` is for methods that read embeddings, `judge` for those that read texts, which alone `test_sample` and
+    `budget` concern.
 
     `shots` are numbers of support comparisons, `ALL_SHOTS` for all. `split_files` is a folder of
     splits, in place of `splits` and `seed`. Methods that have a random start are fitted from `restarts` of them on
@@ -32,6 +44,9 @@ class RunRequest(PlainRecord):
     methods: tuple[str, ...]
     datasets: tuple[str, ...]
     encoder: str | None = None
+    judge: str | None = None
+    test_sample: TestSample | None = None
+    budget: CallBudget = CallBudget()
     splits: Annotated[int, Field(ge=1)] | None = None
     split_files: Path | None = None
     restarts: Annotated[int, Field(ge=1)] = 1
@@ -48,6 +63,9 @@ class RunRequest(PlainRecord):
         """The command line that plans the same cells; without folders, which say nothing to another machine."""
         words = ["prbench", "run", "--methods", ",".join(self.methods), "--dataset", ",".join(self.datasets)]
         words += ["--encoder", self.encoder] if self.encoder else []
+        words += ["--judge", self.judge] if self.judge else []
+        if self.test_sample:
+            words += ["--test-sample", f"users={self.test_sample.users:g},choices={self.test_sample.choices:g}"]
         words += ["--splits", str(self.splits)] if self.splits else []
         words += ["--restarts", str(self.restarts)] if self.restarts > 1 else []
         shots = ",".join("all" if k == ALL_SHOTS else str(k) for k in self.shots)

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from prbench.comparisons import Comparisons
-from prbench.method import Method, UserStates
+from prbench.judging.method import PairwiseMethod
+from prbench.judging.verdicts import Judged
+from prbench.method import ComparedFeatures, Method, UserStates
 from prbench.protocol.splits import Split
 from prbench.running.open_dataset import OpenDataset, adapt_rng, support_of
 
 
-def score_unseen(
-    method: Method, setting: OpenDataset, split: Split, shots: int, restart: int
-) -> tuple[dict[str, Any], float]:
-    """Scores of the unseen users' test choices after `shots` support choices, and the seconds spent on adapting.
+class Margins(NamedTuple):
+    """Margins [n] of test choices, and the verdicts in both orders that they were made of, where there are any."""
+
+    margin: torch.Tensor
+    judged: Judged | None
+
+
+def margins_of(
+    method: Method, states: UserStates, test: Comparisons, features: ComparedFeatures | None = None
+) -> Margins:
+    """The margins of a method, with their verdicts where the method compares replies."""
+    if isinstance(method, PairwiseMethod):
+        judged = method.judge(states, test)
+        return Margins(torch.from_numpy(judged.margin), judged)
+    return Margins(method.margins(states, test, features), None)
+
+
+class Scored(NamedTuple):
+    """Columns of a scores file, the seconds spent on adapting, and the verdicts of the adapted margins."""
+
+    columns: dict[str, Any]
+    seconds: float
+    judged: Judged | None = None
+
+
+def score_unseen(method: Method, setting: OpenDataset, split: Split, shots: int, restart: int) -> Scored:
+    """Scores of the unseen users' test choices after `shots` support choices.
 
     `restart` is the random start that the method was fitted from.
     """
@@ -29,9 +54,9 @@ def score_unseen(
     states: UserStates = method.adapt_unseen(support, users=split.unseen, rng=rng)
     spent = time.perf_counter() - start
     features = method.features_of(test)
-    margin = method.margins(states, test, features)
+    margin, judged = margins_of(method, states, test, features)
     cold = method.margins(method.cold_start(split.unseen, comparisons.items, rng=rng), test, features)
-    return score_columns("unseen", test, margin, cold), spent
+    return Scored(score_columns("unseen", test, margin, cold), spent, judged)
 
 
 def score_columns(population: str, test: Comparisons, margin: torch.Tensor, cold: torch.Tensor) -> dict[str, Any]:

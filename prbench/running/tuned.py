@@ -245,7 +245,7 @@ def basis(setting: OpenDataset, entry: MethodEntry, seed: int, protocol_version:
         search=entry.search,
         data_fingerprint=setting.data.fingerprint,
         embedding_fingerprint=setting.embedding_fingerprint,
-        protocol=setting.entry.protocol.model_dump(exclude={"splits"}),
+        protocol=setting.entry.protocol.model_dump(exclude={"splits", "test_sample"}),
         protocol_version=protocol_version,
         splits=[split.index for split in setting.splits],
         seed=seed,

@@ -76,24 +76,19 @@ def _do(description: JobDescription, outbox: _Outbox, opened: dict[str, list[Ope
     from prbench import registry
     from prbench.results.claims import Claims
     from prbench.running.job import claimed, run_job
-    from prbench.running.open_dataset import open_datasets
+    from prbench.running.plan import open_settings, reads_text
     from prbench.running.plan import plan as make_plan
 
     if registry.used() != description.registry:
         registry.use(description.registry)
     torch.set_num_threads(description.threads)
     request = description.request
-    same = request.model_dump_json(include={"datasets", "encoder", "splits", "split_files", "seed", "device"})
+    alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "seed", "device"}
+    kind = [reads_text(registry.get("methods", name)) for name in request.methods]
+    same = f"{kind} {request.model_dump_json(include=alike)}"
     if same not in opened:
         opened.clear()
-        opened[same] = open_datasets(
-            request.datasets,
-            encoder=request.encoder,
-            splits=request.splits,
-            seed=request.seed,
-            device=request.device,
-            split_files=request.split_files,
-        )
+        opened[same] = open_settings(request)
     plan = make_plan(request, opened=opened[same], command=description.command)
     [job] = [job for job in plan.jobs if job.restart == description.restart]
     for mine in claimed([job], plan, Claims(plan.out)):

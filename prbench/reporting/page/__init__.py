@@ -22,6 +22,7 @@ from prbench.reporting.figure import DPI
 from prbench.reporting.grid import Grid
 from prbench.reporting.page import cards, chart_data, table
 from prbench.reporting.page import findings as sentences
+from prbench.reporting.placing import placed
 from prbench.reporting.significance import starts_rule
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def render(
     """
     from plotly.offline import get_plotlyjs
 
+    results = placed(results)
     if curves is None and len(users):
         curves = metrics.worst_k_curves(users)
     families = _by_row(results, "family")

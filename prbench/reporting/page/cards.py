@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prbench.results import Results
 
 
-FAMILIES = ("reference", "no personalisation", "personalised input", "personalised parameters")
+FAMILIES = ("reference", "no personalisation", "personalised input", "personalised parameters", "judge")
 
 
 @dataclass(frozen=True)

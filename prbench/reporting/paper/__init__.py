@@ -25,6 +25,7 @@ from prbench.reporting.own_style import METADATA
 from prbench.reporting.paper import printed_numbers as numbers
 from prbench.reporting.paper.evidence import Evidence, PieceResult
 from prbench.reporting.paper.page import write_paper_page
+from prbench.reporting.placing import placed
 
 if TYPE_CHECKING:
     from prbench.results import Results
@@ -68,6 +69,7 @@ def write_pieces(
 ) -> list[Path]:
     """Write the pieces that the report's entry `where` lists, and a page called `title`; see `paper`."""
     read = read_pieces(pieces, where)
+    results = placed(results)
     evidence = Evidence(results, baseline, alpha, resamples, papers, read)
     if not evidence.settings:
         report = Path(where).stem

@@ -112,7 +112,7 @@ class Evidence:
             rows = {tuple(cell[name] for name in metrics.ROW) for cell in cells}
             users = self.fits[self.fits["shots"] == ALL_SHOTS]
             made, _ = boards.build(
-                Results(self.results.scores.iloc[:0], cells),
+                Results(self.results.scores.iloc[:0], cells, on_sample=self.results.on_sample),
                 baseline=self.baseline,
                 shots=ALL_SHOTS,
                 alpha=self.alpha,
@@ -128,7 +128,7 @@ class Evidence:
         return [
             cell
             for cell in self.cells.get((dataset, encoder), ())
-            if cell["method"] in piece.methods
+            if cell.get("own_method", cell["method"]) in piece.methods
             and (
                 cell["selection"] in piece.selections
                 or ("published" in piece.selections and cell["selection"] == cell["entry"]["selection"])

@@ -17,7 +17,13 @@ USERS = (10, 100, 1_000, 10_000)
 DIM = 4_096
 BYTES = 4
 # Whether a user's numbers are fitted to the user's choices, by the method's family.
-PERSONAL = {"personalised parameters": 1, "personalised input": 0, "no personalisation": 0, "reference": 0}
+PERSONAL = {
+    "personalised parameters": 1,
+    "personalised input": 0,
+    "no personalisation": 0,
+    "reference": 0,
+    "judge": 0,
+}
 
 
 @marks.piece

@@ -1,0 +1,217 @@
+"""Methods that read texts beside methods that read embeddings: one command, one board."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from judged_runs import judge_entry, registry_folder
+
+from prbench import cli, registry, results
+from prbench.comparisons import Comparisons
+from prbench.judging.method import PairwiseMethod
+from prbench.protocol.metrics import decisions
+from prbench.registry import methods
+from prbench.running.plan import plan
+from prbench.running.request import RunRequest
+
+BOTH = ["run", "--dataset", "taste-text", "--methods", "length,judge,judge-icl", "--judge", "taste"]
+ICL = ["--set", "judge-icl.shots=24"]
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def folder(prbench_home: Path, tmp_path: Path) -> Iterator[Path]:
+    """A registry folder in use."""
+    registry.reset()
+    made = registry_folder(tmp_path / "registry")
+    registry.use([made])
+    yield made
+    registry.reset()
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs prbench with that registry folder."""
+
+    def call(*args: str) -> Outcome:
+        capsys.readouterr()
+        code = cli.main(["--registry", str(folder), *args])
+        said = capsys.readouterr()
+        return Outcome(code, said.out, said.err)
+
+    return call
+
+
+def cells(out: Path) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in results.load(out).cells:
+        found.setdefault(cell["method"], []).append(cell)
+    return found
+
+
+def test_one_command_makes_one_board(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    assert run(*BOTH, *ICL, "--out", str(out)).code == 0
+    made = cells(out)
+    assert {cell["encoder"] for cell in made["length"]} == {"planted"}
+    assert {cell["encoder"] for cell in made["judge"]} == {"taste"}
+    assert all(cell["reader"] == "judge" for cell in made["judge"])
+    assert "reader" not in made["length"][0]
+    assert made["judge"][0]["judging"]["verdicts"]["overall"]["failed_orders"] == 0
+    # Each test pair is asked about in both orders, for the adapted user and at cold start: the same question here.
+    tests = sum(made["judge"][0]["counts"][name] for name in ("seen_test", "unseen_test"))
+    assert made["judge"][0]["judging"]["test"]["asked"] == 4 * tests
+    told = run("report", "leaderboard", "--runs", str(out), "--out", str(tmp_path / "out"), "--baseline", "length")
+    assert told.code == 0
+    table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("title")
+    assert table["encoder"].unique().tolist() == ["planted"]
+    assert table["reader"].to_dict() == {
+        "Length": "planted", "Judge": "taste", "Judge with examples (shots=24)": "taste"
+    }  # fmt: skip
+    assert table.loc["Judge with examples (shots=24)", "overall"] > 0.85
+    assert table.loc["Judge", "overall"] == 0.5
+    assert np.isfinite(table.loc["Judge with examples (shots=24)", "p_corrected"])
+    pairs = pd.read_csv(tmp_path / "out" / "comparisons.csv")
+    assert len(pairs[pairs["population"] == "overall"]) == 3
+    assert "Read by" in told.out
+    assert "Read by" in (tmp_path / "out" / "index.html").read_text()
+    # Nothing is left to do, and nothing is asked again.
+    assert run(*BOTH, *ICL, "--out", str(out), "--json").out.count('"status": "done"') == 6
+
+
+def test_two_judge_models_have_a_row_each(run: Run, folder: Path, tmp_path: Path) -> None:
+    judge_entry(folder, "other", "taste_judge:TasteJudge", 'released = "2024"')
+    out = tmp_path / "runs"
+    for name in ("taste", "other"):
+        chosen = ["--methods", "judge", "--dataset", "taste-text", "--judge", name, "--out", str(out)]
+        assert run("run", *chosen).code == 0
+    assert run("report", "leaderboard", "--runs", str(out), "--out", str(tmp_path / "out")).code == 0
+    table = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
+    assert sorted(table["title"]) == ["Judge by other", "Judge by taste"]
+    assert table["encoder"].nunique() == 1
+
+
+def test_without_a_judge_text_methods_are_left_out(run: Run, tmp_path: Path) -> None:
+    out = str(tmp_path / "runs")
+    left_out = run("run", "--dataset", "taste-text", "--methods", "length,judge", "--out", out)
+    assert left_out.code == 0
+    assert "skipped: judge: reading texts needs a judge model (add --judge" in left_out.err
+    assert list(cells(Path(out))) == ["length"]
+    alone = run("run", "--dataset", "taste-text", "--methods", "judge", "--out", out)
+    assert alone.code == 2
+    assert "needs a judge model" in alone.err
+
+
+def test_data_without_texts_are_skipped_before_any_call(run: Run, tmp_path: Path) -> None:
+    told = run("run", "--dataset", "simulated", "--methods", "judge", "--judge", "taste", "--splits", "1",
+               "--out", str(tmp_path / "runs"))  # fmt: skip
+    assert told.code == 0
+    assert "judge is skipped on simulated: the data have embeddings and no texts" in told.err
+
+
+def test_unknown_judges_and_samples_are_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    for args, message in (
+        (["--judge", "tast"], "unknown judge model 'tast'; did you mean taste?"),
+        (["--judge", "./nothing"], "--judge ./nothing is not a folder"),
+        (["--judge", "taste", "--test-sample", "users=2"], "--test-sample users=2: expected shares"),
+        (["--judge", "taste", "--test-sample", "half"], "--test-sample half: expected shares"),
+        (["--judge", "taste", "--max-calls", "3", "--workers", "2"], "several workers share no budget"),
+    ):
+        told = run("run", "--dataset", "taste-text", "--methods", "judge", *args, "--out", str(tmp_path / "runs"))
+        assert told.code == 2
+        assert message in told.err
+        assert len(told.err.strip().splitlines()) <= 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sample_is_compared_on_the_sampled_choices_alone(run: Run, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    small = ["--test-sample", "users=0.5,choices=0.4"]
+    assert run(*BOTH, *ICL, *small, "--out", str(out)).code == 0
+    loaded = results.load(out)
+    frame = loaded.scores
+    count = frame.groupby(["method", "split", "population", "user"], observed=True).size()
+    users = count.groupby(["method", "split"], observed=True).size()
+    assert users["length"].tolist() == [16, 16]
+    assert users["judge"].tolist() == [8, 8]
+    assert run("report", "leaderboard", "--runs", str(out), "--out", str(tmp_path / "out")).code == 0
+    pairs = pd.read_csv(tmp_path / "out" / "comparisons.csv")
+    own = pairs[(pairs["population"] == "overall") & pairs["a"].isin(["length", "judge"]) & pairs["b"].isin(
+        ["length", "judge"])].iloc[0]  # fmt: skip
+    judge = frame[frame["method"] == "judge"]
+    keys = ["split", "user", "comparison"]
+    length = frame[frame["method"] == "length"].merge(judge[keys], on=keys)
+    by_user = length.assign(right=decisions(length["margin"].to_numpy())).groupby(["split", "user"])["right"].mean()
+    expected = by_user.groupby("split").mean().mean() - 0.5
+    assert own["difference"] == pytest.approx(expected if own["a"] == "length" else -expected)
+    table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("method")
+    assert table.loc["judge", "title"].endswith("\N{DOUBLE DAGGER}")
+    assert not table.loc["length", "sampled"]
+
+    # The sample is part of the key of judge rows alone.
+    def keys_of(*more: str) -> dict[str, str]:
+        told = json.loads(run(*BOTH, *more, "--out", str(tmp_path / "new"), "--dry-run", "--json").out)
+        return {c["method"]: c["key"] for c in told["cells"] if c["split"] == 0}
+
+    full, sampled = keys_of(), keys_of(*small)
+    assert full["length"] == sampled["length"]
+    assert full["judge"] != sampled["judge"]
+
+
+def arms(name: str, overrides: dict[str, Any]) -> dict[str, float]:
+    """User accuracy of unseen users with their own support, with a stranger's, and without any."""
+    request = RunRequest(methods=(name,), datasets=("taste-text",), judge="taste", splits=1)
+    [job] = plan(request).jobs
+    data, split = job.setting.comparisons(), job.setting.splits[0]
+    method = methods.make_method(job.entry, job.setting.entry, overrides)
+    assert isinstance(method, PairwiseMethod)
+    rng = registry_rng()
+    method.fit_seen(data.take(split.seen_train[:0]), data.take(split.seen_train[:0]), rng=rng)
+    test, own = data.take(split.unseen_test), data.take(split.unseen_support)
+    # Tastes come in opposite pairs, u and u + half of the users: neither is the stranger.
+    order = split.unseen.tolist()
+    opposite = [(user + 8) % 16 for user in order]
+    strangers = {
+        user: next(o for o in order[i + 1 :] + order[:i] if o != opposite[i]) for i, user in enumerate(order)
+    }
+    swapped = {stranger: user for user, stranger in strangers.items()}
+    renamed = np.array([swapped.get(user, -1) for user in own.user.tolist()])
+    stranger = Comparisons(own.items, renamed, own.chosen, own.rejected, own.group, own.row, time=own.time)
+    stranger = stranger.take(renamed >= 0)
+    found = {}
+    for arm, support in (("own", own), ("stranger", stranger), ("none", own.take(own.row < 0))):
+        states = method.adapt_unseen(support, users=split.unseen, rng=rng)
+        right = decisions(method.margins(states, test).numpy())
+        found[arm] = float(np.mean([right[test.user == user].mean() for user in split.unseen]))
+    return found
+
+
+def registry_rng() -> Any:
+    from prbench.base.seeds import Rng
+
+    return Rng("arms")
+
+
+@pytest.mark.parametrize("choose", ["random", "latest", "nearest"])
+def test_a_planted_taste_is_recovered_from_examples(choose: str, folder: Path) -> None:
+    found = arms("judge-icl", {"shots": 24, "choose": choose})
+    assert found["own"] > 0.85
+    assert found["none"] == 0.5
+    # Eight users' tastes: the mean agreement with a stranger's is 0.5 with a standard error of about 0.09.
+    assert abs(found["stranger"] - 0.5) < 0.27
