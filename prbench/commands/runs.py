@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,29 +100,35 @@ def run(
             f"methods: {listed(registry.names('methods'))}, or quick or all; reports: {listed(_planned_reports())}"
         ] * (methods is report)
         raise InputError(f"give {' and '.join(missing)}", hint="; ".join(there))
+    if workers > 1 and (max_calls or max_tokens or max_cost):
+        raise InputError("several workers share no budget", hint="leave out --workers, or --max-calls and the like")
     if report is not None:
         given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
         given |= {"--tuned": tuned is not None, "--precision": precision is not Precision.highest}
-        given |= {"--judge": judge is not None, "--test-sample": test_sample is not None}
         if named := [option for option, used in given.items() if used]:
             raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
         names = registry.select("datasets", dataset)
+        from prbench.running.request import CallBudget
         from prbench.training.compute import compute_threads
 
         with compute_threads(threads, workers):
+            share = sample(test_sample, "--test-sample") if test_sample else None
             _run_report(
                 report,
                 names,
                 dry_run,
                 as_json,
-                encoder,
-                splits,
-                restarts,
-                seed,
-                device.value,
-                out,
                 workers,
-                split_files,
+                encoder=encoder,
+                judge=judge,
+                test_sample=share,
+                budget=CallBudget(calls=max_calls, tokens=max_tokens, cost=max_cost),
+                splits=splits,
+                restarts=restarts,
+                seed=seed,
+                device=device.value,
+                out=out,
+                split_files=split_files,
             )
         return
     assert methods is not None
@@ -130,8 +136,6 @@ def run(
         raise InputError(
             f"--tuned {tuned}: nothing is to run tuned", hint="add --selection tuned, or leave --tuned out"
         )
-    if workers > 1 and (max_calls or max_tokens or max_cost):
-        raise InputError("several workers share no budget", hint="leave out --workers, or --max-calls and the like")
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
     counts = numbers(shots, "--shots")
     from prbench.running.request import CallBudget, RunRequest
@@ -167,7 +171,15 @@ def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int
 
     plan = make_plan(request)
     if dry_run:
-        output.show_json(plan.as_dict()) if as_json else output.show(plan.table())
+        from prbench.running import estimate
+
+        calls = estimate.estimates(plan)
+        if as_json:
+            output.show_json({**plan.as_dict(), **({"judging": calls} if calls else {})})
+            return
+        output.show(plan.table())
+        if calls:
+            output.show(estimate.table(calls))
         return
     outcome = run.execute(plan, workers=workers)
     if as_json:
@@ -190,29 +202,15 @@ def _run_report(
     datasets: list[str],
     dry_run: bool,
     as_json: bool,
-    encoder: str | None,
-    splits: int | None,
-    restarts: int,
-    seed: int,
-    device: str,
-    out: Path,
     workers: int,
-    split_files: Path | None,
+    *,
+    out: Path,
+    **options: Any,
 ) -> None:
     from prbench.commands import output
     from prbench.running import report as report_runs
 
-    plan = report_runs.plan(
-        report,
-        datasets,
-        encoder=encoder,
-        splits=splits,
-        restarts=restarts,
-        seed=seed,
-        device=device,
-        out=out,
-        split_files=split_files,
-    )
+    plan = report_runs.plan(report, datasets, out=out, **options)
     failed = None if dry_run else report_runs.execute(plan, workers=workers)
     if as_json:
         output.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict())

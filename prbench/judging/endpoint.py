@@ -44,7 +44,7 @@ Way = Literal["", "logprobs", "schema", "text"]
 
 
 class TryAgainError(Exception):
-    """A call failed in a way that may pass; `wait` are the seconds that the server asks for, None where it does not."""
+    """A call failed in a way that may pass; `wait` are the seconds that the server asks for, if it does."""
 
     def __init__(self, said: str, wait: float | None = None) -> None:
         super().__init__(said)

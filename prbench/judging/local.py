@@ -157,7 +157,7 @@ class LocalModel(Backend):
         width = int(last.max()) + 1
         # Filled up on the right: a token sees those before it alone, so that nothing of this reaches what is read.
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-        kept, place = last.unique(return_inverse=True)
+        kept, place = torch.unique(last, return_inverse=True)
         made = self._model(
             input_ids=ids,
             attention_mask=torch.ones(len(rows), shared + width, dtype=torch.int64, device=device),
@@ -308,7 +308,7 @@ class LocalModel(Backend):
         options: dict[str, Any] = {"gguf_file": self.gguf} if self.gguf else {"use_safetensors": True}
         try:
             with quiet_transformers():
-                model = AutoModelForCausalLM.from_pretrained(
+                model: Any = AutoModelForCausalLM.from_pretrained(
                     str(folder),
                     local_files_only=True,
                     trust_remote_code=False,

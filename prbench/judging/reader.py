@@ -116,15 +116,18 @@ class Reader:
         room = self.backend.context
         return room is None or self.backend.tokens(request.messages) + request.limit + SLACK <= room
 
+    def _require_room(self, request: Request) -> None:
+        if not self.fits(request):
+            needed = self.backend.tokens(request.messages) + request.limit + SLACK
+            raise InputError(
+                f"a prompt of {needed:,} tokens is longer than the {self.backend.context:,} of {self.entry.name}",
+                hint="take a judge model with a longer context, or show fewer examples",
+            )
+
     def _call(self, missing: dict[str, Request]) -> dict[str, Answer]:
         """Make the calls; each answer is stored when it comes."""
         for request in missing.values():
-            if not self.fits(request):
-                needed = self.backend.tokens(request.messages) + request.limit + SLACK
-                raise InputError(
-                    f"a prompt of {needed:,} tokens is longer than the {self.backend.context:,} of {self.entry.name}",
-                    hint="take a judge model with a longer context, or show fewer examples",
-                )
+            self._require_room(request)
         if not self._ready:
             self.backend.prepare()
             self._ready = True

@@ -1,4 +1,4 @@
-"""PersRM-R1, untrained and reconstructed: what marks the replies that a person likes, and which of two has more of it."""
+"""PersRM-R1, untrained and reconstructed: what marks replies that a person likes, and which of two has more of it."""
 
 from __future__ import annotations
 

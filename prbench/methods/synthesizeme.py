@@ -55,8 +55,8 @@ class SynthesizeMe(PairwiseMethod):
     sets. The sets of (1) are `labelled` choices without reasons, a walk through the choices in order, and `random`
     walks in random order that end at a random number of examples; those of (3) begin with none at all. In a walk the
     judge sees `labelled` other choices and reasons about one; right verdicts become examples with their reason, and a
-    walk with fewer than `labelled` is filled up. The first set that judges a share of `enough` of the held-out choices
-    rightly, else the best one, is taken.
+    walk with fewer than `labelled` is filled up. The first set that judges a share of `enough` of the held-out
+    choices rightly, else the best one, is taken.
 
     `persona` and `examples` say what the last prompt shows. `reasoning` and `persona_tokens` are the most tokens that
     the judge writes for a verdict and for a persona. With fewer than two choices it is the plain judge, and with two

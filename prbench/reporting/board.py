@@ -65,6 +65,8 @@ class Row:
     note: str = ""
     published: bool = False
     method_title: str = ""
+    # The method without the judge model's name, which follows where several judge models read for one method.
+    own_method: str = ""
     family: str = ""
     counted: bool = True
     starts: int = 1
@@ -342,6 +344,7 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 mean=mean,
                 std=std,
                 note=_why_missing([c for c in group if not c.get("restart", 0)], planned - set(splits)),
+                own_method=group[0].get("own_method", method),
                 method_title=group[0]["title"],
                 family=entry.get("family", ""),
                 published=(group[0].get("own_method", method), selection)

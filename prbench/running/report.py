@@ -19,11 +19,12 @@ from prbench import registry
 from prbench.base.console import stderr
 from prbench.base.errors import InputError, nearest
 from prbench.encoders.base import require_device, resolved_device
+from prbench.judging.reader import Budget
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import parse_selections
 from prbench.registry.pieces import Piece, read_pieces
-from prbench.registry.schema import DatasetEntry, ReportEntry
+from prbench.registry.schema import DatasetEntry, ReportEntry, TestSample
 from prbench.results import cells, probes, scores
 from prbench.results.probes import Probe
 from prbench.results.record import CellState
@@ -34,7 +35,7 @@ from prbench.running.open_dataset import OpenDataset
 from prbench.running.plan import Plan, selections_of
 from prbench.running.probe import ProbeTask
 from prbench.running.probe_makers import MAKERS, applies
-from prbench.running.request import RunRequest
+from prbench.running.request import CallBudget, RunRequest
 
 if TYPE_CHECKING:
     from prbench.base.layout import Sheet
@@ -119,8 +120,13 @@ def plan(
     device: str = "auto",
     out: Path = Path("runs"),
     split_files: Path | None = None,
+    judge: str | None = None,
+    test_sample: TestSample | None = None,
+    budget: CallBudget | None = None,
 ) -> ReportPlan:
     """What `report` needs on these data sets. Loads them and draws the splits; fits and embeds nothing.
+
+    Methods that read texts are part of it where `judge` names a judge model.
 
     Numbers of shots that some unseen users do not have are left out, with a line on stderr. Raises InputError for a
     report whose pieces name no methods, and as `plan_module.plan`.
@@ -131,6 +137,13 @@ def plan(
     settings = open_dataset.open_datasets(
         datasets_, encoder=encoder, splits=splits, seed=seed, device=device, split_files=split_files
     )
+    if judge is not None:
+        limits = Budget(**(budget or CallBudget()).model_dump())
+        reader = open_dataset.open_judge(judge, device, limits)
+        draw = open_dataset.drawing(datasets_, splits, seed, split_files)
+        settings += [
+            open_dataset.open_judged(s.entry.name, reader, test_sample, device, draw, s.data) for s in settings
+        ]
     plans = []
     for setting in settings:
         for (selection, counts), methods in _groups(wanted, setting).items():
@@ -140,6 +153,8 @@ def plan(
                         methods=tuple(methods),
                         datasets=(setting.entry.name,),
                         encoder=encoder,
+                        judge=judge,
+                        test_sample=test_sample,
                         splits=splits,
                         split_files=split_files,
                         restarts=restarts,
@@ -202,7 +217,8 @@ def _probes(wanted: RunNeeds, plans: Sequence[Plan], datasets_: Sequence[str]) -
     found = []
     for plan in plans:
         for job in plan.jobs:
-            if job.selection != job.entry.selection or job.skip:
+            # What is probed is how methods adapt on vectors.
+            if job.selection != job.entry.selection or job.skip or job.setting.reader is not None:
                 continue
             each = [Probe("noise", noise=share) for share in wanted.noise.get(job.entry.name, ())]
             each += [

@@ -15,12 +15,14 @@ from prbench.base.files import canonical_json, file_sha256
 from prbench.comparisons import Items
 from prbench.encoders import encoder_entry_for, require_recorded
 from prbench.encoders.base import Encoder
+from prbench.judging import LOCAL
 from prbench.loaders.mrm_files import read_pt
 from prbench.method import Method
 from prbench.methods.mrm import MRM
 from prbench.protocol.selection import parse_selections
 from prbench.registry import methods as methods_module
-from prbench.registry.schema import EncoderEntry, Selection
+from prbench.registry import targets
+from prbench.registry.schema import EncoderEntry, JudgeEntry, Selection
 from prbench.results import cells
 from prbench.training.compute import Precision
 
@@ -30,7 +32,7 @@ class FittedModel(NamedTuple):
 
     method: Method
     file: Path
-    encoder: EncoderEntry
+    encoder: EncoderEntry | JudgeEntry
     fingerprint: dict[str, Any] | None
     dataset: str
     precision: Precision
@@ -97,8 +99,7 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
             f"{run} has several fits of {method}: {listed}", hint=hint if options else "use runs folders of their own"
         )
     folder, record = chosen[0]
-    encoder_entry = EncoderEntry.model_validate(record["encoder_entry"])
-    require_recorded(encoder_entry, folder / "cell.json")
+    encoder_entry = reader_entry(record, folder / "cell.json")
     return FittedModel(
         cells.load_method(folder, record),
         folder / cells.MODEL,
@@ -107,6 +108,21 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
         record["dataset"],
         record.get("precision", "highest"),
     )
+
+
+def reader_entry(record: Mapping[str, Any], where: Path) -> EncoderEntry | JudgeEntry:
+    """The entry of the encoder or judge model that a fit's results name, if this prbench would use the same.
+
+    Raises InputError where it would not.
+    """
+    if record.get("reader") != "judge":
+        encoder = EncoderEntry.model_validate(record["encoder_entry"])
+        require_recorded(encoder, where)
+        return encoder
+    judge = JudgeEntry.model_validate(record["encoder_entry"])
+    if judge.name in registry.names("judges") or judge.target != LOCAL:
+        targets.require_recorded("judges", judge.name, judge.target, where)
+    return judge
 
 
 def _asked(selection: str | None) -> Selection | None:

@@ -15,13 +15,23 @@ import torch
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, file_sha256
 from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons, Context, IntArray, Items, as_context
+from prbench.comparisons import Comparisons, Context, IntArray, Items, ItemText, as_context
 from prbench.encoders import OWN, build_encoder
 from prbench.encoders.base import Encoder, TextError, require_device, resolved_device
+from prbench.judging import open_reader
+from prbench.judging.reader import Reader
 from prbench.method import Method, UserStates
 from prbench.protocol.metrics import decisions
+from prbench.registry.schema import JudgeEntry
 from prbench.training.compute import Precision, computing
-from prbench.user.fits import FitQuery, from_checkpoint, from_results, require_same_encoder, require_same_width
+from prbench.user.fits import (
+    FitQuery,
+    FittedModel,
+    from_checkpoint,
+    from_results,
+    require_same_encoder,
+    require_same_width,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +81,7 @@ class UserModel:
     """
 
     method: Method
-    encoder: Encoder
+    encoder: Encoder | Reader
     origin: dict[str, str]
     device: str
     precision: Precision = "highest"
@@ -111,19 +121,22 @@ class UserModel:
                 f"{found.file.parent} was fitted on embeddings that came with its data: new texts cannot be embedded",
                 hint="use a run on a data set of texts",
             )
+        made: Encoder | Reader
+        if isinstance(found.encoder, JudgeEntry):
+            made = open_reader(found.encoder, device=device)
+            if found.fingerprint is not None and made.identity != found.fingerprint:
+                raise InputError(
+                    f"{found.file.parent} was made with another {found.encoder.name} than there is here",
+                    hint="run again with this judge model, or bring the other one back",
+                )
+            origin = _origin(method, found, wanted)
+            return cls(found.method, made, origin, device, found.precision, run)
         made = build_encoder(found.encoder, device=device)
         if found.fingerprint is not None:
             made.adopt(found.fingerprint)
             require_same_encoder(made, found)
         require_same_width(made, found)
-        origin = {
-            "method": method,
-            "dataset": found.dataset,
-            "encoder": found.encoder.name,
-            "split": str(wanted.split),
-            "model_sha256": file_sha256(found.file),
-        }
-        return cls(found.method, made, origin, device, found.precision, run)
+        return cls(found.method, made, _origin(method, found, wanted), device, found.precision, run)
 
     @classmethod
     def load(
@@ -147,6 +160,8 @@ class UserModel:
 
     def embed(self, texts: Sequence[tuple[Context, str]]) -> Items:
         """Items of (context, response) texts. Raises InputError for a text that cannot be encoded."""
+        if isinstance(self.encoder, Reader):
+            return _read_by(self.encoder, texts)
         try:
             encoded = self.encoder.encode(texts, device=self.device)
         except TextError as error:
@@ -167,7 +182,12 @@ class UserModel:
         at fault, for an empty text and for a choice between two equal ones.
         """
         choices = _pairs(pairs)
-        return self._adapt(self._comparisons(choices) if choices else _no_comparisons(self.encoder.dim))
+        return self._adapt(self._comparisons(choices) if choices else self._nothing())
+
+    def _nothing(self) -> Comparisons:
+        items = self.embed([]) if isinstance(self.encoder, Reader) else Items(torch.empty(0, self.encoder.dim))
+        none: IntArray = np.empty(0, dtype=np.int64)
+        return Comparisons(items=items, user=none, chosen=none, rejected=none, group=none, row=none)
 
     def predicted(self, state: UserStates, pairs: Sequence[Pair | Mapping[str, Any]]) -> Prediction:
         """How many of `pairs` the cold start and the adapted state predict. Raises InputError as `adapt` does."""
@@ -308,6 +328,23 @@ def _parsed(value: str, where: str) -> Any:
         raise InputError(f"{where}: 'responses' is not a JSON list: {error}") from error
 
 
-def _no_comparisons(dim: int) -> Comparisons:
-    none: IntArray = np.empty(0, dtype=np.int64)
-    return Comparisons(items=Items(torch.empty(0, dim)), user=none, chosen=none, rejected=none, group=none, row=none)
+def _read_by(reader: Reader, texts: Sequence[tuple[Context, str]]) -> Items:
+    """Items for a method that reads texts through a judge model."""
+    where = np.arange(len(texts), dtype=np.int64)
+    contexts = dict.fromkeys(context for context, _ in texts)
+    place = {context: i for i, context in enumerate(contexts)}
+    context_of = np.array([place[context] for context, _ in texts], dtype=np.int64)
+    text = ItemText(tuple(contexts), tuple(response for _, response in texts), context_of, where, reader)
+    length = torch.tensor([len(response) for _, response in texts], dtype=torch.int64)
+    return Items(torch.empty(len(texts), 0), length=length, text=text)
+
+
+def _origin(method: str, found: FittedModel, wanted: FitQuery) -> dict[str, str]:
+    """What finds a fit again."""
+    return {
+        "method": method,
+        "dataset": found.dataset,
+        "encoder": found.encoder.name,
+        "split": str(wanted.split),
+        "model_sha256": file_sha256(found.file),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ import pytest
 from judged_runs import judge_entry, registry_folder
 
 from prbench import cli, registry, results
-from prbench.comparisons import Comparisons
-from prbench.judging.method import PairwiseMethod
+from prbench.base.seeds import Rng
+from prbench.comparisons import FloatArray
+from prbench.judging.method import TEXT, PairwiseMethod, pair_at, unpacked
+from prbench.judging.reader import reader_of
 from prbench.protocol.metrics import decisions
 from prbench.registry import methods
 from prbench.running.plan import plan
@@ -174,44 +177,88 @@ def test_a_sample_is_compared_on_the_sampled_choices_alone(run: Run, folder: Pat
     assert full["judge"] != sampled["judge"]
 
 
-def arms(name: str, overrides: dict[str, Any]) -> dict[str, float]:
-    """User accuracy of unseen users with their own support, with a stranger's, and without any."""
+def arms(name: str, overrides: dict[str, Any]) -> dict[str, FloatArray]:
+    """Each unseen user's accuracy with the user's own support, with a stranger's, and without any."""
     request = RunRequest(methods=(name,), datasets=("taste-text",), judge="taste", splits=1)
     [job] = plan(request).jobs
     data, split = job.setting.comparisons(), job.setting.splits[0]
     method = methods.make_method(job.entry, job.setting.entry, overrides)
     assert isinstance(method, PairwiseMethod)
-    rng = registry_rng()
-    method.fit_seen(data.take(split.seen_train[:0]), data.take(split.seen_train[:0]), rng=rng)
+    rng = Rng("arms")
+    nobody = data.take(split.seen_train[:0])
+    method.fit_seen(nobody, nobody, rng=rng)
     test, own = data.take(split.unseen_test), data.take(split.unseen_support)
-    # Tastes come in opposite pairs, u and u + half of the users: neither is the stranger.
-    order = split.unseen.tolist()
-    opposite = [(user + 8) % 16 for user in order]
-    strangers = {
-        user: next(o for o in order[i + 1 :] + order[:i] if o != opposite[i]) for i, user in enumerate(order)
-    }
-    swapped = {stranger: user for user, stranger in strangers.items()}
-    renamed = np.array([swapped.get(user, -1) for user in own.user.tolist()])
-    stranger = Comparisons(own.items, renamed, own.chosen, own.rejected, own.group, own.row, time=own.time)
-    stranger = stranger.take(renamed >= 0)
+    # Each user is given the support of the next one.
+    following = dict(zip(split.unseen.tolist(), np.roll(split.unseen, 1).tolist(), strict=True))
+    renamed = np.array([following[user] for user in own.user.tolist()])
     found = {}
-    for arm, support in (("own", own), ("stranger", stranger), ("none", own.take(own.row < 0))):
+    for arm, support in (("own", own), ("stranger", replace(own, user=renamed)), ("none", own.take(own.row < 0))):
         states = method.adapt_unseen(support, users=split.unseen, rng=rng)
         right = decisions(method.margins(states, test).numpy())
-        found[arm] = float(np.mean([right[test.user == user].mean() for user in split.unseen]))
+        found[arm] = np.array([right[test.user == user].mean() for user in split.unseen])
     return found
 
 
-def registry_rng() -> Any:
-    from prbench.base.seeds import Rng
+@pytest.mark.parametrize(
+    ("name", "overrides", "least"),
+    [
+        ("judge-icl", {"shots": 24, "choose": "random"}, 0.85),
+        ("judge-icl", {"shots": 24, "choose": "latest"}, 0.85),
+        ("judge-icl", {"shots": 24, "choose": "nearest"}, 0.85),
+        ("synthesizeme", {"support": 24}, 0.85),
+        ("synthesizeme-persona", {"support": 24}, 0.8),
+        ("synthesizeme-demos", {"support": 24}, 0.8),
+        ("persrm", {"exemplars": 16}, 0.7),
+    ],
+)
+def test_a_planted_taste_is_recovered(name: str, overrides: dict[str, Any], least: float, folder: Path) -> None:
+    found = arms(name, overrides)
+    assert found["own"].mean() > least
+    assert found["none"].tolist() == [0.5] * len(found["none"])
+    error = found["stranger"].std(ddof=1) / np.sqrt(len(found["stranger"]))
+    assert abs(found["stranger"].mean() - 0.5) <= 3 * error
+    assert found["own"].mean() > found["stranger"].mean() + 3 * error
 
-    return Rng("arms")
+
+def test_the_cold_start_is_the_plain_judges_prompt(folder: Path) -> None:
+    """Byte for byte: its answers come from the store, and flips say what adapting does."""
+    asked = {}
+    for name in ("judge", "judge-icl", "synthesizeme", "persrm"):
+        [job] = plan(RunRequest(methods=(name,), datasets=("taste-text",), judge="taste", splits=1)).jobs
+        data = job.setting.comparisons()
+        method = job.make()
+        assert isinstance(method, PairwiseMethod)
+        pairs = [pair_at(data, row) for row in range(5)]
+        asked[name] = method.requests({}, pairs, data.items)
+    assert len({tuple(requests) for requests in asked.values()}) == 1
 
 
-@pytest.mark.parametrize("choose", ["random", "latest", "nearest"])
-def test_a_planted_taste_is_recovered_from_examples(choose: str, folder: Path) -> None:
-    found = arms("judge-icl", {"shots": 24, "choose": choose})
-    assert found["own"] > 0.85
-    assert found["none"] == 0.5
-    # Eight users' tastes: the mean agreement with a stranger's is 0.5 with a standard error of about 0.09.
-    assert abs(found["stranger"] - 0.5) < 0.27
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_few_choices_have_a_defined_end(count: int, folder: Path) -> None:
+    [job] = plan(RunRequest(methods=("synthesizeme",), datasets=("taste-text",), judge="taste", splits=1)).jobs
+    data, split = job.setting.comparisons(), job.setting.splits[0]
+    method = job.make()
+    user = int(split.unseen[0])
+    support = data.take(split.unseen_support)
+    support = support.take(np.flatnonzero(support.user == user)[:count])
+    method.fit_seen(data.take(split.seen_train[:0]), data.take(split.seen_train[:0]), rng=Rng("few"))
+    before = reader_of(data.items).tally.asked
+    [state] = unpacked(method.adapt_unseen(support, rng=Rng("few")).tensors[TEXT])
+    asked = reader_of(data.items).tally.asked - before
+    # One choice: the plain judge. Two or three: all are shown and described, which is one request.
+    assert len(state.get("examples", [])) == {1: 0, 2: 2, 3: 3}.get(count, len(state.get("examples", [])))
+    assert asked == {1: 0, 2: 1, 3: 1}.get(count, asked)
+    assert bool(state.get("persona")) == (count > 1)
+
+
+def test_a_fit_takes_no_more_calls_than_published(folder: Path) -> None:
+    """At 17 choices: 25 sets on 6 held-out choices, at most 22 walks over 11, and a persona."""
+    found = arms("synthesizeme", {})
+    assert len(found["own"]) == 8
+    [job] = plan(RunRequest(methods=("synthesizeme",), datasets=("taste-text",), judge="taste", splits=1)).jobs
+    data, split = job.setting.comparisons(), job.setting.splits[0]
+    method = job.make()
+    method.fit_seen(data.take(split.seen_train[:0]), data.take(split.seen_train[:0]), rng=Rng("few"))
+    before = reader_of(data.items).tally.asked
+    method.adapt_unseen(data.take(split.unseen_support), rng=Rng("few"))
+    assert 0 < reader_of(data.items).tally.asked - before <= 8 * (25 * 6 + 22 * 11 + 1)

@@ -26,12 +26,13 @@ Worst = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 class Accuracy(Record):
     """One row of an accuracy table: [seen, unseen, overall] in % per data set, and their standard deviations over
-    splits in points.
+    splits in points. `encoder` or `judge`, the name of a judge model's entry, says what read the texts.
     """
 
     label: str
     method: str
-    encoder: str
+    encoder: str = ""
+    judge: str = ""
     prism: Populations | None = None
     reddit100: Populations | None = None
     reddit150: Populations | None = None
@@ -58,18 +59,25 @@ class Robustness(Record):
 class Printed(NamedTuple):
     """One method's [seen, unseen, overall] in %, and their standard deviations over splits where they are printed.
 
-    `doubtful` says that the overall value cannot be a mean of the other two.
+    `doubtful` says that the overall value cannot be a mean of the other two. `judge` is the judge model, where the
+    method reads texts.
     """
 
     means: list[float]
     spreads: list[float] | None
     doubtful: bool
+    judge: str = ""
 
-    def text(self, population: int) -> str:
-        """One of the values as the paper prints it."""
+    def other(self, reader: str) -> bool:
+        """Whether the paper's judge model is another than `reader`: the numbers do not compare then."""
+        return bool(self.judge) and self.judge != reader
+
+    def text(self, population: int, reader: str = "") -> str:
+        """One of the values as the paper prints it, with the judge model's name where it is not `reader`."""
         spread = f"±{self.spreads[population]:.1f}" if self.spreads else ""
         mark = " (as printed)" if self.doubtful and population == OVERALL else ""
-        return f"{self.means[population]:.1f}{spread}{mark}"
+        by = f" by {self.judge}" if self.other(reader) else ""
+        return f"{self.means[population]:.1f}{spread}{mark}{by}"
 
 
 class Published(Record):
@@ -83,13 +91,15 @@ class Published(Record):
     robustness: list[Robustness] = Field(default_factory=list)
 
     def rows(self, dataset: str, encoder: str) -> dict[str, Printed]:
-        """The accuracies by method on exactly this data set and encoder; empty on any other."""
+        """The accuracies by method on exactly this data set and encoder, those of judge models on this data set;
+        empty on any other.
+        """
         if dataset not in DATASETS:
             return {}
         return {
-            row.method: Printed(values, getattr(row, f"{dataset}_std"), not _between(values))
+            row.method: Printed(values, getattr(row, f"{dataset}_std"), not _between(values), row.judge)
             for row in self.accuracy
-            if row.encoder == encoder and (values := getattr(row, dataset))
+            if (row.judge or row.encoder == encoder) and (values := getattr(row, dataset))
         }
 
     def robustness_rows(self, dataset: str, encoder: str) -> dict[str, Robustness]:

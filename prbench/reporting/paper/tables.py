@@ -48,7 +48,9 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
 def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Printed]]) -> dict[str, Any]:
     record: dict[str, Any] = columns.record(columns.View(board), row, columns.by_key(*TABLE_1))
     for source, rows in printed.items() if row.published else ():
-        theirs = rows.get(row.method)
+        theirs = rows.get(row.own_method)
+        if theirs is not None and theirs.other(row.reader):
+            record[f"published_judge: {source}"] = theirs.judge
         for i, p in enumerate(RANKED if theirs else ()):
             assert theirs is not None
             record[f"published_{p}: {source}"] = theirs.means[i] / 100
@@ -79,7 +81,9 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
             f"{short}: overall accuracy in {source}, on this data set and encoder. {apart_in}: ours less theirs, in "
             "standard deviations of ours over splits."
         )
-        doubtful = [row.title for row in board.rows if row.published and (r := rows.get(row.method)) and r.doubtful]
+        doubtful = [
+            row.title for row in board.rows if row.published and (r := rows.get(row.own_method)) and r.doubtful
+        ]
         if doubtful:
             notes.append(
                 f"As printed: the overall value of {' and '.join(doubtful)} in {source} lies outside of its seen and "
@@ -87,14 +91,16 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
             )
         for line in grid.rows:
             row = by_title.get(line[0].text)
-            theirs = rows.get(row.method) if row else None
+            theirs = rows.get(row.own_method) if row else None
             if row is None or theirs is None:
                 line += [TableCell("" if row is None else DASH)] * 2
                 continue
             apart = in_spreads(row, "overall", theirs.means[OVERALL] / 100)
             line += [
-                TableCell(theirs.text(OVERALL)),
-                TableCell(DASH if math.isnan(apart) else f"{apart:+.1f}".replace("-", "−")),
+                TableCell(theirs.text(OVERALL, row.reader)),
+                TableCell(
+                    DASH if math.isnan(apart) or theirs.other(row.reader) else f"{apart:+.1f}".replace("-", "−")
+                ),
             ]
     return Grid(
         grid.title, tuple(header), grid.rows, grid.rules, notes, f"{piece.name}:{board.dataset}:{board.encoder}"
