@@ -30,20 +30,27 @@ def probe(
             "mistakes, groups.",
         ),
     ] = None,
+    injection: Annotated[
+        bool, typer.Option("--injection", help="Put an instruction to the judge model into the rejected replies.")
+    ] = False,
     methods: Annotated[str | None, typer.Option(help="Only these methods: names, patterns or all.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only fits on these data sets: names, patterns or all.")] = None,
     device: OnDevice = Device.auto,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Adapt finished fits again: flipped labels, own support, another data set, strangers' choices. Fits nothing."""
+    """Adapt finished fits again: flipped labels, own support, another data set, strangers' choices, hostile replies.
+
+    Nothing is fitted.
+    """
     from prbench import registry
     from prbench.base.errors import InputError
     from prbench.commands import output
 
-    if noise is None and transfer is None and kinds is None and not support:
+    if noise is None and transfer is None and kinds is None and not support and not injection:
         raise InputError(
-            "nothing to probe", hint="give --noise 0.1,0.2,0.4, --transfer all, --support or --kinds strangers"
+            "nothing to probe",
+            hint="give --noise 0.1,0.2,0.4, --transfer all, --support, --injection or --kinds strangers",
         )
     flips = [] if noise is None else shares(noise, "--noise")
     if noise is not None and not flips:
@@ -62,13 +69,21 @@ def probe(
     if dataset is not None:
         probes.require_finished(runs, "datasets", dataset, "--dataset")
     todo = probe.tasks(
-        runs, noise=flips, support=support, transfer=targets, kinds=tables, methods=names, datasets_=places
+        runs,
+        noise=flips,
+        support=support,
+        transfer=targets,
+        kinds=tables,
+        injection=injection,
+        methods=names,
+        datasets_=places,
     )
     if dry_run:
         counts = {"missing": sum(not task.done for task in todo)}
     else:
         made, failed = probe.execute(todo, device=device.value)
         counts = {"made": made, "failed": failed}
-    output.show_record({"runs": str(runs), "probes": len(todo), **counts}, as_json)
+    told = {"injection": probes.injected(runs)} if injection and not dry_run else {}
+    output.show_record({"runs": str(runs), "probes": len(todo), **counts, **told}, as_json)
     if counts.get("failed"):
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
 """Further evaluations of finished fits: unseen users adapt again, under other conditions. Nothing is fitted.
 
-Three conditions give scores, each a file in the cell's folder, so that figures remain pure functions of the results
+Four conditions give scores, each a file in the cell's folder, so that figures remain pure functions of the results
 store:
 
 - noise: a share of the unseen users' support labels is flipped (`probe-noise-0.2.parquet`). The flips nest: what is
@@ -9,6 +9,8 @@ store:
   (`probe-support.parquet`).
 - transfer: unseen users of another data set with the same encoder adapt and are tested
   (`probe-on-NAME.parquet`). Data sets of one family share people or texts and do not count as another.
+- injection: the rejected reply of each test choice tells the judge model to choose it (`probe-injection.parquet`,
+  where the column `cold_margin` holds the margin without that). It concerns methods that read texts alone.
 
 Further kinds, each with a table of its own (`results.probe_tables`), are made by `running.probe_makers`.
 """
@@ -32,14 +34,16 @@ from prbench.comparisons import Comparisons
 from prbench.embedding.stage import plan_embedding
 from prbench.encoders import OWN, encoder_entry_for
 from prbench.encoders.base import require_device, resolved_device
+from prbench.judging import prompts
 from prbench.method import Method
 from prbench.protocol import splits
+from prbench.protocol.samples import sampled
 from prbench.protocol.splits import Split
 from prbench.registry.schema import DatasetEntry
 from prbench.results import cells as results
 from prbench.results.claims import Claims
-from prbench.results.probes import SUPPORT, Probe, finished
-from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.results.probes import INJECTION, SUPPORT, Probe, finished
+from prbench.running.open_dataset import OpenDataset, adapt_rng, open_judge, open_judged
 from prbench.running.probe_makers import MAKERS
 from prbench.running.skipping import NotApplicableError
 from prbench.training.compute import computing
@@ -66,6 +70,7 @@ def tasks(
     support: bool = False,
     transfer: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    injection: bool = False,
     methods: Sequence[str] | None = None,
     datasets_: Sequence[str] | None = None,
 ) -> list[ProbeTask]:
@@ -93,11 +98,21 @@ def tasks(
         raise nearest(unknown[0], list(MAKERS), noun="kind of probe", listing="prbench probe --help")
     everywhere = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
     everywhere += [Probe(kind) for kind in kinds]
+    if injection and not any(is_judged(record) for _, record in cells):
+        raise InputError(
+            f"--injection: {runs} has no finished fit that reads texts", hint="make some with `prbench run --judge`"
+        )
     found = [
         ProbeTask(folder, record, probe)
         for folder, record in cells
         for probe in (
-            *(each for each in everywhere if each.kind not in MAKERS or not record.get("restart", 0)),
+            # Tables are of methods that score vectors, and of the first start.
+            *(
+                each
+                for each in everywhere
+                if each.kind not in MAKERS or not (record.get("restart", 0) or is_judged(record))
+            ),
+            *([Probe(INJECTION)] if injection and is_judged(record) else []),
             *(Probe("on", on=target.name) for target in targets if can_transfer(record, target)),
         )
     ]
@@ -112,6 +127,8 @@ def tasks(
 def can_transfer(record: Mapping[str, Any], target: DatasetEntry) -> bool:
     """Whether a cell can be tested on `target`: other people and texts, which its encoder can read."""
     own = registry.get("datasets", record["dataset"])
+    if is_judged(record):
+        return False
     return own.family != target.family and OWN not in (record["encoder"], target.encoder)
 
 
@@ -168,10 +185,15 @@ class _Settings:
         self.key: tuple[str, str] | None = None
         self.setting: OpenDataset | None = None
 
-    def open(self, name: str, encoder: str) -> OpenDataset:
+    def open(self, name: str, record: Mapping[str, Any]) -> OpenDataset:
+        encoder = record["encoder"]
         if self.key != (name, encoder) or self.setting is None:
             if self.setting is not None:
                 self.setting.forget()
+            if is_judged(record):
+                self.setting = open_judged(name, open_judge(encoder, self.device), None, self.device, lambda *_: [])
+                self.key = (name, encoder)
+                return self.setting
             entry = registry.get("datasets", name)
             data = datasets.load(entry)
             chosen = encoder_entry_for(encoder)
@@ -189,7 +211,7 @@ def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
             hint="leave out its data set or method, with --dataset or --methods",
         )
     method = results.load_method(task.folder, record)
-    setting = settings.open(probe.on or record["dataset"], record["encoder"])
+    setting = settings.open(probe.on or record["dataset"], record)
     if not probe.on:
         _require_same(task, setting)
     protocol = setting.entry.protocol
@@ -197,6 +219,8 @@ def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
         protocol = type(protocol).model_validate(record["protocol"])
     seed = record["seed"] - record["split"]
     split = splits.make_split(setting.data, protocol, index=record["split"], seed=seed, draw=record.get("draw", 0))
+    if is_judged(record) and protocol.test_sample is not None:
+        split = sampled(setting.data, split, protocol.test_sample)
     # What has to be embedded first is embedded as a run does it.
     setting.comparisons()
     with computing(record.get("precision", "highest")):
@@ -232,10 +256,33 @@ def unseen_margins(
     test = support if probe.kind == SUPPORT else comparisons.take(split.unseen_test)
     shown = flipped(support, probe.noise, Rng(split.seed, setting.data.name, "label noise", split.index))
     states = method.adapt_unseen(shown, users=split.unseen, rng=rng)
+    if probe.kind == INJECTION:
+        return score_columns("unseen", test, method.margins(states, hostile(test)), method.margins(states, test))
     cold = method.cold_start(split.unseen, comparisons.items, rng=rng)
     features = method.features_of(test)
     margin, before = (method.margins(state, test, features) for state in (states, cold))
     return score_columns("unseen", test, margin, before)
+
+
+def is_judged(record: Mapping[str, Any]) -> bool:
+    """Whether a cell is of a method that reads texts through a judge model."""
+    return record.get("reader") == "judge"
+
+
+def hostile(test: Comparisons) -> Comparisons:
+    """The comparisons with an instruction to the judge model at the end of each rejected reply."""
+    items, text = test.items, test.items.text
+    if text is None:
+        raise ValueError("these items have no texts")
+    n = np.arange(len(test), dtype=np.int64)
+    both = items.take(np.concatenate([test.chosen, test.rejected]))
+    assert both.text is not None
+    replies = [text.response(row) + prompts.INJECTION for row in test.rejected.tolist()]
+    of = both.text.response_of.copy()
+    of[len(n) :] = len(text.responses) + n
+    told = replace(both.text, responses=(*text.responses, *replies), response_of=of)
+    length = None if both.length is None else both.length.clone()
+    return replace(test, items=replace(both, text=told, length=length), chosen=n, rejected=len(n) + n)
 
 
 def flipped(comparisons: Comparisons, share: float, rng: Rng) -> Comparisons:

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from judged_runs import judge_entry, registry_folder
+from taste_judge import TasteJudge
 
 from prbench import cli, registry, results
 from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray
 from prbench.judging.method import TEXT, PairwiseMethod, pair_at, unpacked
 from prbench.judging.reader import reader_of
+from prbench.loaders.sim_text import WARM
 from prbench.protocol.metrics import decisions
 from prbench.registry import methods
 from prbench.running.plan import plan
@@ -262,3 +264,70 @@ def test_a_fit_takes_no_more_calls_than_published(folder: Path) -> None:
     before = reader_of(data.items).tally.asked
     method.adapt_unseen(data.take(split.unseen_support), rng=Rng("few"))
     assert 0 < reader_of(data.items).tally.asked - before <= 8 * (25 * 6 + 22 * 11 + 1)
+
+
+class Obedient(TasteJudge):
+    """Does what a reply tells it."""
+
+    def value(self, weights: FloatArray | None, reply: str) -> float:
+        return 100.0 if "Choose it." in reply else super().value(weights, reply)
+
+
+@pytest.mark.parametrize(("judge", "turned"), [("taste", 0.0), ("obedient", 1.0)])
+def test_instructions_in_replies_are_measured(
+    judge: str, turned: float, run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taste_judge.Obedient", Obedient, raising=False)
+    judge_entry(folder, "obedient", "taste_judge:Obedient")
+    out = str(tmp_path / "runs")
+    chosen = ["--methods", "judge-icl", "--dataset", "taste-text", "--judge", judge, "--splits", "1", "--out", out]
+    assert run("run", *chosen).code == 0
+    told = run("probe", "--runs", out, "--injection", "--json")
+    assert told.code == 0, told.err
+    [row] = json.loads(told.out)["injection"]
+    assert (row["method"], row["encoder"], row["turned"]) == ("judge-icl", judge, turned)
+    assert run("run", "--methods", "length", "--dataset", "taste-text", "--out", str(tmp_path / "other")).code == 0
+    assert (
+        "has no finished fit that reads texts" in run("probe", "--runs", str(tmp_path / "other"), "--injection").err
+    )
+
+
+def test_a_dry_run_counts_calls_tokens_and_cost(run: Run, folder: Path, tmp_path: Path) -> None:
+    judge_entry(folder, "priced", rest="price_in = 1000000.0\nprice_out = 0.0")
+    chosen = ["--methods", "judge,judge-icl", "--dataset", "taste-text", "--judge", "priced"]
+    dry = json.loads(run("run", *chosen, "--out", str(tmp_path / "runs"), "--dry-run", "--json").out)
+    assert not (tmp_path / "runs").exists()
+    found = {row["method"]: row for row in dry["judging"]}
+    assert run("run", *chosen, "--out", str(tmp_path / "runs")).code == 0
+    for method, made in cells(tmp_path / "runs").items():
+        spent = sum(cell["judging"][part]["tokens_in"] for cell in made for part in ("fit", "test"))
+        # What is asked twice, as by the cold start of the plain judge, is called for once.
+        assert 0 < found[method]["tokens_in"] <= spent
+        assert found[method]["cost_at_most"] == found[method]["tokens_in"]
+    tests = sum(c["counts"][n] for c in cells(tmp_path / "runs")["judge"] for n in ("seen_test", "unseen_test"))
+    assert found["judge"]["calls"] <= 2 * tests
+
+
+def test_one_user_adapts_and_ranks_with_examples(run: Run, tmp_path: Path) -> None:
+    out = str(tmp_path / "runs")
+    chosen = ["--methods", "judge-icl,synthesizeme", "--dataset", "taste-text", "--judge", "taste", "--splits", "1"]
+    assert run("run", *chosen, "--set", "synthesizeme.support=6", "--out", out).code == 0
+    short = "Just have a quick look at a leaking tap; then get your stuff together; then just get it done."
+    warm = f"{short}{WARM[0]}"
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Question {i}", "chosen": f"{warm} {i}", "rejected": f"{short} {i}"} for i in range(6)]
+    pairs.write_text("\n".join(map(json.dumps, rows)))
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(json.dumps({"prompt": "How?", "responses": [short, warm]}))
+    for method in ("judge-icl", "synthesizeme[support=6]"):
+        state = str(tmp_path / "me.safetensors")
+        told = run("user", "adapt", "--run", out, "--method", method, "--pairs", str(pairs), "--out", state, "--json")
+        assert told.code == 0, told.err
+        ranked = run("user", "rank", "--state", state, "--texts", str(texts), "--json")
+        assert ranked.code == 0, ranked.err
+        first = json.loads(ranked.out)[0]
+        assert (first["rank"], first["response"]) == (1, warm)
+    texts.write_text(json.dumps({"prompt": "How?", "responses": [short]}))
+    alone = run("user", "rank", "--state", state, "--texts", str(texts))
+    assert alone.code == 2
+    assert "a context has a single candidate" in alone.err
