@@ -95,8 +95,8 @@ def test_the_wheel_has_no_other_top_level_name(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_wheel_works_from_any_folder(site: Path, tmp_path: Path) -> None:
-    for kind in ("methods", "datasets", "encoders", "reports"):
-        own = CHECKOUT / (f"prbench/{kind}" if kind == "encoders" else kind)
+    for kind in ("methods", "datasets", "encoders", "judges", "reports"):
+        own = CHECKOUT / {"encoders": "prbench/encoders", "judges": "prbench/judging"}.get(kind, kind)
         done = run_installed(site, tmp_path, "list", kind, "--json")
         assert done.returncode == 0, done.stderr
         assert [row["name"] for row in json.loads(done.stdout)] == sorted(file.stem for file in own.glob("*.toml"))

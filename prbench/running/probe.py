@@ -43,7 +43,7 @@ from prbench.registry.schema import DatasetEntry
 from prbench.results import cells as results
 from prbench.results.claims import Claims
 from prbench.results.probes import INJECTION, SUPPORT, Probe, finished
-from prbench.running.open_dataset import OpenDataset, adapt_rng, open_judge, open_judged
+from prbench.running.open_dataset import Drawing, OpenDataset, adapt_rng, open_judge, open_judged
 from prbench.running.probe_makers import MAKERS
 from prbench.running.skipping import NotApplicableError
 from prbench.training.compute import computing
@@ -191,7 +191,8 @@ class _Settings:
             if self.setting is not None:
                 self.setting.forget()
             if is_judged(record):
-                self.setting = open_judged(name, open_judge(encoder, self.device), None, self.device, lambda *_: [])
+                nothing = Drawing(lambda *_: [])
+                self.setting = open_judged(name, open_judge(encoder, self.device), None, self.device, nothing)
                 self.key = (name, encoder)
                 return self.setting
             entry = registry.get("datasets", name)
