@@ -167,8 +167,8 @@ class Endpoint(Backend):
                     for future in done:
                         tell(futures.pop(future), future.result())
                         # No further call goes out before the answers that are there are stored.
-                        if (number := next(waiting, None)) is not None:
-                            futures[pool.submit(self._one, requests_[number])] = number
+                        if (following := next(waiting, None)) is not None:
+                            futures[pool.submit(self._one, requests_[following])] = following
             except BaseException:
                 self._stop.set()
                 for future, number in futures.items():

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from prbench.base.console import stderr
 from prbench.comparisons import Comparisons
 from prbench.judging.reader import Reader, Tally
 from prbench.judging.verdicts import Judged
+
+EVERY = 30.0
+
+
+class CallNotes:
+    """Says on stderr, every half minute at most, how far the calls to a judge model are."""
+
+    def __init__(self, name: str, currency: str, every: float = EVERY) -> None:
+        self._name, self._currency, self._every = name, currency, every
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, spent: Tally) -> None:
+        """Is told of everything spent so far, after each call."""
+        now = time.monotonic()
+        if now - self._said < self._every:
+            return
+        self._said = now
+        tokens, failed = spent.tokens_in + spent.tokens_out, spent.failures.total()
+        parts = [f"{spent.calls:,} calls", f"{tokens:,} tokens"]
+        parts += [f"{spent.cost:,.2f} {self._currency}"] if spent.cost else []
+        parts += [f"{spent.calls / max(1e-9, now - self._began):,.1f} calls/s", f"{failed:,} failed"]
+        stderr().print(f"{self._name}: {', '.join(parts)}", soft_wrap=True)
 
 
 def judged_part(reader: Reader | None, before: Tally | None, splits: int) -> dict[str, Any]:

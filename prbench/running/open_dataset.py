@@ -33,6 +33,7 @@ from prbench.protocol.samples import sampled
 from prbench.protocol.selection import fit_rng
 from prbench.protocol.splits import Split
 from prbench.registry.schema import DatasetEntry, EncoderEntry, JudgeEntry, ProtocolEntry, TestSample
+from prbench.running.judged import CallNotes
 from prbench.sharing import split_files as split_files_module
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ def open_judged(
 
 def open_judge(name: str, device: str, budget: Budget | None = None) -> Reader:
     """The judge model called `name`. Raises InputError as `prbench.judging.judge_entry_for`."""
-    return open_reader(judge_entry_for(name), device=device, budget=budget)
+    reader = open_reader(judge_entry_for(name), device=device, budget=budget)
+    reader.watch = CallNotes(reader.entry.name, reader.entry.currency)
+    return reader
 
 
 def open_datasets(

@@ -39,10 +39,12 @@ def judged(setting: OpenDataset) -> dict[str, Any]:
     if setting.reader is None:
         return {}
     released, public = setting.reader.entry.released, setting.entry.public
+    # A year alone leaves open which came first: the model may then have seen the data.
+    known = min(len(released), len(public))
     return {
         "reader": "judge",
         "data_public": public,
-        "known_before": bool(released and public and public <= released),
+        "known_before": bool(known) and public[:known] <= released[:known],
     }
 
 

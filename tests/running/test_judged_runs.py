@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from prbench import cli, registry, results
 from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray
 from prbench.judging.method import TEXT, PairwiseMethod, pair_at, unpacked
-from prbench.judging.reader import reader_of
+from prbench.judging.reader import Tally, reader_of
 from prbench.loaders.sim_text import WARM
 from prbench.protocol.metrics import decisions
 from prbench.registry import methods
+from prbench.running.judged import CallNotes
 from prbench.running.plan import plan
 from prbench.running.request import RunRequest
 
@@ -331,3 +333,13 @@ def test_one_user_adapts_and_ranks_with_examples(run: Run, tmp_path: Path) -> No
     alone = run("user", "rank", "--state", state, "--texts", str(texts))
     assert alone.code == 2
     assert "a context has a single candidate" in alone.err
+
+
+def test_progress_names_calls_tokens_cost_rate_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = CallNotes("served", "USD", every=0.0)
+    notes(Tally(calls=1200, tokens_in=90_000, tokens_out=1_200, cost=0.5, failures=Counter(lost=3)))
+    said = capsys.readouterr().err
+    for part in ("served: 1,200 calls", "91,200 tokens", "0.50 USD", "calls/s", "3 failed"):
+        assert part in said
+    CallNotes("served", "USD")(Tally(calls=1))
+    assert capsys.readouterr().err == ""
