@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -76,6 +77,7 @@ class LocalModel(Backend):
         self._template = ""
         self._max_length = max_length
         self._control: list[str] = []
+        self._cache_name = ""
 
     def identity(self) -> dict[str, Any]:
         """The model's files and how they are read; the batch and the device are not among it."""
@@ -105,6 +107,9 @@ class LocalModel(Backend):
         if self._model is None:
             self._read_tokenizer()
             self._model = self._load()
+            # Renamed in transformers 5.24.
+            known = inspect.signature(type(self._model).forward).parameters
+            self._cache_name = "cache" if "cache" in known else "past_key_values"
 
     def answer(self, requests: Sequence[Request], tell: Tell) -> None:
         """As in `Backend`; requests that begin alike, and those of about equal length, go through together."""
@@ -143,15 +148,17 @@ class LocalModel(Backend):
     def _choose(self, labels: tuple[str, ...], shared: int, batch: Sequence[_Prompt]) -> Iterator[tuple[int, Answer]]:
         """The log-probabilities of the labels after each prompt."""
         import torch
+        from transformers import DynamicCache
 
         began = time.perf_counter()
         tokens = [tuple(self._tokenizer.encode(label, add_special_tokens=False)) for label in labels]
         device = self._model.device
-        past = None
+        past: dict[str, Any] = {}
         if shared:
             start = torch.tensor([batch[0].ids[:shared]], device=device)
-            past = self._model(input_ids=start, use_cache=True, logits_to_keep=1).past_key_values
-            past.batch_repeat_interleave(len(batch))
+            past = {self._cache_name: DynamicCache(config=self._model.config)}
+            self._model(input_ids=start, use_cache=True, logits_to_keep=1, **past)
+            past[self._cache_name].batch_repeat_interleave(len(batch))
         rows = [prompt.ids[shared:] for prompt in batch]
         last = torch.tensor([len(row) - 1 for row in rows], device=device)
         width = int(last.max()) + 1
@@ -162,9 +169,9 @@ class LocalModel(Backend):
             input_ids=ids,
             attention_mask=torch.ones(len(rows), shared + width, dtype=torch.int64, device=device),
             position_ids=torch.arange(shared, shared + width, device=device)[None].expand(len(rows), -1),
-            past_key_values=past,
-            use_cache=past is not None,
+            use_cache=bool(past),
             logits_to_keep=kept,
+            **past,
         )
         logits = made.logits[torch.arange(len(rows), device=device), place]
         first = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
@@ -318,7 +325,8 @@ class LocalModel(Backend):
                 if self.adapter:
                     from peft import PeftModel
 
-                    model = PeftModel.from_pretrained(model, str(Path(self.adapter).expanduser()))
+                    adapted = PeftModel.from_pretrained(model, str(Path(self.adapter).expanduser()))
+                    model = adapted.merge_and_unload()
             return model.to(self.device).eval()
         except torch.OutOfMemoryError as error:
             raise InputError(
