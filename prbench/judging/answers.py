@@ -112,6 +112,9 @@ class AnswerStore:
             hint="free space on the disk, or move the file away: its calls are then made again",
         )
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let the file go."""
         if self._connection is not None:

@@ -250,6 +250,7 @@ def test_a_killed_run_makes_no_stored_call_again(server: Server, prbench_home: P
     assert sum(server.answered.values()) - len(server.answered) <= 1
     record = json.loads(next((tmp_path / "runs").rglob("cell.json")).read_text())
     asked = record["judging"]["test"]
-    # 120 of 240 choices are tested in two orders; the cold start asks the same.
-    assert (asked["asked"], len(server.answered)) == (480, 240)
+    # 120 of 240 choices are tested in two orders; the cold start asks the same, and users share pairs.
+    assert asked["asked"] == 480
+    assert before < len(server.answered) <= 160
     assert asked["calls"] in (len(server.answered) - before, len(server.answered) - before + 1)
