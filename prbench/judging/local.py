@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from prbench.base.errors import InputError
-from prbench.base.files import file_sha256
+from prbench.base.files import digest, file_sha256
 from prbench.comparisons import Message
 from prbench.encoders.chat import DATE, TODAY, unreadable
 from prbench.encoders.hub_models import require_contents, snapshot, with_weights
@@ -120,8 +120,9 @@ class LocalModel(Backend):
         with torch.inference_mode():
             for labels, group in _grouped(prompts, lambda p: p.request.labels):
                 if not labels:
-                    for prompt in group:
-                        tell(prompt.number, self._write(prompt))
+                    for together in self._writing(group):
+                        for number, answer in self._write(together):
+                            tell(number, answer)
                     continue
                 for shared, batch in self._batches(group):
                     for number, answer in self._choose(labels, shared, batch):
@@ -208,38 +209,59 @@ class LocalModel(Backend):
         )
         return torch.log_softmax(made.logits[0, -1].float(), dim=-1).cpu().numpy()
 
-    def _write(self, prompt: _Prompt) -> Answer:
-        """The text that follows a prompt, to its end or `limit` tokens."""
+    def _write(self, batch: Sequence[_Prompt]) -> Iterator[tuple[int, Answer]]:
+        """The texts that follow prompts of one limit and temperature, each to its end or the limit."""
         import torch
 
-        from prbench.base.files import digest
-
         began = time.perf_counter()
-        ids = torch.tensor([prompt.ids], device=self._model.device)
+        device, first = self._model.device, batch[0].request
+        end = self._tokenizer.eos_token_id
+        width = max(len(prompt.ids) for prompt in batch)
+        # Filled up on the left, where the mask hides it: new tokens come at the right.
+        ids = torch.tensor([[end] * (width - len(p.ids)) + list(p.ids) for p in batch], device=device)
+        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in batch], device=device)
         settings = copy.deepcopy(self._model.generation_config)
-        sampling = prompt.request.temperature > 0
+        sampling = first.temperature > 0
         settings.update(
-            max_new_tokens=prompt.request.limit,
+            max_new_tokens=first.limit,
             max_length=None,
             do_sample=sampling,
-            temperature=prompt.request.temperature if sampling else None,
+            temperature=first.temperature if sampling else None,
             top_p=None,
             top_k=None,
-            pad_token_id=self._tokenizer.eos_token_id,
-            eos_token_id=settings.eos_token_id or self._tokenizer.eos_token_id,
+            pad_token_id=end,
+            eos_token_id=settings.eos_token_id or end,
         )
-        with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # What is drawn depends on what is asked alone, and on which of several samples it is.
-            torch.manual_seed(int(digest(prompt.request.content(), length=15), 16))
-            made = self._model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
-        new = made[0, ids.shape[1] :]
-        return Answer(
-            text=self._tokenizer.decode(new, skip_special_tokens=True),
-            tokens_in=ids.shape[1],
-            tokens_out=len(new),
-            seconds=time.perf_counter() - began,
-            model=self._name,
-        )
+            torch.manual_seed(int(digest(first.content(), length=15), 16))
+            made = self._model.generate(ids, attention_mask=mask, generation_config=settings)
+        seconds = (time.perf_counter() - began) / len(batch)
+        for prompt, row in zip(batch, made[:, width:], strict=True):
+            text = self._tokenizer.decode(row, skip_special_tokens=True)
+            written = int((row != end).sum()) + 1
+            yield (
+                prompt.number,
+                Answer(
+                    text=text,
+                    tokens_in=len(prompt.ids),
+                    tokens_out=min(written, first.limit),
+                    seconds=seconds,
+                    model=self._name,
+                ),
+            )
+
+    def _writing(self, prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
+        """Prompts whose texts are written together: the likeliest ones in batches, drawn ones alone."""
+        for (_, temperature), group in _grouped(prompts, lambda p: (p.request.limit, p.request.temperature)):
+            batch: list[_Prompt] = []
+            for prompt in sorted(group, key=lambda p: len(p.ids)):
+                room = (len(batch) + 1) * (len(prompt.ids) + prompt.request.limit)
+                if batch and (temperature > 0 or room > self.batch_tokens):
+                    yield batch
+                    batch = []
+                batch.append(prompt)
+            yield batch
 
     def _ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """A prompt as tokens, up to where the answer begins."""

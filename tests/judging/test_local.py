@@ -105,8 +105,11 @@ def test_texts_repeat_themselves_and_samples_differ(folder: Path) -> None:
     model = LocalModel(model=str(folder))
     plain = Request((Message("user", "write"),), limit=12)
     drawn = [Request((Message("user", "write"),), limit=12, temperature=1.0, sample=i) for i in range(3)]
-    first, again = ask(model, [plain, plain])
-    assert first.text == again.text
+    longer = Request((Message("user", "write something else, and more of it"),), limit=12)
+    [alone], [first, other] = ask(model, [plain]), ask(model, [plain, longer])
+    # Beside a longer prompt it is filled up, and what is written stays.
+    assert first.text == alone.text
+    assert other.text == ask(model, [longer])[0].text
     assert first.tokens_out <= 12
     one, two = (ask(model, order) for order in (drawn, drawn[::-1]))
     assert [answer.text for answer in one] == [answer.text for answer in two[::-1]]
