@@ -26,6 +26,7 @@ class Judge(PairwiseMethod):
     """
 
     personal: ClassVar[bool] = False
+    random_start: ClassVar[bool] = False
 
     def states_of(self, support: Comparisons, users: IntArray, rng: Rng) -> UserStates:
         """Every user is the same."""
@@ -44,6 +45,7 @@ class JudgeScore(TextMethod):
     """
 
     personal: ClassVar[bool] = False
+    random_start: ClassVar[bool] = False
     MIDDLE = 5.5
 
     def unsupported(self, data: Comparisons) -> str | None:

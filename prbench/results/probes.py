@@ -23,8 +23,8 @@ COLUMNS = (*scores.COLUMNS, "split", "restart", "shots", *cells.SCORES, "probe",
 
 @dataclass(frozen=True)
 class Probe:
-    """One condition: a share of flipped support labels, the support itself, another data set, instructions to the judge
-    model in the rejected replies, or a kind of `TABLES`.
+    """One condition: a share of flipped support labels, the support itself, another data set, instructions to the
+    judge model in the rejected replies, or a kind of `TABLES`.
     """
 
     kind: str

@@ -95,8 +95,8 @@ def _ask_all(job: MethodJob, data: Comparisons, shots: Sequence[int]) -> None:
     """Everything that the job would ask."""
     setting = job.setting
     for split in setting.splits:
-        method, rng = job.make(), adapt_rng(setting, split)
-        problem = fit_problem(job.rule, setting.data, data, split, setting.entry.protocol)
+        method, rng = job.make(), adapt_rng(setting, split, job.restart)
+        problem = fit_problem(job.rule, setting.data, data, split, setting.entry.protocol, job.restart)
         method.fit_seen(problem.train, problem.validation, rng=problem.rng)
         test = data.take(split.seen_test)
         method.margins(method.seen_users(), test)
