@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+
+from prbench.encoders.base import Encoded, Encoder, Text
 
 DATASET = """
 extends = "sim-text"
@@ -26,7 +31,7 @@ items = 240
 """
 ENCODER = """
 title = "planted"
-target = "planted_encoder:Planted"
+target = "judged_runs:Letters"
 licence = ""
 homepage = ""
 summary = "no model"
@@ -39,6 +44,24 @@ homepage = ""
 summary = "scripted"
 {rest}
 """
+
+
+class Letters(Encoder):
+    """Counts letters."""
+
+    id = "letters"
+    dim = 3
+    has_reward = False
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"id": self.id, "dtype": "float32"}
+
+    def head(self) -> None:
+        return None
+
+    def encode(self, texts: Sequence[Text], *, device: str) -> Encoded:
+        rows = [[float(reply.count(letter)) for letter in "eta"] for _, reply in texts]
+        return Encoded(torch.tensor(rows))
 
 
 def judge_entry(folder: Path, name: str, target: str = "taste_judge:TasteJudge", rest: str = "") -> None:

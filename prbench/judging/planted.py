@@ -63,7 +63,9 @@ class PlantedJudge(Backend):
         if liked and len({len(each) for each in liked}) == 1:
             return np.asarray(np.mean(liked, axis=0))
         if shown:
-            return np.asarray(np.sum(shown, axis=0) / len(shown))
+            # The least squares weights of choices: ridge regression of 1 on chosen − rejected.
+            apart = np.array(shown)
+            return np.asarray(np.linalg.solve(apart.T @ apart + np.eye(apart.shape[1]), apart.sum(axis=0)))
         description = self.described(block("persona", text))
         return description if len(description) else None
 

@@ -33,7 +33,8 @@ def test_a_text_cannot_close_or_open_a_mark(text: str) -> None:
 def test_a_prompt_has_the_marks_of_the_prompt_alone(question: str, one: str, other: str) -> None:
     harmless = verdict(Pair(ASK, "x", "y"), persona="p", examples=[Example(Pair(ASK, "x", "y"), True, "r")])
     pair = Pair((Message("user", question),), one, other)
-    hostile = verdict(pair, persona=other, examples=[Example(pair, True, one)])
+    # A persona or reason without any text is not shown.
+    hostile = verdict(pair, persona=f"p{other}", examples=[Example(pair, True, f"r{one}")])
     assert marks_in(hostile.messages[-1].content) == marks_in(harmless.messages[-1].content)
 
 

@@ -209,9 +209,9 @@ def arms(name: str, overrides: dict[str, Any]) -> dict[str, FloatArray]:
         ("judge-icl", {"shots": 24, "choose": "random"}, 0.85),
         ("judge-icl", {"shots": 24, "choose": "latest"}, 0.85),
         ("judge-icl", {"shots": 24, "choose": "nearest"}, 0.85),
-        ("synthesizeme", {"support": 24}, 0.85),
-        ("synthesizeme-persona", {"support": 24}, 0.8),
-        ("synthesizeme-demos", {"support": 24}, 0.8),
+        ("synthesizeme", {"support": 40}, 0.8),
+        ("synthesizeme-persona", {"support": 40}, 0.8),
+        ("synthesizeme-demos", {"support": 40}, 0.8),
         ("persrm", {"exemplars": 16}, 0.7),
     ],
 )
