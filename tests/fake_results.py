@@ -35,6 +35,7 @@ class Fake:
     frames: list[pd.DataFrame] = field(default_factory=list)
     cells: list[dict[str, Any]] = field(default_factory=list)
     keys: Any = field(default_factory=lambda: count())
+    folder: Path | None = None
 
     @property
     def scores(self) -> pd.DataFrame:

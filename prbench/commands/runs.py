@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prbench.commands.config import config_of, read_config
 from prbench.commands.options import (
     DATASETS_HELP,
     LIST,
@@ -25,10 +26,12 @@ from prbench.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from prbench.running.plan import Plan
     from prbench.running.request import RunRequest
 
 
 def run(
+    context: typer.Context,
     dataset: Annotated[str | None, typer.Option(metavar=LIST, help=DATASETS_HELP)] = None,
     methods: Annotated[str | None, typer.Option(metavar=LIST, help=METHODS_HELP)] = None,
     report: Annotated[
@@ -75,6 +78,18 @@ def run(
     workers: Workers = 1,
     threads: Threads = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Make cells again that were packed without their models.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of options; those of the command line count first.", callback=read_config, is_eager=True
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Only print the options as a file for --config.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,6 +98,9 @@ def run(
     from prbench.base.errors import InputError
     from prbench.base.screen_text import listed
 
+    if print_config:
+        typer.echo(config_of(context), nl=False)
+        return
     if methods is not None and report is not None:
         raise InputError("give one of --methods and --report, not both", hint="--report says itself what to run")
     if split_files is not None:
@@ -104,7 +122,7 @@ def run(
         raise InputError("several workers share no budget", hint="leave out --workers, or --max-calls and the like")
     if report is not None:
         given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
-        given |= {"--tuned": tuned is not None, "--precision": precision is not Precision.highest}
+        given |= {"--refit": refit, "--tuned": tuned is not None, "--precision": precision is not Precision.highest}
         if named := [option for option, used in given.items() if used]:
             raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
         names = registry.select("datasets", dataset)
@@ -159,6 +177,7 @@ def run(
         out=out,
         tuned=tuned or Path("tuned"),
         precision=precision.value,
+        refit=refit,
     )
     with compute_threads(threads, workers):
         _run_methods(request, dry_run, as_json, workers)
@@ -181,6 +200,7 @@ def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int
         if calls:
             output.show(estimate.table(calls))
         return
+    _say_packed(plan)
     outcome = run.execute(plan, workers=workers)
     if as_json:
         output.show_json({"failed": outcome.failed, **make_plan(request).as_dict()})
@@ -188,6 +208,18 @@ def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int
         output.show(outcome.table())
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _say_packed(plan: Plan) -> None:
+    """One line on stderr where finished cells came without their models."""
+    from prbench.base.console import stderr
+    from prbench.results import cells
+    from prbench.results.record import CellState
+
+    done = [cell.folder for job in plan.jobs for cell in job.cells if cell.state == CellState.done]
+    if packed := sum(cells.is_packed(folder) for folder in done):
+        said = f"{packed} of {len(done)} finished results were packed without their models: done for reports; --refit"
+        stderr().print(f"{said} makes them again", soft_wrap=True)
 
 
 def _planned_reports() -> list[str]:

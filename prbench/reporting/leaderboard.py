@@ -10,7 +10,7 @@ from prbench.base.console import progress, stdout
 from prbench.base.files import write_text
 from prbench.protocol import metrics, stats
 from prbench.registry import marks
-from prbench.reporting import board_tests, writers
+from prbench.reporting import board_tests, merging, submitted, writers
 from prbench.reporting.board import Board, build
 from prbench.reporting.budget import budget_frame, budget_grid, titles_of
 from prbench.reporting.calibration import calibration_frame, calibration_grid, calibration_records
@@ -63,7 +63,7 @@ def leaderboard(
         results = of_methods(results, methods)
     results = placed(results)
     require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
-    from prbench.reporting.page import write_page
+    from prbench.reporting.page import Extra, write_page
     from prbench.reporting.worst_k import worst_k_figure
 
     with progress() as display:
@@ -77,7 +77,8 @@ def leaderboard(
             watch=lambda: display.advance(task),
             count_all=bool(methods),
         )
-    grids = [grid for board in boards for grid in board_tests.grids(board)]
+    shared = [*submitted.grids(results), *merging.grids(results)]
+    grids = [*(grid for board in boards for grid in board_tests.grids(board)), *shared]
     stored = {
         "calibration": calibration_frame(calibration_records(results.scores, shots)),
         "properties": properties_frame(results.cells),
@@ -103,12 +104,14 @@ def leaderboard(
         "alpha": alpha,
         "resamples": resamples,
     }
-    extras = _extras(boards, stored, results.cells)
+    extras = _extras(boards, stored, results.cells) + [
+        Extra(title=grid.title, text=merging.WORDS.get(grid.label, submitted.WORDS), grid=grid) for grid in shared
+    ]
     paths.append(
         write_page(out / "index.html", boards, users, results, options=options, curves=curves, extras=extras)
     )
     # Printed last: a reader who stops early, as `head` does, costs no file.
-    for table in rich_tables(boards):
+    for table in (*rich_tables(boards), *map(writers.rich_table, shared)):
         (console or stdout()).print(table)
     return paths
 

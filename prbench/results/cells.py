@@ -24,6 +24,7 @@ FORMAT = 1
 DONE = digests.DONE
 MODEL = "model.safetensors"
 REPEAT = "repeat the run: it makes this cell again"
+REFIT = "`prbench run --refit` makes it again, with its model"
 AGAIN = f"delete this file and {REPEAT}"
 LONGEST_NAME = 100
 RECORD_BYTES = 2**26
@@ -53,23 +54,32 @@ def scores_file(folder: Path, shots: int) -> Path:
     return folder / f"scores-{'all' if shots == ALL_SHOTS else shots}.parquet"
 
 
-def status(folder: Path) -> tuple[CellState, str]:
+def status(folder: Path, *, with_model: bool = False) -> tuple[CellState, str]:
     """How a cell stands, and the reason where there is one.
 
-    A finished cell that lost a file is missing: the next run makes it again. Raises InputError as `read_record`.
+    A finished cell that lost a file is missing: the next run makes it again. One that was packed without its model is
+    done, but missing where it is to be had `with_model`. Raises InputError as `read_record`.
     """
     if not (folder / "cell.json").is_file():
         return CellState.missing, ""
     record = read_record(folder)
     if record["status"] == "done" and (lost := _lost(folder)):
         return CellState.missing, f"{lost} is gone"
+    if with_model and record["status"] == "done" and is_packed(folder):
+        return CellState.missing, "its model was not packed"
     return CellState(record["status"]), record.get("reason", "")
 
 
 def _lost(folder: Path) -> str | None:
     """The first file that a finished cell lacks."""
     needed = (DONE, MODEL, scores_file(folder, ALL_SHOTS).name)
-    return next((name for name in needed if not (folder / name).is_file()), None)
+    lost = [name for name in needed if not (folder / name).is_file()]
+    return None if lost == [MODEL] and is_packed(folder) else next(iter(lost), None)
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether a finished cell came without its model: done for reports, and nothing can be adapted from it."""
+    return MODEL in digests.of(folder).left_out
 
 
 def require_this_version(runs: Path) -> None:
@@ -112,6 +122,10 @@ def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
     from prbench.registry import code_hash, targets
 
     path = folder / MODEL
+    if is_packed(folder):
+        raise InputError(
+            f"{folder} was packed without its model: it can be reported, and not adapted or probed", hint=REFIT
+        )
     if not path.is_file():
         raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
     digests.of(folder).check(path, AGAIN)

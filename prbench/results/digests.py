@@ -7,10 +7,10 @@ counted as unverified.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -29,13 +29,14 @@ SHARED = ".claims"
 
 
 class DoneRecord(BaseModel):
-    """What DONE says. `files` is empty in a cell of an earlier prbench."""
+    """What DONE says. `files` is empty in a cell of an earlier prbench; those `left_out` were not packed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     shots: list[int]
     files: dict[str, Sha256] = {}
     accuracy: dict[str, float] = {}
+    left_out: list[Literal["model.safetensors"]] = []
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Seals:
     files: Mapping[str, str] = field(default_factory=dict)
     accuracy: Mapping[str, float] = field(default_factory=dict)
     shots: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -99,13 +101,25 @@ def of(folder: Path) -> Seals:
         raise InputError(f"{path} is damaged: {key}: {first['msg']}", hint=hint) from error
     if bool(found.files) != has_digest:
         raise InputError(f"{path} is damaged: it lacks a part of its digests", hint=hint)
-    return Seals(folder, found.files, found.accuracy, tuple(found.shots))
+    return Seals(folder, found.files, found.accuracy, tuple(found.shots), tuple(found.left_out))
 
 
 def write(folder: Path, shots: list[int], accuracy: Mapping[str, float]) -> None:
     """Write DONE for the files in `folder`, the last file of a cell."""
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != DONE}
-    write_json(folder / DONE, sealed({"shots": shots, "files": files, "accuracy": dict(accuracy)}))
+    write_record(folder, shots, files, accuracy)
+
+
+def write_record(
+    folder: Path,
+    shots: list[int],
+    files: Mapping[str, str],
+    accuracy: Mapping[str, float],
+    left_out: Sequence[str] = (),
+) -> None:
+    """Write DONE with these digests; those of the files `left_out` are kept although the files are not there."""
+    record = {"shots": shots, "files": dict(files), "accuracy": dict(accuracy)}
+    write_json(folder / DONE, sealed(record | ({"left_out": list(left_out)} if left_out else {})))
 
 
 def add(path: Path, runs: Path) -> None:
@@ -115,8 +129,7 @@ def add(path: Path, runs: Path) -> None:
     with FileLock(shared / "done.lock"):
         before = of(path.parent)
         files = {**before.files, path.name: file_sha256(path)}
-        record = {"shots": list(before.shots), "files": files, "accuracy": dict(before.accuracy)}
-        write_json(path.parent / DONE, sealed(record))
+        write_record(path.parent, list(before.shots), files, before.accuracy, before.left_out)
 
 
 def accuracies(columns: Mapping[str, Any]) -> dict[str, float]:

@@ -25,7 +25,7 @@ def verify(runs: Path, watch: Callable[[], None] | None = None) -> dict[str, Any
     for folder in cells.folders(runs):
         counts["cells"] += 1
         try:
-            counts["verified" if _is_whole(folder) else "unverified"] += 1
+            counts["verified" if is_whole(folder) else "unverified"] += 1
         except InputError as error:
             counts["damaged"] += 1
             problems.append(str(error.args[0]))
@@ -36,7 +36,7 @@ def verify(runs: Path, watch: Callable[[], None] | None = None) -> dict[str, Any
     return {"runs": str(runs), **counts, "problems": problems}
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether a cell has digests that its files match; False where it has none. Raises InputError on damage."""
     record = cells.read_record(folder)
     if record["status"] != "done":
@@ -45,7 +45,7 @@ def _is_whole(folder: Path) -> bool:
     if state != "done":
         raise InputError(f"{folder}: {why}")
     seals = digests.of(folder)
-    for name in seals.files:
+    for name in seals.files.keys() - set(seals.left_out):
         seals.check(folder / name, cells.AGAIN)
     frame = scores.read_scores_file(cells.scores_file(folder, ALL_SHOTS), cells.AGAIN)
     now = digests.accuracies({name: frame[name].to_numpy() for name in cells.SCORES})

@@ -49,7 +49,7 @@ def _is_open(job: MethodJob, plan: Plan) -> bool:
     settled = 0
     for cell in job.cells:
         planned = cell.state
-        cell.state, cell.reason = results.status(cell.folder)
+        cell.state, cell.reason = results.status(cell.folder, with_model=plan.request.refit)
         if cell.state == CellState.done:
             cell.record = results.read_record(cell.folder)
             cell.shots = [k for k in plan.shots if not results.has_scores(results.scores_file(cell.folder, k))]

@@ -325,11 +325,15 @@ def _job(setting: OpenDataset, request: RunRequest, command: str, variant: _Vari
         record = {**_recorded(setting, split, request, variant, key, name, changes), "command": command}
         record |= {} if unfitted.random_start else {"random_start": False}
         folder = cells_module.cell_folder(request.out, record)
-        state, reason = cells_module.status(folder)
+        state, reason = cells_module.status(folder, with_model=request.refit)
         if variant.skip and state == CellState.missing:
             reason = f"will be skipped: {variant.skip}"
         done = state == CellState.done
         left = [k for k in request.shots if done and not cells_module.has_scores(cells_module.scores_file(folder, k))]
+        if left and cells_module.is_packed(folder):
+            raise InputError(
+                f"{folder} was packed without its model: no further shots can be scored", hint=cells_module.REFIT
+            )
         job.cells.append(RunCell(record, folder, state, reason, left))
     if not variant.skip and (older := superseded.older_cells(request.out, job.cells[0].record)):
         for cell in (cell for cell in job.cells if cell.state == CellState.missing):

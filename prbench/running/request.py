@@ -38,7 +38,7 @@ class RunRequest(PlainRecord):
     splits, in place of `splits` and `seed`. Methods that have a random start are fitted from `restarts` of them on
     every split. `selection` is a comma-separated list, see
     `prbench.protocol.selection.parse_selections`; `overrides` are the values of `--set`; tuned parameters are read
-    from the folder `tuned`.
+    from the folder `tuned`. `refit` makes cells again that were packed without their models.
     """
 
     methods: tuple[str, ...]
@@ -58,6 +58,7 @@ class RunRequest(PlainRecord):
     out: Path = Path("runs")
     tuned: Path = Path("tuned")
     precision: Precision = "highest"
+    refit: bool = False
 
     def command(self) -> str:
         """The command line that plans the same cells; without folders, which say nothing to another machine."""

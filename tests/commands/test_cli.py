@@ -156,13 +156,13 @@ def test_every_command_has_help_with_an_example(run: Run, command: tuple[str, ..
 
 
 def test_the_commands_of_the_design_are_there() -> None:
-    expected = "list show check doctor embed tune run probe report data get|info|show|verify|import|import-embeddings results verify user adapt|score|rank bench fit|embed"
+    expected = "list show check doctor embed tune run probe report data get|info|show|verify|import|import-embeddings results verify|pack|unpack|merge|submit|fetch|import-margins splits export user adapt|score|rank bench fit|embed"
     single, nested = [], []
     words = expected.split()
     for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word in ("data", "results", "user", "bench"):
+        if word in ("data", "results", "splits", "user", "bench"):
             nested += [(word, name) for name in following.split("|")]
-        elif words[words.index(word) - 1] not in ("data", "results", "user", "bench"):
+        elif words[words.index(word) - 1] not in ("data", "results", "splits", "user", "bench"):
             single.append((word,))
     assert sorted(commands(cli.app)) == sorted(single + nested)
 
@@ -295,6 +295,8 @@ def test_a_bad_entry_is_named(run: Run, mine: Path) -> None:
 class Plan:
     """A plan of the runner, as far as the command line sees it."""
 
+    jobs = ()
+
     def __init__(self, **arguments: Any) -> None:
         self.arguments = arguments
 
@@ -345,6 +347,9 @@ def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
         "out": Path("elsewhere"),
         "tuned": Path("mine"),
         "precision": "highest",
+        "split_files": None,
+        "restarts": 1,
+        "refit": False,
     }
 
 

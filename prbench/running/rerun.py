@@ -1,0 +1,190 @@
+"""Fit finished cells again, from their records alone, and compare the margins: what no digest can find.
+
+A result is made again under the split, parameters, precision and number of threads of its record, in a folder of its
+own. On a machine of the type that made it every margin is the same to the bit. Elsewhere rounding moves nearly all of
+them, and decisions are compared as where copies are merged (`prbench.sharing.agreement`); where most margins are the
+same to the bit and some are not, it was not rounding that moved these.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from prbench import registry
+from prbench.base.console import progress
+from prbench.base.errors import InputError
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.splits import make_split
+from prbench.registry import targets
+from prbench.registry.schema import ProtocolEntry
+from prbench.results import cells, scores
+from prbench.results.record import CellState
+from prbench.running.job import run_job
+from prbench.running.open_dataset import OpenDataset, open_dataset
+from prbench.running.plan import MethodJob, Plan, _job, _Variant
+from prbench.running.request import RunRequest
+from prbench.sharing.agreement import ROWS, agreement, rows_agree
+from prbench.sharing.merge import starts_of
+from prbench.training.compute import compute_threads
+
+Verdict = Literal["identical", "within rounding", "differs"]
+HERE = "verify it where its data, encoder and code are"
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """How a cell's margins came out again: `moved` of `margins` are others, by at most `largest`."""
+
+    cell: str
+    verdict: Verdict
+    moved: int
+    margins: int
+    largest: float
+    decisions: float
+    said: str = ""
+
+
+def rerun(
+    runs: Path, count: int, *, choose: Callable[[Sequence[Path], int], list[Path]] | None = None
+) -> dict[str, Any]:
+    """Fit `count` finished cells of `runs` again; returns how many are `identical`, `within_rounding` and `differs`.
+
+    Cells are drawn by the system's own randomness, so that nobody knows beforehand which; `choose` draws otherwise.
+    `problems` has a sentence for each cell that differs, `largest` the largest difference of margins within rounding.
+    Cells whose splits come from files are not drawn. Raises InputError where a cell cannot be made here:
+    it rests on other data, encoder or code, or its entry is gone.
+    """
+    done = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
+    done = [(f, r) for f, r in done if r["status"] == CellState.done and not r.get("split_file")]
+    if not done:
+        raise InputError(
+            f"{runs} holds no finished result that can be made again", hint="make some with `prbench run`"
+        )
+    draw = choose or (lambda found, n: secrets.SystemRandom().sample(list(found), n))
+    drawn = sorted(draw([folder for folder, _ in done], min(count, len(done))))
+    records = dict(done)
+    repeated = []
+    with progress() as display:
+        bar = display.add_task("fitting again", total=len(drawn))
+        for folder in drawn:
+            repeated.append(_repeat(folder, records[folder], runs))
+            display.advance(bar)
+    verdicts = [each.verdict for each in repeated]
+    rounding = [each.largest for each in repeated if each.verdict == "within rounding"]
+    return {
+        "cells": [each.cell for each in repeated],
+        "identical": verdicts.count("identical"),
+        "within_rounding": verdicts.count("within rounding"),
+        "differs": verdicts.count("differs"),
+        "largest": max(rounding, default=0.0),
+        "problems": [each.said for each in repeated if each.verdict == "differs"],
+    }
+
+
+def _repeat(folder: Path, record: dict[str, Any], runs: Path) -> Repeated:
+    with tempfile.TemporaryDirectory(prefix="prbench-rerun-") as out, compute_threads(record.get("threads"), 1):
+        job, plan = _planned(folder, record, Path(out))
+        run_job(job, plan, lambda share: None)
+        [cell] = job.cells
+        name = folder.relative_to(runs).as_posix()
+        if cell.state != CellState.done:
+            return Repeated(name, "differs", 0, 0, 0.0, 1.0, f"{name} cannot be made again: {cell.reason}")
+        parts = [
+            _compared(name, record, cells.scores_file(folder, k), cells.scores_file(cell.folder, k))
+            for k in plan.shots
+        ]
+        return next((part for part in parts if part.verdict == "differs"), max(parts, key=lambda part: part.largest))
+
+
+def _planned(folder: Path, record: dict[str, Any], out: Path) -> tuple[MethodJob, Plan]:
+    """The job that makes a cell of this record, under the same key. Raises InputError as `rerun`."""
+    where = folder / "cell.json"
+    entry_then = record["entry"]
+    targets.require_recorded("methods", entry_then["name"], entry_then["target"], where)
+    entry = registry.get("methods", entry_then["name"])
+    setting = _setting(folder, record)
+    selection = record["selection"]
+    rule = record["fit"].get("rule", entry.selection) if selection == "tuned" else selection
+    few = [
+        int(match[1]) for path in scores._scores_files(folder) if (match := scores.SHOTS_FILE.fullmatch(path.name))
+    ]
+    request = RunRequest(
+        methods=(entry.name,),
+        datasets=(record["dataset"],),
+        encoder=record["encoder"],
+        shots=(ALL_SHOTS, *few),
+        device=setting.device,
+        out=out,
+        precision=record.get("precision", "highest"),
+    )
+    variant = _Variant(entry, selection, rule, record["params"])
+    job = _job(setting, request, record["command"], variant, record.get("restart", 0))
+    if job.cells[0].record["key"] != record["key"]:
+        raise InputError(
+            f"{folder} cannot be made again here: its key is not the one of its record with the present code, entry "
+            "and protocol",
+            hint=HERE,
+        )
+    return job, Plan([job], request)
+
+
+def _setting(folder: Path, record: dict[str, Any]) -> OpenDataset:
+    """The record's data set with its one split. Raises InputError where the data or embeddings are others."""
+    protocol = ProtocolEntry.model_validate(record["protocol"])
+    setting = open_dataset(
+        record["dataset"],
+        record["encoder"],
+        "cpu" if record["device"].startswith("cpu") else "auto",
+        lambda data, entry: [
+            make_split(
+                data,
+                protocol,
+                index=record["split"],
+                seed=record["seed"] - record["split"],
+                draw=record.get("draw", 0),
+            )
+        ],
+        protocol=protocol,
+    )
+    for key, now in (
+        ("data_fingerprint", setting.data.fingerprint),
+        ("embedding_fingerprint", setting.embedding_fingerprint),
+    ):
+        if record[key] != now:
+            raise InputError(
+                f"{folder} was made with {key.replace('_', ' ')} {record[key]}, here it is {now}", hint=HERE
+            )
+    return setting
+
+
+def _compared(name: str, record: dict[str, Any], before: Path, after: Path) -> Repeated:
+    """A file of scores and the same made again."""
+    old, new = (
+        scores.read_scores_file(path, cells.AGAIN).sort_values(ROWS, ignore_index=True) for path in (before, after)
+    )
+    found = agreement(old, new)
+    where = f"{name}, {before.name}"
+    if not found.comparable:
+        return Repeated(name, "differs", len(old), len(old), found.margin, 1.0, f"{where}: other test choices")
+    moved = np.zeros(len(old), dtype=bool)
+    for column in ("margin", "cold_margin"):
+        moved |= old[column].to_numpy() != new[column].to_numpy()
+    count = int(moved.sum())
+    changes = f"{count:,} of {len(old):,} margins are others when fitted again, by up to {found.margin:.3g}"
+    verdict: Verdict = "identical" if not count else "within rounding"
+    said = ""
+    if 0 < count <= len(old) / 2:
+        verdict, said = "differs", f"{where}: {changes}; the rest is the same to the bit, so it is not rounding"
+    elif count and not found.agrees:
+        starts = starts_of(record["method"])
+        if starts is None or not rows_agree([found.accuracy], (starts, starts)):
+            verdict = "differs"
+            said = f"{where}: {changes}, and {100 * found.decisions:.1f}% of decisions differ"
+    return Repeated(name, verdict, count, len(old), found.margin, found.decisions, said)
