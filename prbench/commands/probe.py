@@ -27,7 +27,7 @@ def probe(
         typer.Option(
             metavar=LIST,
             help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, "
-            "mistakes, groups.",
+            "mistakes, groups, halves.",
         ),
     ] = None,
     injection: Annotated[

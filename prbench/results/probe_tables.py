@@ -69,6 +69,7 @@ TABLES: dict[str, dict[str, str]] = {
         "gain_gap": REAL,
         "gain_gap_p": REAL,
     },
+    "halves": {"user": WHOLE, "users": WHOLE, "rank": REAL, "first": REAL},
     "asking": {"user": WHOLE, "rule": WHOLE, "questions": WHOLE, "accuracy": REAL, "cold": REAL},
 }
 """Columns by kind. Numbers of users, comparisons and strangers count from 0; rates and margins as in scores.
@@ -86,6 +87,7 @@ asking: a user's accuracy once so many questions were asked by a rule (its numbe
 before any; `questions` is −1 for the whole support.
 mistakes: test choices after a support of whose labels a share, the `rate`, is flipped, hard pairs first.
 groups: each group of ten and more unseen users by an attribute, and the attribute's gaps, over all finished `splits`.
+halves: the rank of a user's own other half among those of all `users`, and the chance that it is picked first.
 units: the variance over unseen users of each dimension of a latent state, in units of the prior's.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from prbench.method import Method
 from prbench.protocol.splits import Split
-from prbench.running import asking, best_of_n, controls, groups, mistakes, updates
+from prbench.running import asking, best_of_n, controls, groups, halves, mistakes, updates
 from prbench.running.open_dataset import OpenDataset
 
 Maker = Callable[[Method, OpenDataset, Split, Path], dict[str, Any]]
@@ -31,6 +31,7 @@ MAKERS: dict[str, Maker] = {
     "asking": _alone(asking.asking),
     "mistakes": mistakes.mistakes,
     "groups": groups.groups,
+    "halves": _alone(halves.halves),
 }
 
 

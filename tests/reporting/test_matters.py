@@ -44,7 +44,7 @@ def test_the_report_lists_pieces_that_are_there_for_methods_that_are_there() -> 
     pieces = read_pieces(entry.options["pieces"], "reports/matters.toml")
     assert pieces[0].methods == registry.select("methods", "all")
     asked = {kind for one in pieces for kind in one.probes}
-    assert asked == set(TABLES)
+    assert asked == set(TABLES) - {"halves"}
 
 
 def test_gains_over_strangers_are_means_of_strangers_then_of_users_then_of_splits() -> None:
@@ -405,3 +405,39 @@ def test_gaps_between_groups_are_one_family_and_rest_on_the_most_splits() -> Non
     assert "laptop 70.0 (10)" in lore["groups"]
     (said,) = map(str, made.findings)
     assert "differs between groups of users for LoRe by device, of 2" in said
+
+
+def test_membership_is_read_from_scores_of_the_support_and_identity_from_its_table() -> None:
+    def make(method: str, split: int) -> pd.DataFrame:
+        noise = Rng("halves", split, method).numpy().random(6) < 0.1
+        rows = [
+            {"user": 6 + u, "users": 6, "rank": 1.0, "first": float(method == "lore") * float(not noise[u])}
+            for u in range(6)
+        ]
+        return lines(method, split, rows)
+
+    store = planted("halves", make)
+    for split in range(6):
+        # Of ten support choices LoRe's margins are all 1; of ten test choices seven.
+        store.probe("lore", dict.fromkeys(range(6, 12), 1.0), split=split, probe="support", restart=0)
+    made = store.make(piece("privacy:membership", ["lore", "mrm"]))
+    lore = record(made, method="lore")
+    # 7/10 tie, 3/10 are below: 0.35 + 0.3.
+    assert lore["value"] == pytest.approx(0.65)
+    assert len(made.frame) == 1
+    made = store.make(piece("privacy:identity", ["lore", "mrm"]))
+    lore, mrm = (record(made, method=method) for method in ("lore", "mrm"))
+    assert lore["value"] == pytest.approx(0.9, abs=0.1)
+    assert lore["nothing"] == pytest.approx(1 / 6)
+    assert mrm["value"] == pytest.approx(0)
+    (said,) = map(str, made.findings)
+    assert "found again by the state for LoRe of 2 methods" in said
+
+
+def test_the_report_on_privacy_lists_pieces_that_are_there() -> None:
+    entry = registry.get("reports", "privacy")
+    assert [one.name for one in read_pieces(entry.options["pieces"], "reports/privacy.toml")] == [
+        "accuracy",
+        "membership",
+        "re-identification",
+    ]

@@ -1,0 +1,196 @@
+"""What a user's state gives away: `prbench report privacy --runs runs --out out`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench.comparisons import FloatArray
+from prbench.protocol import metrics, stats
+from prbench.protocol.leaks import auc
+from prbench.protocol.metrics import ALL_SHOTS
+from prbench.registry import marks
+from prbench.registry.pieces import Piece
+from prbench.reporting.board import Board
+from prbench.reporting.grid import Grid, TableCell, interval, percent
+from prbench.reporting.matters import tested
+from prbench.reporting.matters.tested import Tested
+from prbench.reporting.matters.whose import over_boards, personal, present, star_note
+from prbench.reporting.page.findings import Finding
+from prbench.reporting.paper import write_pieces
+from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
+from prbench.results.probes import SUPPORT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prbench.results import Results
+
+WHERE = "reports/privacy.toml"
+MEMBERSHIP = (
+    "Unseen users, after adapting on their whole support. Membership: the chance in % that the margin of a choice "
+    "that "
+    "the state was adapted on is above that of one of the user's test choices, ties one half; the mean over users. "
+    "Lower "
+    "is better: 50 is no leak, and a method that does nothing. Leak: points above 50. "
+)
+IDENTITY = (
+    "Unseen users with five and more choices in both halves of their support, cut by groups. First: % of users whose "
+    "state "
+    "from one half is closest to their own state from the other (1 − correlation of margins on 500 fixed pairs; "
+    "equal "
+    "distances share the place). Lower is better; chance is 1 over the number of users, and what a method that does "
+    "nothing has. Above chance: the difference in points. Rank: the mean rank of the own other half, 1 the closest. "
+)
+
+
+@marks.report
+def privacy(
+    results: Results,
+    out: Path,
+    *,
+    pieces: Sequence[Any],
+    baseline: str = "bt",
+    alpha: float = 0.05,
+    resamples: int = stats.RESAMPLES,
+) -> list[Path]:
+    """Write every piece and a page with all of them; returns the paths. Raises InputError as the paper's report."""
+    title = "What a user's state gives away"
+    return write_pieces(results, out, pieces, WHERE, baseline, alpha, resamples, title=title)
+
+
+@marks.piece
+def membership(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Whether a state tells which choices it was adapted on."""
+    import pandas as pd
+
+    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    records: list[dict[str, Any]] = []
+    for dataset, encoder, board in evidence.each(piece):
+        values = {
+            row.title: (row.key, matrix)
+            for row in board.rows
+            if row.splits and personal(evidence, row, board)
+            for matrix in [_aucs(evidence, (dataset, encoder, *row.key))]
+            if matrix is not None and matrix.shape[1] >= len(row.splits)
+        }
+        if not values:
+            made.missing.append(f"{dataset} ({encoder}): not probed (`prbench probe --support`)")
+            continue
+        found = tested.family(
+            {name: matrix - 0.5 for name, (_, matrix) in values.items()},
+            ratio=board.ratio,
+            alpha=evidence.alpha,
+            resamples=evidence.resamples,
+            axes=(piece.name, dataset, encoder),
+        )
+        for name, (key, _) in values.items():
+            records.append(_record(board, key, name, found[name], 0.5))
+        header = ("Method", "Membership", "Leak", "Interval over users")
+        cells = [
+            [
+                TableCell(name),
+                TableCell(percent(0.5 + found[name].result.difference)),
+                TableCell(found[name].text(evidence.alpha)),
+                TableCell(found[name].over_users),
+            ]
+            for name in values
+        ]
+        title = f"Membership on {dataset} ({encoder}), {splits_of(board)}"
+        note = MEMBERSHIP + star_note(len(found), evidence.alpha, board.ratio)
+        made.grids.append(Grid(title, header, cells, (), [note], f"{piece.name}:{dataset}:{encoder}"))
+        made.findings += _said(board, found, evidence.alpha, "a state tells which choices it was adapted on")
+    made.frame = pd.DataFrame(records)
+    return made
+
+
+def _aucs(evidence: Evidence, row: tuple[str, ...]) -> FloatArray | None:
+    """Each unseen user's AUC in each split, [users, splits]; None where the support was not scored."""
+    import pandas as pd
+
+    def of(frame: pd.DataFrame) -> pd.DataFrame:
+        wanted = np.logical_and.reduce([(frame[k] == v).to_numpy() for k, v in zip(metrics.ROW, row, strict=True)])
+        own = frame[wanted & (frame["population"] == "unseen").to_numpy()]
+        return own[own["restart"] == 0] if "restart" in own else own
+
+    probed = evidence.probes
+    inside = of(probed[probed["probe"] == SUPPORT])
+    if not len(inside):
+        return None
+    scores = evidence.results.scores
+    outside = of(scores[scores["shots"] == ALL_SHOTS])
+    keys = ["split", "user"]
+    tests = {key: part["margin"].to_numpy(np.float64) for key, part in outside.groupby(keys, observed=True)}
+    lines = [
+        {"split": key[0], "user": key[1], "auc": auc(part["margin"].to_numpy(np.float64), tests[key])}
+        for key, part in inside.groupby(keys, observed=True)
+        if key in tests
+    ]
+    return tested.by_user(pd.DataFrame(lines), "auc") if lines else None
+
+
+@marks.piece
+def identity(evidence: Evidence, piece: Piece) -> PieceResult:
+    """Whether a user is found again by the state that other choices of the same person give."""
+
+    def lines(board: Board, table: pd.DataFrame) -> tuple[Grid, list[dict[str, Any]], list[Finding]]:
+        table = table.assign(above=table["first"].astype(float) - 1 / table["users"])
+        rows = present(board, table)
+        own = {n: table[(table["method"] == r.method) & (table["selection"] == r.selection)] for n, r in rows.items()}
+        found = tested.family(
+            {name: tested.by_user(part, "above") for name, part in own.items()},
+            ratio=board.ratio,
+            alpha=evidence.alpha,
+            resamples=evidence.resamples,
+            axes=(piece.name, board.dataset, board.encoder),
+        )
+        records, cells = [], []
+        for name, part in own.items():
+            chance = float((1 / part["users"]).mean())
+            rank = float(part["rank"].mean())
+            record = _record(board, rows[name].key, name, found[name], chance) | {"rank": rank}
+            records.append(record)
+            texts = [
+                name,
+                percent(record["value"]),
+                percent(chance),
+                found[name].text(evidence.alpha),
+                interval(*found[name].result.bootstrap),
+                f"{rank:.1f} of {part['users'].mean():.0f}",
+            ]
+            cells.append([TableCell(text) for text in texts])
+        header = ("Method", "First", "Chance", "Above chance", "Interval over users", "Rank")
+        title = f"Re-identification on {board.dataset} ({board.encoder}), {splits_of(board)}"
+        note = IDENTITY + star_note(len(found), evidence.alpha, board.ratio)
+        grid = Grid(title, header, cells, (), [note], f"{piece.name}:{board.dataset}:{board.encoder}")
+        return grid, records, _said(board, found, evidence.alpha, "a person is found again by the state")
+
+    return over_boards(evidence, piece, "halves", lines)
+
+
+def _record(board: Board, key: tuple[str, str], name: str, one: Tested, nothing: float) -> dict[str, Any]:
+    return {
+        **dict(zip(metrics.ROW, (board.dataset, board.encoder, *key), strict=True)),
+        "title": name,
+        "value": nothing + one.result.difference,
+        "nothing": nothing,
+        "leak": one.result.difference,
+        "p": one.result.corrected.p,
+        "p_holm": one.p,
+        "low": one.result.bootstrap.low,
+        "high": one.result.bootstrap.high,
+    }
+
+
+def _said(board: Board, found: dict[str, Tested], alpha: float, what: str) -> list[Finding]:
+    place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
+    if tested.undefined(found):
+        above = [name for name, one in found.items() if one.result.bootstrap.low > 0]
+        text = f"{what} for {tested.names(above)} of {len(found)} methods, by the interval over users alone"
+        return [Finding("measured", place, text)]
+    leaking, _, _ = tested.sorted_by_sign(found, alpha)
+    text = f"{what} for {tested.names(leaking)} of {len(found)} methods ({tested.rule_of(len(found), alpha)})"
+    return [Finding("tested", place, text)]
