@@ -36,6 +36,7 @@ class Fake:
     cells: list[dict[str, Any]] = field(default_factory=list)
     keys: Any = field(default_factory=lambda: count())
     folder: Path | None = None
+    on_sample: None = None
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.protocol import metrics, stats
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
-from prbench.reporting.judging import mean_of
+from prbench.reporting.judging import mean_of, models_of
 from prbench.reporting.looks import style_of
 from prbench.reporting.placing import SAMPLE_MARK, placed, sample_of
 from prbench.reporting.significance import Family
@@ -81,6 +81,7 @@ class Row:
     known_before: bool = False
     # Means over splits of what judge models cost and how their verdicts came about, see `reporting.judging`.
     judging: Mapping[str, float] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -352,6 +353,7 @@ def _rows(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[R
                 reader=group[0].get("model", group[0]["encoder"]),
                 sampled=sampled,
                 known_before=bool(group[0].get("known_before")),
+                models=models_of(group),
                 judging=mean_of([cell["judging"] for cell in group if "judging" in cell], group),
                 starts=starts,
                 random_start=random_start,

@@ -40,6 +40,13 @@ def mean_of(parts: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any
     return found
 
 
+def models_of(cells: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The models that answered, as they or their servers name themselves."""
+    parts = [cell["judging"] for cell in cells if "judging" in cell]
+    stages = [part.get(stage, {}).get("models", {}) for part in parts for stage in ("fit", "test")]
+    return tuple(sorted({name for names in stages for name in names}))
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
@@ -63,6 +70,8 @@ def said_of_judges(board: Board) -> list[str]:
             "in its training."
         )
     for row in board.rows:
+        if len(row.models) > 1:
+            said.append(f"{row.title}: answers of several models under one name: {', '.join(row.models)}.")
         if row.judging.get("failed_orders", 0.0) > MANY_FAILURES:
             said.append(f"{row.title}: {percent(row.judging['failed_orders'])}% of verdicts failed.")
     return said
