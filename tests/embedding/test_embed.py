@@ -55,6 +55,7 @@ def test_the_manifest_says_how(reward_model: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_store_keeps_its_engine_where_the_choice_is_left_open(reward_model: Path) -> None:
+    """Both texts come from the store: their bits are not computed again."""
     entry = encoder_entry_for(str(reward_model))
     items = embed(texts_data(["a", "b"]), with_options(entry, engine="batch1"))
     assert torch.equal(embed(texts_data(["a", "b", "c"]), entry).embedding[:2], items.embedding)

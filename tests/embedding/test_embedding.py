@@ -29,6 +29,7 @@ def _nothing_encoded_yet() -> None:
 
 
 def test_items_are_in_the_order_of_the_data_whatever_the_batch(prbench_home: Path) -> None:
+    """The planted encoder computes each text by itself, so that its bits do not depend on the batch."""
     contexts = [(Message("user", "one"),), (Message("system", "s"), Message("user", "two"))]
     data = texts_data(["a", "bb", "", "naïve ✓", "a"], contexts)
     items = embed(data, entry(), batch=2)
@@ -61,6 +62,7 @@ def test_equal_texts_are_encoded_once_and_only_new_ones_later(folder: Path) -> N
 
 
 def test_settings_of_one_family_share_their_embeddings(prbench_home: Path) -> None:
+    """The second setting reads what the first has stored: nothing is computed again."""
     one = embed(texts_data(["a", "b"], name="convarg"), entry(), family="convarg")
     ENCODED.clear()
     two = embed(texts_data(["b", "a"], name="convarg-topics"), entry(), family="convarg")

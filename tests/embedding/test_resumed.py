@@ -56,6 +56,9 @@ def encoder(kind: str, model: Path) -> EncoderEntry:
     [("trie", (0,)), ("trie", (1, 3)), ("padded", (1, 2)), ("minilm", (1, 2)), ("minilm-joint", (3,)), ("own", (2,))],
 )
 def test_what_is_lost_comes_back_to_the_bit(kind: str, lost: tuple[int, ...], model: Path) -> None:
+    """Rounding follows what shares a pass. The passes are planned over all texts of the data, whatever is stored already,
+    and both runs are in one process, at one number of threads.
+    """
     made = encoder(kind, model)
     whole = embed(data(), made, token_budget=300 * (kind in ("trie", "padded")))
     folder = store_folder("toy", made.name)
@@ -74,6 +77,7 @@ def test_what_is_lost_comes_back_to_the_bit(kind: str, lost: tuple[int, ...], mo
 def test_an_interrupted_embedding_goes_on_to_the_bit(
     kind: str, model: Path, monkeypatch: pytest.MonkeyPatch, prbench_home: Path
 ) -> None:
+    """The passes are planned over all texts of the data, and both runs are in one process, at one number of threads."""
     made = encoder(kind, model)
     budget = 300 * (kind == "trie")
     whole = embed(data(), made, token_budget=budget)
@@ -108,6 +112,7 @@ def test_the_control_read_by_themselves_the_missing_ones_differ(model: Path) -> 
 
 
 def test_only_new_texts_of_other_data_are_read_and_theirs_come_back_too(model: Path) -> None:
+    """What is stored is read and not computed; what is lost is computed in the passes in which it was made."""
     made = encoder("padded", model)
     first = embed(data(40), made, token_budget=300)
     second = embed(data(), made, token_budget=300)
@@ -120,6 +125,7 @@ def test_only_new_texts_of_other_data_are_read_and_theirs_come_back_too(model: P
 
 
 def test_shares_of_processes_are_made_of_the_same_passes(model: Path) -> None:
+    """All shares are computed here, in one process, at one number of threads."""
     made = HuggingFace(model=str(model), dtype="float32")
     made.token_budget = 300
     texts = [(data().contexts[i % 7], data().responses[i]) for i in range(60)]

@@ -75,6 +75,7 @@ def test_rows_come_back_in_the_order_asked_for(folder: Path, dtype: torch.dtype)
 
 
 def test_the_head_comes_back_exactly(folder: Path) -> None:
+    """Written and read: nothing is computed."""
     filled(folder)
     head = EmbeddingStore.open(folder).head
     assert head is not None
@@ -145,6 +146,7 @@ def test_a_truncated_shard_is_found_and_named(folder: Path) -> None:
 
 
 def test_a_lost_shard_is_named_and_made_again(folder: Path) -> None:
+    """The planted encoder computes each text by itself, so that its bits do not depend on the batch."""
     data = texts_data([f"r{i}" for i in range(20)])
     before = embed(data, entry())
     (folder / "shard-00000.safetensors").unlink()
@@ -336,6 +338,7 @@ def test_leftovers_of_a_killed_process_go(folder: Path) -> None:
 
 
 def test_a_killed_process_loses_at_most_one_shard(prbench_home: Path, folder: Path, tmp_path: Path) -> None:
+    """The planted encoder computes each text by itself, so that its bits depend on neither batch nor process."""
     count = 5 * SHARD_ROWS
     script = tmp_path / "embed.py"
     script.write_text(

@@ -81,6 +81,7 @@ def test_a_short_text_that_stands_elsewhere_by_chance_is_still_missed(models: di
 def test_thoughts_that_are_cut_are_an_error_and_allowing_it_marks_every_row(
     models: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Texts of equal tokens share one row that is computed once."""
     replies = ["<think>Step by step.</think>It is 4.", "<think>A guess.</think>It is 4.", "It is 5."]
     data = texts_data(replies)
     plain = encoder_entry_for(str(models["thoughts"]))

@@ -157,6 +157,7 @@ def test_the_result_does_not_depend_on_the_batch(mode: Any) -> None:
 
 
 def test_every_distinct_text_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call takes what the first has kept: nothing is computed again."""
     encoder = MiniLM()
     read: list[int] = []
     pooled = encoder._pooled
@@ -235,6 +236,7 @@ def test_joint_reads_a_response_beyond_the_window_whole(
 def test_the_fingerprint_needs_no_package_and_tells_the_modes_apart(
     prbench_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The second time the embeddings come from the store."""
     data = texts_data(["a", "b"])
     items = embed(data, encoder_entry_for("minilm"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

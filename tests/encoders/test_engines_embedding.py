@@ -112,6 +112,7 @@ def test_engines_agree_with_batch_1(
 
 
 def test_batch_1_is_the_models_own_computation(causal_model: Path) -> None:
+    """Engine batch1 is the model's forward pass of one sequence: the same call, twice in one process."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(str(causal_model)).eval()
@@ -188,6 +189,7 @@ def test_every_shared_token_is_read_once(causal_model: Path) -> None:
 
 
 def test_equal_texts_of_different_users_are_read_once(causal_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal texts share one row that is computed once."""
     read: list[int] = []
     real = engines.forward
     monkeypatch.setattr(engines, "forward", lambda *a: (read.append(len(a[2].number)), real(*a))[1])

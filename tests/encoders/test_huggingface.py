@@ -110,6 +110,7 @@ def test_a_causal_model_gives_its_last_hidden_state_and_no_reward(causal_model: 
 
 
 def test_mean_pooling_is_over_all_tokens_and_keeps_the_reward(reward_model: Path) -> None:
+    """Rewards of both poolings come from the same pass over one text, in one process."""
     from transformers import AutoModel
 
     mean, last = fp32(reward_model, pooling="mean"), fp32(reward_model)
@@ -263,6 +264,7 @@ def test_weights_that_change_in_place_are_noticed(reward_model: Path, copy_of: C
 
 
 def test_a_store_keeps_its_attention_where_the_choice_is_left_to_the_machine(reward_model: Path) -> None:
+    """Both texts come from the store: their bits are not computed again."""
     entry = encoder_entry_for(str(reward_model))
     eager = entry.model_copy(update={"options": {**entry.options, "attention": "eager"}})
     data, more = texts_data(["a", "b"]), texts_data(["a", "b", "c"])
@@ -281,6 +283,7 @@ def test_flash_attention_needs_its_package_and_a_gpu(reward_model: Path) -> None
 def test_embeddings_made_elsewhere_serve_where_the_model_is_not(
     reward_model: Path, copy_of: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The second time the embeddings come from the store."""
     folder = copy_of(reward_model)
     entry = encoder_entry_for(str(folder))
     data = texts_data(["a", "b"])
@@ -413,6 +416,7 @@ def test_a_hub_model_that_cannot_be_had_says_what_to_place_where(
 def test_a_hub_model_is_pinned_by_its_commit_and_weights_come_last(
     monkeypatch: pytest.MonkeyPatch, reward_model: Path, tmp_path: Path
 ) -> None:
+    """The same weights read one text by itself twice, in one process."""
     import huggingface_hub
 
     commit = tmp_path / "snapshots" / ("c0ffee" * 7)[:40]

@@ -82,6 +82,7 @@ def test_one_bit_makes_vectors_unequal() -> None:
     [("bt", {}), ("bt-ridge", {}), ("mrm", {"epochs": 3}), ("gpo", {"epochs": 1}), ("pal", {}), ("user-bt", {})],
 )
 def test_equal_vectors_have_margin_0_and_one_score(name: str, changes: dict[str, Any]) -> None:
+    """Copies take the score of one of them, so that no rounding can tell them apart."""
     method = fitted(name, **{k: v for k, v in changes.items() if k in method_parameters(name)})
     states = method.seen_users()
     margins = method.margins(states, DATA).numpy()
@@ -120,6 +121,7 @@ def test_rounding_that_depends_on_the_place_decides_nothing() -> None:
 
 
 def test_other_margins_keep_their_bits() -> None:
+    """Both sides are the same product of the same rows, twice in one process."""
     method = fitted("bt")
     states = method.seen_users()
     ready = method.features_of(DATA)

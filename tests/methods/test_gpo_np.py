@@ -160,6 +160,7 @@ def test_np_is_the_published_network_at_evaluation() -> None:
 
 
 def test_batch_normalisation_leaves_padding_and_other_splits_out() -> None:
+    """What a split without choices in an update keeps is not computed again, so it is the same to the bit."""
     draw = RNG.child("norm").torch()
     network = {"norm.weight": torch.rand(2, 4, generator=draw), "norm.bias": torch.rand(2, 4, generator=draw)}
     x = torch.randn(2, 7, 4, generator=draw)

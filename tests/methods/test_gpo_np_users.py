@@ -51,6 +51,9 @@ def test_a_score_depends_on_the_context_as_a_set_and_on_no_other_target(made: An
 
 
 def test_the_null_token_speaks_for_users_without_choices_only() -> None:
+    """Where the null token is not read, both computations are the same, in one process; and nobody has a cold start of
+    one's own.
+    """
     data = small(users=3)
     method = GPO(**SMALL_GPO)
     network = random_network(method)

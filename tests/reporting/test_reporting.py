@@ -458,6 +458,7 @@ def test_formatting_of_numbers() -> None:
 
 
 def test_equal_results_give_equal_files_in_any_order(tmp_path: Path) -> None:
+    """Results are sorted before anything is computed of them, so sums run in one order, in one process."""
     fake = population(HEAVY, splits=3)
     _, first = report(fake, tmp_path / "a")
     fake.frames.reverse()

@@ -121,7 +121,11 @@ def test_running_again_does_nothing(out: Path) -> None:
 
 
 def test_a_killed_run_resumes_to_the_same_bits(entries: Path, tmp_path: Path) -> None:
-    """Killed (SIGKILL) between the files of its fourth cell, the second of its second method."""
+    """Killed (SIGKILL) between the files of its fourth cell, the second of its second method.
+
+    The killed process has as many threads as this one, which resumes it and makes the
+    run to compare with; a split's bits do not depend on which others are fitted beside it.
+    """
     code = """
 import os, signal, sys
 from pathlib import Path
@@ -140,7 +144,7 @@ sys.exit(cli.main(sys.argv[1:]))
     sets = [word for text in short(*names) for word in ("--set", text)]
     words = ["run", "--registry", entries, "--methods", ",".join(names), "--dataset", "tiny", "--splits", "2", *sets]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-c", code, *map(str, words), "--out", str(killed)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -204,6 +208,7 @@ def test_a_fit_that_chose_by_another_rule_is_no_result(out: Path) -> None:
 
 @pytest.mark.parametrize("method", ["good", "mrm"])
 def test_shots_nest_and_can_be_added_without_fitting_again(out: Path, tmp_path: Path, method: str) -> None:
+    """Adapting starts from the stored model, whose bits are those in memory, in one process, at one number of threads."""
     later, together = out, tmp_path / "together"
     run(later, method)
     models = {path: path.stat().st_mtime_ns for path in later.rglob("model.safetensors")}
@@ -357,7 +362,10 @@ def test_more_splits_keep_those_there_are(out: Path, tmp_path: Path) -> None:
 
 
 def test_test_rows_do_not_reach_the_fit(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every test choice turned round, every fitted method is the same, and every margin is negated."""
+    """With every test choice turned round, every fitted method is the same, and every margin is negated.
+
+    The fits are the same computation in one process.
+    """
     names = ["bt", "bt-ridge", "lore-early", "mrm", "mrm-no-basis"]
     run(out, ",".join(names), "own-prompts", splits=1)
     load = datasets.load
@@ -388,6 +396,8 @@ def test_test_rows_do_not_reach_the_fit(out: Path, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("name", ["bt", "bt-ridge", "lore", "lore-early", "mrm", "mrm-no-basis", "reference"])
 def test_nan_in_test_items_does_not_reach_the_fit(out: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The same computation on the same numbers, twice in one process: test items would be the only difference."""
+
     def fitted(poison: bool) -> dict[str, torch.Tensor]:
         plan = make_plan([name], ["own-prompts"], splits=1, overrides=short(name), out=out / str(poison))
         setting = plan.jobs[0].setting
@@ -414,6 +424,7 @@ def test_nan_in_test_items_does_not_reach_the_fit(out: Path, monkeypatch: pytest
 
 
 def test_the_order_on_the_command_line_changes_nothing(out: Path, tmp_path: Path) -> None:
+    """Streams are named by what they are for, and jobs share nothing: the same computations in one process, in another order."""
     run(out, "mrm,good,bt-ridge", "tiny,tiny2")
     run(tmp_path / "other", "bt-ridge,mrm,good", "tiny2,tiny")
     assert len(scores(out)) == 12

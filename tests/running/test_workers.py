@@ -64,6 +64,7 @@ def without_times(text: str) -> list[str]:
 def test_two_workers_give_the_bits_of_one_process(
     entries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """All processes compute with one thread (--threads 1), on one machine."""
     threads = torch.get_num_threads()
     one, two = tmp_path / "one", tmp_path / "two"
     methods = [*NAMES, "raises", "unsupported"]

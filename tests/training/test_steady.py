@@ -23,6 +23,7 @@ def test_values_and_slopes_are_those_of_torch(ours: object, reference: object) -
 
 @pytest.mark.parametrize("function", [steady.sigmoid, steady.softplus])
 def test_a_number_has_the_same_bits_wherever_it_stands(function: object) -> None:
+    """That is what these functions are for: each operation in them rounds one number by itself."""
     x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
     whole = function(x)  # type: ignore[operator]
     for n in range(1, 120):
@@ -31,6 +32,7 @@ def test_a_number_has_the_same_bits_wherever_it_stands(function: object) -> None
 
 @pytest.mark.parametrize("rows", [64, 192, 448])
 def test_padding_leaves_products_and_sums_as_they_are(rows: int) -> None:
+    """That is what these products are for: each is computed in pieces of one shape, whatever lies beside them."""
     draw = torch.Generator().manual_seed(1)
     for vectors, dim in ((1, 64), (2, 384), (5, 768), (32, 64)):
         v, x = torch.randn(2, vectors, dim, generator=draw), torch.randn(2, 1024, dim, generator=draw)
@@ -51,6 +53,7 @@ def test_rows_stay_in_the_block_of_their_number() -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_adam_moves_a_split_alike_beside_others(decay: float) -> None:
+    """Every operation of a step is on one element, by instructions that round alike wherever the element stands."""
     draw = torch.Generator().manual_seed(2)
     start = [torch.randn(7, 5, 3, generator=draw), torch.randn(7, 64, generator=draw)]
     gradients = [[torch.randn(part.shape, generator=draw) for part in start] for _ in range(30)]

@@ -154,6 +154,7 @@ def test_from_python_in_a_few_lines(home: Path, tmp_path: Path) -> None:
 
 
 def test_adaptation_is_the_methods_own(runs: Path) -> None:
+    """Without choices there is nothing to compute: the weights are the method's cold ones, copied."""
     for method in (LORE, MRM):
         model = UserModel.open(runs, method)
         me = model.adapt([Pair(**row) for row in PAIRS])
@@ -171,6 +172,7 @@ def test_adaptation_is_the_methods_own(runs: Path) -> None:
 
 
 def test_a_prompt_may_be_a_conversation(runs: Path) -> None:
+    """A text and a conversation of one turn are the same messages: the same computation, twice in one process."""
     model = UserModel.open(runs, LORE)
     me = model.adapt([Pair([{"role": "user", "content": "Tea?"}], "yes", "no")])
     plain = model.adapt([Pair("Tea?", "yes", "no")])
@@ -622,6 +624,7 @@ def test_files_that_are_no_checkpoint_are_refused(
 def test_a_state_serves_python_and_the_command_line_and_moves_with_its_run(
     runs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The command adapts in this process by the same computation."""
     model = UserModel.open(str(runs), LORE)
     me = model.adapt(PAIRS)
     model.save(me, str(tmp_path / "python.safetensors"))
