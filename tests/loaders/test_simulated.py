@@ -8,9 +8,11 @@ import torch
 from pydantic import ValidationError
 from scipy.optimize import minimize
 from scipy.special import expit
+from trained import measured
 
 from prbench import registry
 from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.comparisons import PreferenceData
 from prbench.data import load, make_loader
 from prbench.loaders.simulated import OFFSET_SHARE, Simulated
@@ -212,6 +214,7 @@ def test_lengths_are_positive_and_lean_to_the_shared_reward():
 
 
 def test_same_options_same_data_whatever_the_name_and_the_threads(monkeypatch):
+    """Pieces are of a fixed size, and each is computed by one thread with a stream of its own: only who computes it changes."""
     data = simulate(posts=200)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     again = Simulated(**{**SMALL, "posts": 200}).load(None, "other")
@@ -243,47 +246,60 @@ def per_user(data: PreferenceData, rows, correct) -> float:
     return float(np.mean([correct[data.user[rows] == user].mean() for user in np.unique(data.user[rows])]))
 
 
+@pytest.mark.trained
 def test_on_the_preset_bt_comes_near_the_floor_and_the_oracle_reaches_the_ceiling(preset):
     delta, truth = differences(preset), preset.truth
-    bt, oracle, floor, ceiling = [], [], [], []
+    bt, guess, oracle, floor, ceiling = [], [], [], [], []
+    guesses = Rng("simulated", "guesses").numpy().random(len(preset)) < 0.5
     for index in range(5):
         split = make_split(preset, registry.get("datasets", "simulated").protocol, index=index)
         weights = fitted_bt(delta[split.seen_train], 0.003)
         for users, test in ((split.seen, split.seen_test), (split.unseen, split.unseen_test)):
             bt.append(per_user(preset, test, delta[test] @ weights > 0))
+            guess.append(per_user(preset, test, guesses[test]))
             oracle.append(per_user(preset, test, truth.utility_margin[test] > 0))
             floor.append(truth.floor[users].mean())
             ceiling.append(truth.ceiling[users].mean())
-    assert np.mean(floor) - 0.03 < np.mean(bt) < np.mean(floor) + 0.01
-    assert np.mean(oracle) == pytest.approx(np.mean(ceiling), abs=0.015)
+    bt, guess, oracle, floor, ceiling = (float(np.mean(part)) for part in (bt, guess, oracle, floor, ceiling))
+    measured("Bradley-Terry over the floor", bt - floor, at_least=-0.04, control=guess - floor)
+    measured("Bradley-Terry at most at the floor", bt - floor, at_most=0.03, control=oracle - floor)
+    measured("the oracle under the ceiling", oracle - ceiling, at_least=-0.03, control=bt - ceiling)
+    measured("the oracle at most at the ceiling", oracle - ceiling, at_most=0.03)
     # Like human data: about 0.70 without personalisation, 0.80 to 0.85 at best.
-    assert 0.68 < truth.floor.mean() < 0.73
-    assert 0.80 < truth.ceiling.mean() < 0.85
+    measured("floor", truth.floor.mean(), at_least=0.66, control=guess)
+    measured("floor from above", truth.floor.mean(), at_most=0.75, control=truth.ceiling.mean())
+    measured("ceiling", truth.ceiling.mean(), at_least=0.79, control=truth.floor.mean())
+    measured("ceiling from above", truth.ceiling.mean(), at_most=0.86)
 
 
+@pytest.mark.trained
 def test_on_the_preset_a_users_own_choices_pay(preset):
     """Shrinking each user's own fit towards Bradley-Terry must beat Bradley-Terry: personalisation is learnable."""
-    delta = differences(preset)
-    gains = []
-    for index in range(2):
-        split = make_split(preset, registry.get("datasets", "simulated").protocol, index=index)
-        shared = fitted_bt(delta[split.seen_train], 0.003)
-        common, own = [], []
-        for user in split.seen:
-            train = split.seen_train[preset.user[split.seen_train] == user]
-            test = split.seen_test[preset.user[split.seen_test] == user]
+    delta, margin = differences(preset), preset.truth.utility_margin
+    split = make_split(preset, registry.get("datasets", "simulated").protocol, index=0)
+    shared = fitted_bt(delta[split.seen_train], 0.003)
+    common, personal = [], []
+    for user in split.seen:
+        train = split.seen_train[preset.user[split.seen_train] == user]
 
-            def loss(w, train=train, shared=shared):
-                margin = delta[train] @ w
-                pull = 0.05 * (w - shared)
-                gradient = -delta[train].T @ expit(-margin) / len(train) + 2 * pull
-                return np.logaddexp(0, -margin).mean() + (w - shared) @ pull, gradient
+        def loss(w, train=train):
+            margin = delta[train] @ w
+            pull = 0.05 * (w - shared)
+            gradient = -delta[train].T @ expit(-margin) / len(train) + 2 * pull
+            return np.logaddexp(0, -margin).mean() + (w - shared) @ pull, gradient
 
-            mine = minimize(loss, shared, jac=True, method="L-BFGS-B").x
-            common.append((delta[test] @ shared > 0).mean())
-            own.append((delta[test] @ mine > 0).mean())
-        gains.append(np.mean(own) - np.mean(common))
-    assert min(gains) > 0.02
+        personal.append(minimize(loss, shared, jac=True, method="L-BFGS-B").x)
+    common, own, strangers = (
+        np.mean(
+            [
+                expit(np.sign(delta[test] @ w) * margin[test]).mean()
+                for user, w in zip(split.seen, rewards, strict=True)
+                for test in [split.seen_test[preset.user[split.seen_test] == user]]
+            ]
+        )
+        for rewards in ([shared] * len(personal), personal, np.roll(personal, 1, axis=0))
+    )
+    measured("gain", own - common, at_least=0.02, control=strangers - common)
 
 
 SHAPES = {
