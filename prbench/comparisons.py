@@ -226,6 +226,7 @@ class Truth:
     comparison (chosen minus rejected) before noise. `cluster` [users] is the planted cluster, and `groups` names the
     clusters where they have names. Where it is kept, a user's utility of an item is the product of its `latent`
     coordinates [m, r] with the user's `weights` [users, r], and `prompt` [m] is the prompt that the item answers.
+    `quality` [m] is what all users like, where the data have it.
     """
 
     ceiling: FloatArray
@@ -236,6 +237,7 @@ class Truth:
     latent: FloatArray | None = None
     weights: FloatArray | None = None
     prompt: IntArray | None = None
+    quality: FloatArray | None = None
 
     def utility(self, user: IntArray, item: IntArray) -> FloatArray:
         """The utilities [n] of `item` [n] to `user` [n]. Raises ValueError where they are not kept."""
@@ -401,6 +403,7 @@ class PreferenceData:
             None if self.truth.latent is None else self.truth.latent[used],
             None if self.truth.weights is None else self.truth.weights[keep],
             None if self.truth.prompt is None else self.truth.prompt[used],
+            None if self.truth.quality is None else self.truth.quality[used],
         )
         return replace(
             self,

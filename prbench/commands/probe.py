@@ -27,7 +27,7 @@ def probe(
         typer.Option(
             metavar=LIST,
             help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, "
-            "mistakes, groups, halves.",
+            "mistakes, groups, halves, taxes.",
         ),
     ] = None,
     injection: Annotated[

@@ -253,6 +253,7 @@ class SimText:
             latent=np.column_stack([world.properties, world.kept]),
             weights=self._weights(world),
             prompt=world.prompt,
+            quality=world.kept,
         )
 
     def _reply(self, rng: Rng, world: World, item: int) -> str:

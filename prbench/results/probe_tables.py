@@ -70,6 +70,7 @@ TABLES: dict[str, dict[str, str]] = {
         "gain_gap_p": REAL,
     },
     "halves": {"user": WHOLE, "users": WHOLE, "rank": REAL, "first": REAL},
+    "taxes": {"user": WHOLE, "prompt": WHOLE, "cold": REAL, "adapted": REAL, "tossed": REAL},
     "asking": {"user": WHOLE, "rule": WHOLE, "questions": WHOLE, "accuracy": REAL, "cold": REAL},
 }
 """Columns by kind. Numbers of users, comparisons and strangers count from 0; rates and margins as in scores.
@@ -88,6 +89,8 @@ before any; `questions` is −1 for the whole support.
 mistakes: test choices after a support of whose labels a share, the `rate`, is flipped, hard pairs first.
 groups: each group of ten and more unseen users by an attribute, and the attribute's gaps, over all finished `splits`.
 halves: the rank of a user's own other half among those of all `users`, and the chance that it is picked first.
+taxes: how often a user's state prefers a prompt's reply of higher shared quality, before adapting, after it, and
+after tossed labels.
 units: the variance over unseen users of each dimension of a latent state, in units of the prior's.
 """
 

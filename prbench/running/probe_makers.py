@@ -8,7 +8,7 @@ from typing import Any
 
 from prbench.method import Method
 from prbench.protocol.splits import Split
-from prbench.running import asking, best_of_n, controls, groups, halves, mistakes, updates
+from prbench.running import asking, best_of_n, controls, groups, halves, mistakes, taxes, updates
 from prbench.running.open_dataset import OpenDataset
 
 Maker = Callable[[Method, OpenDataset, Split, Path], dict[str, Any]]
@@ -32,6 +32,7 @@ MAKERS: dict[str, Maker] = {
     "mistakes": mistakes.mistakes,
     "groups": groups.groups,
     "halves": _alone(halves.halves),
+    "taxes": _alone(taxes.taxes),
 }
 
 
@@ -43,6 +44,8 @@ def applies(kind: str, method: Method, setting: OpenDataset) -> bool:
         return best_of_n.own_pools(setting, setting.splits[0]).largest >= best_of_n.LEAST
     if kind == "groups":
         return bool(setting.data.attributes)
+    if kind == "taxes":
+        return setting.data.truth is not None and setting.data.truth.quality is not None
     if kind == "updates":
         return setting.entry.protocol.name == "chronological"
     return True

@@ -16,6 +16,7 @@ from prbench.registry.pieces import Piece, read_pieces
 from prbench.reporting.matters.asking import q95
 from prbench.reporting.matters.best_of_n import normalised, pool_gains, relation
 from prbench.reporting.matters.noise import slopes
+from prbench.reporting.matters.taxes import tax_of
 from prbench.reporting.matters.tested import by_user, family
 from prbench.reporting.matters.whose import exchanged_users, own_and_other
 from prbench.results.probe_tables import POOLS, TABLES
@@ -441,3 +442,35 @@ def test_the_report_on_privacy_lists_pieces_that_are_there() -> None:
         "membership",
         "re-identification",
     ]
+
+
+def test_the_tax_has_its_error_over_prompts_and_counts_only_beyond_tossed_labels() -> None:
+    rows = [
+        {"user": u, "prompt": p, "cold": 0.8, "adapted": a, "tossed": 0.7}
+        for u, p, a in ((0, 0, 0.6), (0, 1, 0.8), (1, 0, 0.2), (1, 1, 0.4))
+    ]
+    found = tax_of(lines("lore", 0, rows))
+    assert found["quality"] == pytest.approx(0.8)
+    assert found["tax"] == pytest.approx(0.3)
+    # Prompts lose 0.4 and 0.2.
+    assert found["error"] == pytest.approx(np.std([0.4, 0.2], ddof=1) / np.sqrt(2))
+    # The worst tenth of two users is one: 0.8 − 0.3.
+    assert found["worst"] == pytest.approx(0.5)
+    assert found["tossed"] == pytest.approx(0.1)
+
+    def make(method: str, split: int) -> pd.DataFrame:
+        noise = Rng("tax", method, split).numpy().normal(0, 0.01, (6, 4))
+        lost = 0.2 if method == "lore" else 0.1
+        rows = [
+            {"user": 6 + u, "prompt": p, "cold": 0.8, "adapted": 0.8 - lost + noise[u, p], "tossed": 0.7}
+            for u in range(6)
+            for p in range(4)
+        ]
+        return lines(method, split, rows)
+
+    made = planted("taxes", make).make(piece("taxes:taxes", ["lore", "mrm"]))
+    lore, mrm = (record(made, method=method) for method in ("lore", "mrm"))
+    assert lore["excess"] == pytest.approx(0.1, abs=0.01)
+    assert mrm["excess"] == pytest.approx(0, abs=0.01)
+    (said,) = map(str, made.findings)
+    assert "share for LoRe and add to it for none" in said
