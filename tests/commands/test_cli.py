@@ -20,6 +20,7 @@ import prbench
 from prbench import cli, registry
 from prbench.base.errors import InputError
 from prbench.commands import doctor
+from prbench.running.request import CallBudget
 
 HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "matplotlib", "safetensors", "optuna")
 
@@ -350,6 +351,9 @@ def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
         "split_files": None,
         "restarts": 1,
         "refit": False,
+        "judge": None,
+        "test_sample": None,
+        "budget": CallBudget(),
     }
 
 
