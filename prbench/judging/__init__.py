@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError
 from prbench.registry.schema import JudgeEntry
@@ -77,6 +78,21 @@ def open_reader(entry: JudgeEntry, *, device: str = "cpu", budget: Budget | None
     from prbench.judging.reader import Reader
 
     return Reader(entry, build_backend(entry, device=device), budget=budget)
+
+
+def recorded_entry(record: Mapping[str, Any], where: Path | str) -> JudgeEntry:
+    """The judge model's entry as results recorded it, if this prbench would use the same under that name.
+
+    A model named on the command line has no entry: what reads it is always the same class. Raises InputError where
+    the entry here names other code, or is gone.
+    """
+    from prbench import registry
+    from prbench.registry import targets
+
+    entry = JudgeEntry.model_validate(record["encoder_entry"])
+    if entry.name in registry.names("judges") or entry.target != LOCAL:
+        targets.require_recorded("judges", entry.name, entry.target, where)
+    return entry
 
 
 def _made(name: str, model: str, title: str) -> JudgeEntry:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     pass
 
 PACKAGE = "package:"
+AT_ONCE = 4096
 LEAST_SHARED = 16
 """Tokens that several prompts must begin with for these to be computed once."""
 ZERO_WIDTH = "\N{ZERO WIDTH SPACE}"
@@ -116,17 +117,23 @@ class LocalModel(Backend):
         import torch
 
         self.prepare()
-        prompts = [_Prompt(i, request, self._ids(request.messages)) for i, request in enumerate(requests)]
         with torch.inference_mode():
-            for labels, group in _grouped(prompts, lambda p: p.request.labels):
-                if not labels:
-                    for together in self._writing(group):
-                        for number, answer in self._write(together):
-                            tell(number, answer)
-                    continue
-                for shared, batch in self._batches(group):
-                    for number, answer in self._choose(labels, shared, batch):
+            # Tokens of a whole data set's prompts would take gigabytes.
+            for start in range(0, len(requests), AT_ONCE):
+                self._answer(start, requests[start : start + AT_ONCE], tell)
+
+    def _answer(self, start: int, requests: Sequence[Request], tell: Tell) -> None:
+        """Answer some of the requests, the first of which has the number `start`."""
+        prompts = [_Prompt(start + i, request, self._ids(request.messages)) for i, request in enumerate(requests)]
+        for labels, group in _grouped(prompts, lambda p: p.request.labels):
+            if not labels:
+                for together in self._writing(group):
+                    for number, answer in self._write(together):
                         tell(number, answer)
+                continue
+            for shared, batch in self._batches(group):
+                for number, answer in self._choose(labels, shared, batch):
+                    tell(number, answer)
 
     def _batches(self, prompts: Sequence[_Prompt]) -> Iterator[tuple[int, list[_Prompt]]]:
         """(tokens at the beginning that all have, prompts) of every forward pass."""

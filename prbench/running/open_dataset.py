@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from prbench.comparisons import Comparisons, IntArray, Items, PreferenceData
 from prbench.embedding.stage import embed, plan_embedding
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import OWN, encoder_entry_for
-from prbench.judging import judge_entry_for, open_reader
+from prbench.judging import judge_entry_for, open_reader, recorded_entry
 from prbench.judging.prompts import VERSION
 from prbench.judging.reader import Budget, Reader
 from prbench.protocol import splits
@@ -184,6 +184,18 @@ def open_judge(name: str, device: str, budget: Budget | None = None) -> Reader:
     reader = open_reader(judge_entry_for(name), device=device, budget=budget)
     reader.watch = CallNotes(reader.entry.name, reader.entry.currency)
     return reader
+
+
+def open_recorded(
+    record: Mapping[str, Any], where: Path, device: str, drawing: Drawing, *, name: str | None = None
+) -> OpenDataset:
+    """The data set of a judge model's cell, or the one called `name`, read by the judge model that the cell names.
+
+    Raises InputError where that judge model is not the same here.
+    """
+    sample = ProtocolEntry.model_validate(record["protocol"]).test_sample or TestSample()
+    reader = open_reader(recorded_entry(record, where), device=device)
+    return open_judged(name or record["dataset"], reader, sample, device, drawing)
 
 
 def open_datasets(

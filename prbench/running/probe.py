@@ -43,7 +43,7 @@ from prbench.registry.schema import DatasetEntry
 from prbench.results import cells as results
 from prbench.results.claims import Claims
 from prbench.results.probes import INJECTION, SUPPORT, Probe, finished
-from prbench.running.open_dataset import Drawing, OpenDataset, adapt_rng, open_judge, open_judged
+from prbench.running.open_dataset import Drawing, OpenDataset, adapt_rng, open_recorded
 from prbench.running.probe_makers import MAKERS
 from prbench.running.skipping import NotApplicableError
 from prbench.training.compute import computing
@@ -192,7 +192,7 @@ class _Settings:
                 self.setting.forget()
             if is_judged(record):
                 nothing = Drawing(lambda *_: [])
-                self.setting = open_judged(name, open_judge(encoder, self.device), None, self.device, nothing)
+                self.setting = open_recorded(record, Path("cell.json"), self.device, nothing, name=name)
                 self.key = (name, encoder)
                 return self.setting
             entry = registry.get("datasets", name)

@@ -20,14 +20,15 @@ import numpy as np
 from prbench import registry
 from prbench.base.console import progress
 from prbench.base.errors import InputError
+from prbench.comparisons import PreferenceData
 from prbench.protocol.metrics import ALL_SHOTS
-from prbench.protocol.splits import make_split
+from prbench.protocol.splits import Split, make_split
 from prbench.registry import targets
-from prbench.registry.schema import ProtocolEntry
+from prbench.registry.schema import DatasetEntry, ProtocolEntry
 from prbench.results import cells, scores
 from prbench.results.record import CellState
 from prbench.running.job import run_job
-from prbench.running.open_dataset import OpenDataset, open_dataset
+from prbench.running.open_dataset import Drawing, OpenDataset, open_dataset, open_recorded
 from prbench.running.plan import MethodJob, Plan, _job, _Variant
 from prbench.running.request import RunRequest
 from prbench.sharing.agreement import ROWS, agreement, rows_agree
@@ -118,7 +119,8 @@ def _planned(folder: Path, record: dict[str, Any], out: Path) -> tuple[MethodJob
     request = RunRequest(
         methods=(entry.name,),
         datasets=(record["dataset"],),
-        encoder=record["encoder"],
+        encoder=None if setting.reader else record["encoder"],
+        judge=record["encoder"] if setting.reader else None,
         shots=(ALL_SHOTS, *few),
         device=setting.device,
         out=out,
@@ -138,21 +140,16 @@ def _planned(folder: Path, record: dict[str, Any], out: Path) -> tuple[MethodJob
 def _setting(folder: Path, record: dict[str, Any]) -> OpenDataset:
     """The record's data set with its one split. Raises InputError where the data or embeddings are others."""
     protocol = ProtocolEntry.model_validate(record["protocol"])
-    setting = open_dataset(
-        record["dataset"],
-        record["encoder"],
-        "cpu" if record["device"].startswith("cpu") else "auto",
-        lambda data, entry: [
-            make_split(
-                data,
-                protocol,
-                index=record["split"],
-                seed=record["seed"] - record["split"],
-                draw=record.get("draw", 0),
-            )
-        ],
-        protocol=protocol,
-    )
+    device = "cpu" if record["device"].startswith("cpu") else "auto"
+
+    def draw(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
+        seed = record["seed"] - record["split"]
+        return [make_split(data, protocol, index=record["split"], seed=seed, draw=record.get("draw", 0))]
+
+    if record.get("reader") == "judge":
+        setting = open_recorded(record, folder / "cell.json", device, Drawing(draw, protocol))
+    else:
+        setting = open_dataset(record["dataset"], record["encoder"], device, draw, protocol=protocol)
     for key, now in (
         ("data_fingerprint", setting.data.fingerprint),
         ("embedding_fingerprint", setting.embedding_fingerprint),

@@ -15,13 +15,12 @@ from prbench.base.files import canonical_json, file_sha256
 from prbench.comparisons import Items
 from prbench.encoders import encoder_entry_for, require_recorded
 from prbench.encoders.base import Encoder
-from prbench.judging import LOCAL
+from prbench.judging import recorded_entry
 from prbench.loaders.mrm_files import read_pt
 from prbench.method import Method
 from prbench.methods.mrm import MRM
 from prbench.protocol.selection import parse_selections
 from prbench.registry import methods as methods_module
-from prbench.registry import targets
 from prbench.registry.schema import EncoderEntry, JudgeEntry, Selection
 from prbench.results import cells
 from prbench.training.compute import Precision
@@ -119,10 +118,7 @@ def reader_entry(record: Mapping[str, Any], where: Path) -> EncoderEntry | Judge
         encoder = EncoderEntry.model_validate(record["encoder_entry"])
         require_recorded(encoder, where)
         return encoder
-    judge = JudgeEntry.model_validate(record["encoder_entry"])
-    if judge.name in registry.names("judges") or judge.target != LOCAL:
-        targets.require_recorded("judges", judge.name, judge.target, where)
-    return judge
+    return recorded_entry(record, where)
 
 
 def _asked(selection: str | None) -> Selection | None:

@@ -217,6 +217,9 @@ def arms(name: str, overrides: dict[str, Any]) -> dict[str, FloatArray]:
 )
 def test_a_planted_taste_is_recovered(name: str, overrides: dict[str, Any], least: float, folder: Path) -> None:
     found = arms(name, overrides)
+    print(
+        name, overrides, {arm: (values.mean().round(3), values.std(ddof=1).round(3)) for arm, values in found.items()}
+    )
     assert found["own"].mean() > least
     assert found["none"].tolist() == [0.5] * len(found["none"])
     error = found["stranger"].std(ddof=1) / np.sqrt(len(found["stranger"]))
@@ -288,6 +291,9 @@ def test_instructions_in_replies_are_measured(
     assert told.code == 0, told.err
     [row] = json.loads(told.out)["injection"]
     assert (row["method"], row["encoder"], row["turned"]) == ("judge-icl", judge, turned)
+    # The cell itself is made again, by the judge model that its record names.
+    again = run("results", "verify", out, "--rerun", "1")
+    assert again.code == 0, again.err
     assert run("run", "--methods", "length", "--dataset", "taste-text", "--out", str(tmp_path / "other")).code == 0
     assert (
         "has no finished fit that reads texts" in run("probe", "--runs", str(tmp_path / "other"), "--injection").err

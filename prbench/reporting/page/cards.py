@@ -15,6 +15,7 @@ from prbench.reporting.board_grids import corrected_test
 from prbench.reporting.columns import selected_on
 from prbench.reporting.grid import DASH, mean_and_spread
 from prbench.reporting.page.chart_data import cells_of
+from prbench.reporting.placing import is_judged
 
 if TYPE_CHECKING:
     from prbench.results import Results
@@ -89,6 +90,7 @@ def provenance(board: Board, results: Results) -> Provenance:
     first = cells[0]
     done = [cell for cell in cells if cell["status"] == "done"] or cells
     states = Counter(cell["status"] for cell in cells)
+    read = [cell for cell in done if is_judged(cell)]
     facts = [
         ("Cells", ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "skipped") if states[state])),
         ("Splits", _splits_and_seeds(cells)),
@@ -96,8 +98,10 @@ def provenance(board: Board, results: Results) -> Provenance:
         ("Protocol", assignments(first["protocol"]) + f", version {first['protocol_version']}"),
         ("Corrected test", corrected_test(board)),
         ("Data", _distinct(cell["data_fingerprint"] for cell in cells)),
-        ("Embeddings", _distinct(cell["embedding_fingerprint"] for cell in cells)),
-        ("Encoder", _distinct(_encoder(cell) for cell in done)),
+        ("Embeddings", _distinct(cell["embedding_fingerprint"] for cell in cells if not is_judged(cell))),
+        ("Encoder", _distinct(_encoder(cell) for cell in done if not is_judged(cell))),
+        *([("Judge models", _distinct(_encoder(cell) for cell in read))] if read else []),
+        *([("Calls made on", _distinct(_days(cell) for cell in read))] if read else []),
         ("Users", _counts(cells, ("seen_users", "unseen_users"))),
         ("Comparisons", _counts(cells, ("seen_train", "seen_test", "unseen_support", "unseen_test"))),
         ("Repeats of one person", _counts(cells, ("repeats", "opposite_repeats"))),
@@ -198,11 +202,18 @@ def _distinct(values: Iterable[str | None]) -> str:
 
 
 def _encoder(cell: Mapping[str, Any]) -> str:
-    """The encoder's name, title and what its store says of it."""
-    entry = cell.get("encoder_entry") or {}
-    name = f"{cell['encoder']}: {entry['title']}" if entry.get("title") else str(cell["encoder"])
+    """The name of the encoder or judge model, its title, and what made its embeddings or answers."""
+    entry, name = cell.get("encoder_entry") or {}, str(cell.get("model", cell["encoder"]))
+    name = f"{name}: {entry['title']}" if entry.get("title") else name
     made = cell.get("encoder_fingerprint")
     return f"{name} ({assignments(made)})" if made else name
+
+
+def _days(cell: Mapping[str, Any]) -> str:
+    """The days over which a cell's calls were made."""
+    stages = [cell.get("judging", {}).get(stage, {}).get("days", {}) for stage in ("fit", "test")]
+    days = sorted({day for found in stages for day in found})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else DASH
 
 
 def _counts(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
