@@ -217,9 +217,6 @@ def arms(name: str, overrides: dict[str, Any]) -> dict[str, FloatArray]:
 )
 def test_a_planted_taste_is_recovered(name: str, overrides: dict[str, Any], least: float, folder: Path) -> None:
     found = arms(name, overrides)
-    print(
-        name, overrides, {arm: (values.mean().round(3), values.std(ddof=1).round(3)) for arm, values in found.items()}
-    )
     assert found["own"].mean() > least
     assert found["none"].tolist() == [0.5] * len(found["none"])
     error = found["stranger"].std(ddof=1) / np.sqrt(len(found["stranger"]))
