@@ -16,8 +16,8 @@ from prbench.reporting.board import Board
 from prbench.reporting.figure import finished, legend_below, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
 from prbench.reporting.matters import tested
+from prbench.reporting.matters.shared import over_boards, present, star_note
 from prbench.reporting.matters.tested import Tested
-from prbench.reporting.matters.whose import over_boards, present, star_note
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 

@@ -18,7 +18,7 @@ from prbench.reporting.board import Board, Row
 from prbench.reporting.figure import finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.whose import over_boards, present
+from prbench.reporting.matters.shared import over_boards, present
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 from prbench.results.probe_tables import POOLS

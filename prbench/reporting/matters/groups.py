@@ -11,7 +11,7 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board
 from prbench.reporting.grid import STAR, Grid, TableCell, p_value, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.whose import over_boards
+from prbench.reporting.matters.shared import over_boards
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 
@@ -83,7 +83,6 @@ def _said(board: Board, records: list[dict[str, Any]], alpha: float) -> list[Fin
     unlike = [f"{r['title']} by {r['attribute']}" for r in records if r["gain_gap_p_holm"] < alpha]
     text = (
         f"what adapting gains differs between groups of users for {tested.names(unlike)}, of {len(records)} methods "
-        f"and "
-        f"attributes (labels permuted over users, Holm over the lines, p < {alpha:g})"
+        f"and attributes (labels permuted over users, Holm over the lines, p < {alpha:g})"
     )
     return [Finding("tested", place, text)]

@@ -158,8 +158,8 @@ def _said(board: Board, found: dict[str, Slope], alpha: float) -> list[Finding]:
     text = (
         "adapting widens the gap between users whom others support and those whom they do not for "
         f"{tested.names(wider)}, narrows it for {tested.names(narrower)}, and for {rest} of {len(found)} methods "
-        f"neither "
-        f"beyond noise (bootstrap over users of the slope of gain, level 1 − {alpha:g} over the rows together)"
+        "neither beyond noise (bootstrap over users of the slope of gain, "
+        f"level 1 − {alpha:g} over the rows together)"
     )
     return [Finding("tested", place, text)]
 

@@ -17,8 +17,8 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board
 from prbench.reporting.grid import Grid, TableCell, interval, percent
 from prbench.reporting.matters import tested
+from prbench.reporting.matters.shared import over_boards, personal, present, star_note
 from prbench.reporting.matters.tested import Tested
-from prbench.reporting.matters.whose import over_boards, personal, present, star_note
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper import write_pieces
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of

@@ -12,7 +12,7 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board
 from prbench.reporting.grid import Grid, TableCell, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.whose import over_boards, present, star_note
+from prbench.reporting.matters.shared import over_boards, present, star_note
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prbench.base.seeds import Rng
 from prbench.protocol import metrics
 from prbench.protocol.metrics import ALL_SHOTS, decisions
+from prbench.protocol.stats import bootstrap_users
 from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board, Row
 from prbench.reporting.figure import finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell, interval, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.whose import means, over_boards, present
+from prbench.reporting.matters.shared import means, over_boards, present
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 
@@ -240,9 +242,6 @@ def _unseen(evidence: Evidence, setting: tuple[str, str], row: Row) -> pd.Series
 
 def _over_users(evidence: Evidence, a: pd.Series, b: pd.Series, record: dict[str, Any]) -> dict[str, float]:
     """The interval over users of the difference, from users that both tested: one number a user and side."""
-    from prbench.base.seeds import Rng
-    from prbench.protocol.stats import bootstrap_users
-
     both = (a - b).dropna().to_numpy(np.float64)
     rng = Rng("in time", record["dataset"], record["encoder"], record["method"])
     found = bootstrap_users(both, rng=rng, level=1 - evidence.alpha, resamples=evidence.resamples)
@@ -276,7 +275,6 @@ def _said_of_gap(
     higher = [r["title"] for r in records if r["gap_low"] > 0]
     text = (
         f"later choices are harder to foresee than random ones on {partner[0]} for {tested.names(lower)} and easier "
-        f"for "
-        f"{tested.names(higher)}, of {len(records)} methods (interval over users without 0)"
+        f"for {tested.names(higher)}, of {len(records)} methods (interval over users without 0)"
     )
     return [Finding("measured", f"On {setting[0]} ({setting[1]}, {splits_of(board)})", text)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +14,12 @@ from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board, Row
 from prbench.reporting.figure import finished, legend_below, panels, styled
-from prbench.reporting.grid import DASH, Grid, TableCell, percent
+from prbench.reporting.grid import Grid, TableCell, percent
 from prbench.reporting.matters import tested
+from prbench.reporting.matters.shared import means, of_row, over_boards, present, star_note
 from prbench.reporting.matters.tested import Tested
 from prbench.reporting.page.findings import Finding
-from prbench.reporting.paper.evidence import Evidence, PieceResult, among, splits_of
+from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,19 +41,9 @@ EXCHANGE = (
 )
 UNITS = (
     "Share in % of latent dimensions whose posterior mean, after adapting on the support, varies over unseen users "
-    "by "
-    f"more than {ACTIVE:g} times the prior's variance; the mean over splits. Higher is better: 0 is a latent that "
+    f"by more than {ACTIVE:g} times the prior's variance; the mean over splits. Higher is better: 0 is a latent that "
     "ignores the user."
 )
-
-
-def means(frame: pd.DataFrame, columns: Mapping[str, FloatArray], by: Sequence[str] = ()) -> pd.DataFrame:
-    """Each column's mean over a user's lines in every row and split (and `by`): a frame with these keys."""
-    import pandas as pd
-
-    keys = [*metrics.ROW, "split", "user", *by]
-    table = pd.DataFrame({**{key: frame[key] for key in keys}, **dict(columns)})
-    return table.groupby(keys, observed=True, sort=True).mean().reset_index()
 
 
 def own_and_other(table: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +72,7 @@ def strangers(evidence: Evidence, piece: Piece) -> PieceResult:
         found = tested.family({n: m["difference"] for n, m in each.items()}, axes=axes, **options)
         gains = tested.family({n: m["own"] for n, m in each.items()}, axes=(*axes, "own"), **options)
         strange = tested.family({n: m["other"] for n, m in each.items()}, axes=(*axes, "other"), **options)
-        k = {name: float(_of(users, row)["choices"].median()) for name, row in rows.items()}
+        k = {name: float(of_row(users, row)["choices"].median()) for name, row in rows.items()}
         cells = [
             [
                 TableCell(name),
@@ -250,7 +241,7 @@ def units(evidence: Evidence, piece: Piece) -> PieceResult:
         rows = present(board, table)
         records, cells = [], []
         for name, row in rows.items():
-            own = _of(table, row)
+            own = of_row(table, row)
             active = (own["variance"] > ACTIVE).groupby(own["split"]).mean()
             size = int(own["dimension"].max()) + 1
             record: dict[str, Any] = {
@@ -268,71 +259,8 @@ def units(evidence: Evidence, piece: Piece) -> PieceResult:
     return over_boards(evidence, piece, "units", lines)
 
 
-Lines = Callable[[Board, Any], tuple[Grid, list[dict[str, Any]], list[Finding]]]
-
-
-def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, everyone: bool = False) -> PieceResult:
-    """A piece from a probe's table, board by board; rows without it are named as missing.
-
-    Methods without personal state are left out, unless `everyone` takes part.
-    """
-    import pandas as pd
-
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
-    records: list[dict[str, Any]] = []
-    for dataset, encoder, board in evidence.each(piece):
-        rows = [row for row in board.rows if row.splits and (everyone or personal(evidence, row, board))]
-        table = evidence.table(kind, dataset, encoder, piece)
-        found = set(zip(table["method"].astype(str), table["selection"].astype(str), strict=True))
-        if lacking := [row.title for row in rows if row.key not in found]:
-            command = f"`prbench probe --kinds {kind}`"
-            made.missing.append(f"{dataset} ({encoder}), not probed ({command}): {', '.join(lacking)}")
-        table = table[among(table, [(dataset, encoder, *row.key) for row in rows])]
-        if not len(table):
-            continue
-        grid, own, said = lines(board, table)
-        if own:
-            made.grids.append(grid)
-            records += own
-            made.findings += said
-    made.frame = pd.DataFrame(records)
-    return made
-
-
-def personal(evidence: Evidence, row: Row, board: Board) -> bool:
-    """Whether a row keeps anything of a user."""
-    return any(
-        (cell.get("parameters") or {}).get("per_user", 0)
-        for cell in evidence.cells[board.dataset, board.encoder]
-        if (cell["method"], cell["selection"]) == row.key
-    )
-
-
-def present(board: Board, frame: pd.DataFrame) -> dict[str, Row]:
-    """The rows of a board, by title in its order, that have lines in a frame for every one of their splits."""
-    found = {}
-    for row in board.rows:
-        own = _of(frame, row)
-        if len(own) and set(row.splits) <= set(own["split"].unique()):
-            found[row.title] = row
-    return found
-
-
-def star_note(count: int, alpha: float, ratio: float) -> str:
-    """What a star means, or that none is given."""
-    if np.isnan(ratio):
-        return (
-            "Every split tests the same choices, so that no star is given: the interval over users is the evidence."
-        )
-    return f"*: unlike 0, {tested.rule_of(count, alpha)}. Interval over users: bootstrap of users' means over splits."
-
-
-def _of(frame: pd.DataFrame, row: Row) -> pd.DataFrame:
-    return frame[(frame["method"] == row.method) & (frame["selection"] == row.selection)]
-
-
 def _matrices(users: pd.DataFrame, row: Row, columns: Sequence[str]) -> dict[str, FloatArray]:
-    own = _of(users, row)
+    own = of_row(users, row)
     return {column: tested.by_user(own, column) for column in columns}
 
 
@@ -396,8 +324,3 @@ def _gains_figure(made: PieceResult, columns: Sequence[str], labels: Sequence[st
             one.set(xlabel="points above the cold start", title=f"{dataset} ({encoder})")
         legend_below(figure, axes, list(labels))
         return finished(figure)
-
-
-def dashed(value: float, text: str) -> str:
-    """The text, or a dash where the value is not a number."""
-    return DASH if np.isnan(value) else text

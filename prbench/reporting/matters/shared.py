@@ -1,0 +1,92 @@
+"""What pieces made from a probe's table share: they go board by board and name the rows that lack it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prbench.comparisons import FloatArray
+from prbench.protocol import metrics
+from prbench.registry.pieces import Piece
+from prbench.reporting.board import Board, Row
+from prbench.reporting.grid import Grid
+from prbench.reporting.matters import tested
+from prbench.reporting.page.findings import Finding
+from prbench.reporting.paper.evidence import Evidence, PieceResult, among
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Lines = Callable[[Board, Any], tuple[Grid, list[dict[str, Any]], list[Finding]]]
+
+
+def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, everyone: bool = False) -> PieceResult:
+    """A piece from a probe's table, board by board; rows without it are named as missing.
+
+    Methods without personal state are left out, unless `everyone` takes part.
+    """
+    import pandas as pd
+
+    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    records: list[dict[str, Any]] = []
+    for dataset, encoder, board in evidence.each(piece):
+        rows = [row for row in board.rows if row.splits and (everyone or personal(evidence, row, board))]
+        table = evidence.table(kind, dataset, encoder, piece)
+        found = set(zip(table["method"].astype(str), table["selection"].astype(str), strict=True))
+        if lacking := [row.title for row in rows if row.key not in found]:
+            command = f"`prbench probe --kinds {kind}`"
+            made.missing.append(f"{dataset} ({encoder}), not probed ({command}): {', '.join(lacking)}")
+        table = table[among(table, [(dataset, encoder, *row.key) for row in rows])]
+        if not len(table):
+            continue
+        grid, own, said = lines(board, table)
+        if own:
+            made.grids.append(grid)
+            records += own
+            made.findings += said
+    made.frame = pd.DataFrame(records)
+    return made
+
+
+def personal(evidence: Evidence, row: Row, board: Board) -> bool:
+    """Whether a row keeps anything of a user."""
+    return any(
+        (cell.get("parameters") or {}).get("per_user", 0)
+        for cell in evidence.cells[board.dataset, board.encoder]
+        if (cell["method"], cell["selection"]) == row.key
+    )
+
+
+def present(board: Board, frame: pd.DataFrame) -> dict[str, Row]:
+    """The rows of a board, by title in its order, that have lines in a frame for every one of their splits."""
+    found = {}
+    for row in board.rows:
+        own = of_row(frame, row)
+        if len(own) and set(row.splits) <= set(own["split"].unique()):
+            found[row.title] = row
+    return found
+
+
+def star_note(count: int, alpha: float, ratio: float) -> str:
+    """What a star means, or that none is given."""
+    if np.isnan(ratio):
+        return (
+            "Every split tests the same choices, so that no star is given: the interval over users is the evidence."
+        )
+    return f"*: unlike 0, {tested.rule_of(count, alpha)}. Interval over users: bootstrap of users' means over splits."
+
+
+def means(frame: pd.DataFrame, columns: Mapping[str, FloatArray], by: Sequence[str] = ()) -> pd.DataFrame:
+    """Each column's mean over a user's lines in every row and split (and `by`): a frame with these keys."""
+    import pandas as pd
+
+    keys = [*metrics.ROW, "split", "user", *by]
+    table = pd.DataFrame({**{key: frame[key] for key in keys}, **dict(columns)})
+    return table.groupby(keys, observed=True, sort=True).mean().reset_index()
+
+
+def of_row(frame: pd.DataFrame, row: Row) -> pd.DataFrame:
+    """The lines of a frame that belong to a row of its board."""
+    return frame[(frame["method"] == row.method) & (frame["selection"] == row.selection)]
