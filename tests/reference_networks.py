@@ -81,8 +81,8 @@ class ReferenceNP(nn.Module):
     def encode(self, pairs: torch.Tensor) -> torch.Tensor:
         """z [B, width] of users with choices [B, n, 2, d]."""
         x = self.context(pairs.flatten(2))
-        if pairs.shape[1]:
-            x = self.attention(x, x, x)[0]
+        # Also of no choices, as published: the attention then has a gradient of zeros, not none.
+        x = self.attention(x, x, x)[0]
         z: torch.Tensor = self.outer(x.sum(1))
         return z
 

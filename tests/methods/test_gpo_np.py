@@ -235,25 +235,76 @@ def test_np_trains_as_a_plain_loop_does(overlap: bool) -> None:
     )  # fmt: skip
     train = small(users=5)
     found = trained(method, train)
-    reference = ReferenceNP(DIM, 16).load(start(method))
-    reference.attention.dropout = 0.0
-    optimiser = torch.optim.AdamW(reference.parameters(), lr=1e-2, eps=3e-5, weight_decay=0.1)
-    assert plain_training(method, train, reference, np_loss, optimiser, cosine=False) == 9
-    reference.eval()
+    reference = plainly_trained(method, train, ReferenceNP(DIM, 16))
     norm = reference.decoder[1]
     weight = norm.weight / (norm.running_var + norm.eps).sqrt()
     first = start(method)
     near("norm.weight", found["norm.weight"], weight, at_most=1e-5, control=first["norm.weight"])
     bias = norm.bias - norm.running_mean * weight
     near("norm.bias", found["norm.bias"], bias, at_most=1e-5, control=first["norm.bias"])
-    ours = dict(ReferenceNP(DIM, 16).load(found).named_parameters())
-
-    def settled(module: nn.Module) -> dict[str, torch.Tensor]:
-        """All but the decoder's normalisation, which is compared above."""
-        return {name: tensor for name, tensor in module.named_parameters() if not name.startswith("decoder.1.")}
-
     ours, before = (settled(ReferenceNP(DIM, 16).load(network)) for network in (found, first))
     all_near("weights", ours, settled(reference), at_most=1e-5, control=before)
+
+
+class SkipsAttention(ReferenceNP):
+    """Attends to choices only where there are some: without any, attention has no gradient and AdamW skips it."""
+
+    def encode(self, pairs: torch.Tensor) -> torch.Tensor:
+        if pairs.shape[1]:
+            return super().encode(pairs)
+        z: torch.Tensor = self.outer(pairs.new_zeros(len(pairs), self.outer[0].in_features))
+        return z
+
+
+class NobodyShows(NP):
+    """In every second epoch nobody shows a choice."""
+
+    def plan(self, train: Comparisons, rng: Any) -> ContextPlan:
+        plan = super().plan(train, rng)
+        drawn = plan.epoch
+
+        def epoch(number: int) -> list[list[UserDraw]]:
+            if number % 2 == 0:
+                return drawn(number)
+            return [
+                [UserDraw(m.context[:0], np.concatenate([m.context, m.target])) for m in update]
+                for update in drawn(number)
+            ]
+
+        plan.epoch = epoch  # type: ignore[method-assign]
+        return plan
+
+
+@pytest.mark.trained
+def test_np_trains_as_a_plain_loop_does_where_nobody_shows_a_choice() -> None:
+    """The published network attends to no choices as to any: a gradient of zeros, so moments and decay go on."""
+    method = NobodyShows(
+        width=16, epochs=4, rate=1e-2, dropout=0.0, users_per_update=2, choices=4, most_context=3, decay=0.1,
+        input_scale=1.0,
+    )  # fmt: skip
+    train = small(users=5)
+    ours = settled(ReferenceNP(DIM, 16).load(trained(method, train)))
+    expected = settled(plainly_trained(method, train, ReferenceNP(DIM, 16)))
+    skipping = settled(plainly_trained(method, train, SkipsAttention(DIM, 16)))
+    read = [name for name in expected if name.startswith(("attention.", "context."))]
+    assert len(read) == 6
+    found, wanted, other = ({name: network[name] for name in read} for network in (ours, expected, skipping))
+    all_near("what reads choices", found, wanted, at_most=1e-5, control=other)
+
+
+def plainly_trained(method: NP, train: Comparisons, reference: ReferenceNP) -> ReferenceNP:
+    """`reference` from the method's start, trained by a plain loop of torch's own, ready to be compared."""
+    reference.load(start(method))
+    reference.attention.dropout = 0.0
+    optimiser = torch.optim.AdamW(reference.parameters(), lr=1e-2, eps=3e-5, weight_decay=0.1)
+    assert plain_training(method, train, reference, np_loss, optimiser, cosine=False) == 3 * method.epochs
+    reference.eval()
+    return reference
+
+
+def settled(module: nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters but those of the decoder's normalisation, which training leaves in another form."""
+    return {name: tensor for name, tensor in module.named_parameters() if not name.startswith("decoder.1.")}
 
 
 def start(method: NetworkMethod) -> dict[str, torch.Tensor]:
@@ -272,12 +323,9 @@ def plain_training(
     steps = plan.updates * method.epochs
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps) if cosine else None
     done = 0
-    # Where nobody in an update shows a choice, attention has a gradient of zeros: Adam's moments and the decay go on.
-    for parameter in reference.parameters():
-        parameter.grad = torch.zeros_like(parameter)
     for number in range(method.epochs):
         for update in plan.epoch(number):
-            optimiser.zero_grad(set_to_none=False)
+            optimiser.zero_grad()
             loss(reference, method, update, train).backward()
             optimiser.step()
             if schedule:
