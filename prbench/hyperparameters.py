@@ -6,12 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
-"""1, 2, ..."""
+MOST = 10_000_000
+"""Of anything that is counted: with more, no fit ends."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+"""1, 2, ... up to `MOST`."""
 Natural = Annotated[int, Field(ge=0)]
 """0, 1, 2, ..."""
-Steps = Natural
-"""How many steps of something, none included."""
+Steps = Annotated[int, Field(ge=0, le=MOST)]
+"""How many steps of something, none included, up to `MOST`."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

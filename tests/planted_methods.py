@@ -179,6 +179,15 @@ class NanCold(Good):
         return torch.full((len(users), self.bases), torch.nan)
 
 
+class KeepsChoices(Good):
+    """A user's state also has the last choice, where there is one."""
+
+    def adapt_unseen(self, support: Comparisons, *, users: IntArray | None = None, rng: Rng) -> UserStates:
+        states = super().adapt_unseen(support, users=users, rng=rng)
+        last = {"last": torch.zeros(len(states), 1)} if len(support) else {}
+        return UserStates(states.users, {**states.tensors, **last})
+
+
 class DependsOnBatch(Good):
     """Scores depend on what is scored together."""
 

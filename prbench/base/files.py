@@ -23,13 +23,23 @@ def home() -> Path:
     """
     import platformdirs
 
-    value = os.environ.get("PRBENCH_HOME") or platformdirs.user_cache_dir("prbench", appauthor=False)
-    # The platform's folder stays "~/..." where the system knows no home, as in a container with an unknown uid.
+    value = os.environ.get("PRBENCH_HOME") or ""
+    # Where the system knows no home, as in a container with an unknown uid, platformdirs raises or leaves "~/...".
     try:
+        value = value or platformdirs.user_cache_dir("prbench", appauthor=False)
         return Path(value).expanduser()
     except RuntimeError as error:
-        who = value.partition("/")[0]
+        who = value.partition("/")[0] or "of this user"
         raise InputError(f"there is no home folder {who}", hint="set PRBENCH_HOME to a folder for caches") from error
+
+
+def expanded(path: str | Path) -> Path:
+    """`path` with "~" and "~name" as folders. Raises InputError where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        who = str(path).partition("/")[0]
+        raise InputError(f"there is no home folder {who}", hint="write the whole path") from error
 
 
 def raw_data_folder() -> Path | None:

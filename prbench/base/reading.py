@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,22 @@ def parse_json(content: bytes | str) -> Any:
     if HALF.search(text):
         _require_whole_characters(value)
     return value
+
+
+def parse_toml(content: bytes | str) -> dict[str, Any]:
+    """The table of a TOML document.
+
+    Raises ValueError, in one line, for what is not UTF-8 or not TOML (tomllib's own, with the line), for numbers of
+    thousands of digits, and for lists and tables more than `DEPTH` deep.
+    """
+    try:
+        table = tomllib.loads(content if isinstance(content, str) else content.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from error
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {DEPTH} deep") from error
+    _require_flat(table)
+    return table
 
 
 def _require_whole_characters(value: Any) -> None:

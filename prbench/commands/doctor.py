@@ -14,7 +14,7 @@ from typing import Any
 
 from prbench import __version__, registry
 from prbench.base.errors import InputError
-from prbench.base.files import home, raw_data_folder, require_writable
+from prbench.base.files import expanded, home, raw_data_folder, require_writable
 from prbench.registry import methods, targets
 from prbench.registry.schema import EncoderEntry, Kind, MethodEntry
 
@@ -114,8 +114,11 @@ def _folders(problems: list[str]) -> dict[str, Any]:
         problems.append(str(error))
         found["PRBENCH_DATA"] = os.environ["PRBENCH_DATA"]
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub")
-    found["huggingface"] = str(hub.expanduser())
-    found["huggingface_mb"] = _size_mb(hub.expanduser())
+    try:
+        hub = expanded(hub)
+        found["huggingface"], found["huggingface_mb"] = str(hub), _size_mb(hub)
+    except InputError as error:
+        problems.append(str(error))
     return found
 
 

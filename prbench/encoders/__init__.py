@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prbench.base.errors import InputError
+from prbench.base.files import expanded
 from prbench.registry.schema import EncoderEntry
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def encoder_entry_for(name: str) -> EncoderEntry:
         return OWN_ENTRY
     if name in registry.names("encoders"):
         return registry.get("encoders", name)
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     base, _, values = name.rpartition("@")
     if base and not folder.is_dir():
         return variant(encoder_entry_for(base), **_options(name, values))
@@ -81,7 +82,7 @@ def encoder_entry_for(name: str) -> EncoderEntry:
 def _declares(entry: EncoderEntry) -> bool:
     """Whether an entry's model is known to declare a pooling of its own; nothing is downloaded to find out."""
     model = str(entry.options.get("model", ""))
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if folder.is_dir():
         return (folder / "modules.json").is_file()
     from huggingface_hub import try_to_load_from_cache

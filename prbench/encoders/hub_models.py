@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prbench.base.errors import InputError
-from prbench.base.files import digest, file_sha256, home, write_json
+from prbench.base.files import digest, expanded, file_sha256, home, write_json
 from prbench.encoders import MODEL_FILES
 from prbench.encoders.base import ModelUnavailableError
 
@@ -28,7 +28,7 @@ def snapshot(model: str, revision: str) -> Snapshot:
 
     Raises ModelUnavailableError when they cannot be had, in one line that says what to place where.
     """
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if folder.is_dir():
         folder = folder.resolve()
         if not (folder / "config.json").is_file():
@@ -44,7 +44,7 @@ def with_weights(model: str, found: Snapshot) -> Path:
     Raises ModelUnavailableError when there are none. Pickled weights are never read.
     """
     folder = found.folder
-    if not Path(model).expanduser().is_dir():
+    if not expanded(model).is_dir():
         folder = _download(model, found.revision, [*SMALL, *WEIGHTS])
     if not any(folder.glob("*.safetensors")):
         raise ModelUnavailableError(
@@ -58,7 +58,7 @@ def weights_here(model: str, found: Snapshot) -> int | None:
     folder = found.folder
     files = list(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
-    if index.is_file() and not Path(model).expanduser().is_dir():
+    if index.is_file() and not expanded(model).is_dir():
         try:
             files = [folder / name for name in set(json.loads(index.read_text("utf-8"))["weight_map"].values())]
         except (OSError, ValueError, KeyError, AttributeError):

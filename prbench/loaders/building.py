@@ -12,6 +12,17 @@ import numpy as np
 from prbench.base.errors import InputError
 from prbench.comparisons import Context, PreferenceData
 
+MOST_NUMBERS = 2**31
+"""Of one array of simulated data: 8 GB of float32."""
+
+
+def require_size(of: str, sizes: Mapping[str, float]) -> None:
+    """Raise InputError where an array of simulated data would have more than `MOST_NUMBERS` numbers."""
+    for name, size in sizes.items():
+        if size > MOST_NUMBERS:
+            said = f"{of}: its options make {size:.3g} numbers ({name}), {MOST_NUMBERS:.3g} are the most"
+            raise InputError(said, hint="ask for less of them")
+
 
 class Builder:
     """Collects comparisons and makes a `PreferenceData` of them.

@@ -12,6 +12,7 @@ from typing import Any
 
 from prbench.base.errors import InputError
 from prbench.base.files import file_sha256, home, require_writable, write_text, writing_folder
+from prbench.base.reading import parse_toml, read_bytes
 from prbench.registry.schema import DatasetEntry
 
 
@@ -35,25 +36,37 @@ def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any], 
 
     `write` is given an empty folder to write the data's files to; they end in PRBENCH_HOME/imported/<name>, and
     `entry` plus a [download] table that pins them ends in PRBENCH_HOME/imported/datasets/<name>.toml, where the
-    registry finds it. `replace` takes the place of an imported data set. Raises InputError when the disk is full or
-    not writable; nothing is left then.
+    registry finds it. `replace` takes the place of an imported data set: its files are written beside the old ones
+    (<name>.2, then <name> again), and the entry, written last, turns from the ones to the others in one step. Raises
+    InputError when the disk is full or not writable; all is then as it was.
     """
-    base = Path("imported") / name
-    folder = home() / base
-    file = home() / "imported" / "datasets" / f"{name}.toml"
+    imported = home() / "imported"
+    file = imported / "datasets" / f"{name}.toml"
     with _one_at_a_time(name, replace):
-        with writing_folder(folder) as temporary:
-            write(temporary)
-            hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+        folders = [imported / name, imported / f"{name}.2"]
+        if _base_of(file) == folders[0].relative_to(home()).as_posix():
+            folders.reverse()
+        new, old = folders
         try:
-            table = {**entry, "download": {"base": base.as_posix(), "files": hashes}}
+            with writing_folder(new) as temporary:
+                write(temporary)
+                hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+            table = {**entry, "download": {"base": new.relative_to(home()).as_posix(), "files": hashes}}
             text = to_toml(table)
             DatasetEntry.model_validate({"name": name, **tomllib.loads(text)})
             write_text(file, text)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
             raise
+        shutil.rmtree(old, ignore_errors=True)
     return file
+
+
+def _base_of(file: Path) -> str | None:
+    """The folder below PRBENCH_HOME that an imported data set's entry names; None without a readable entry."""
+    with contextlib.suppress(InputError, ValueError, LookupError, TypeError):
+        return str(parse_toml(read_bytes(file))["download"]["base"])
+    return None
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray, IntArray, Message, PreferenceData, Truth
 from prbench.hyperparameters import Count, Share
 from prbench.loaders import STRICT, RawSource
+from prbench.loaders.building import require_size
 
 PROPERTIES = ("long", "formal", "steps", "hedged", "warm")
 
@@ -64,6 +65,8 @@ HEDGE = ("Perhaps this will help, though I may be wrong: ", "I am not sure, but 
 WARM = (" I hope this helps, and I wish you the best of luck!", " You've got this, I'm cheering for you!")
 ELSEWHERE = "the weather this week"
 DAY = 86_400.0
+TEXT = 100
+"""Characters of a reply, about."""
 
 
 class World(NamedTuple):
@@ -123,6 +126,8 @@ class SimText:
                 f"simulated texts: {self.pairs} pairs a user need {-(-self.pairs // self.pairs_per_prompt)} prompts, "
                 f"but there are {self.prompts}"
             )
+        sizes = {"prompts x candidates": self.prompts * self.candidates, "users x pairs": self.users * self.pairs}
+        require_size("simulated texts", {name: TEXT * size for name, size in sizes.items()})
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The data set called `name`; reads no files."""

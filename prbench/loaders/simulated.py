@@ -30,6 +30,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray, IntArray, Items, PreferenceData, Truth
 from prbench.hyperparameters import Count, Share
 from prbench.loaders import STRICT, RawSource
+from prbench.loaders.building import require_size
 
 Float32 = NDArray[np.float32]
 
@@ -175,6 +176,17 @@ class Simulated:
             )
         if self.clustered and not 2 <= self.clusters <= self.users:
             raise InputError(f"simulated data: clusters is {self.clusters}, must be from 2 to users ({self.users})")
+        prompts = self.posts or self.users * self.dialogues * self.turns
+        require_size(
+            "simulated data",
+            {
+                "users x dim": self.users * self.dim,
+                "users x comparisons": self.users * self.comparisons if self.posts else 0,
+                "replies x dim": prompts * self.responses * self.dim,
+                "dim x clusters and bases": self.dim * (self.clusters + self.bases),
+                "pairs of replies": (self.posts or 1) * self.responses**2,
+            },
+        )
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The simulated data set under `name`; needs no raw files."""

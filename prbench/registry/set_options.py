@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from prbench.base.errors import InputError
+from prbench.base.reading import parse_toml
 from prbench.registry import source
 
 
@@ -26,7 +27,7 @@ def parse_set(text: str) -> SetOption:
         raise InputError(f"--set {text}: expected METHOD.PARAMETER=VALUE", hint="for example --set mrm.bases=4")
     method, parameter, value = match.groups()
     try:
-        read = tomllib.loads(f"value = {value}")
+        read = parse_toml(f"value = {value}")
         if list(read) != ["value"]:
             raise InputError(f"--set {text}: one value is expected", hint="for example --set mrm.bases=4")
         return SetOption(method, parameter, read["value"])
@@ -36,6 +37,8 @@ def parse_set(text: str) -> SetOption:
         raise InputError(
             f"--set {text}: {value!r} is not a TOML value", hint="quote text that is not a word"
         ) from error
+    except ValueError as error:
+        raise InputError(f"--set {text}: {error}") from error
 
 
 def parse_sets(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

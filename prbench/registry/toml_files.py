@@ -13,9 +13,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from prbench.base.errors import InputError, near
+from prbench.base.reading import parse_toml, read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
 
+TOML_BYTES = 2**24
 PATTERNS = {"target": '"module:Name"', "loader": '"module:Name"', "colour": '"#rrggbb"'}
 
 
@@ -24,7 +26,10 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises InputError with the file and the line when it is malformed, no UTF-8 or unreadable.
     """
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     return deepcopy(_read(path, status.st_mtime_ns, status.st_size))
 
 
@@ -36,16 +41,13 @@ def forget() -> None:
 @lru_cache(maxsize=1024)
 def _read(path: Path, _modified: int, _size: int) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode())
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(read_bytes(path, most=TOML_BYTES))
+    except ValueError as error:
         message = str(error)
         place = re.search(r" \(at line (\d+), column \d+\)$", message)
         line = f" line {place[1]}" if place else ""
-        raise InputError(f"{path}{line}: malformed TOML: {message}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        malformed = "malformed TOML: " if isinstance(error, tomllib.TOMLDecodeError) else ""
+        raise InputError(f"{path}{line}: {malformed}{message}") from error
 
 
 def merge(parent: Mapping[str, Any], child: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:

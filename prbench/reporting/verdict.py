@@ -15,6 +15,7 @@ import numpy as np
 
 from prbench.base.seeds import Rng
 from prbench.protocol import stats
+from prbench.reporting.grid import percent
 from prbench.reporting.significance import (
     STARTS_SAID,
     TEST,
@@ -251,9 +252,10 @@ def _words(gain: Gain, board: Board, reference: str) -> str:
     result = gain.deciding
     other = reference if gain.decided_by_reference else "its cold start"
     low, high = agreeing_interval(result, gain.p, board.alpha)
-    ends = f"adjusted {100 * (1 - board.alpha):g}% interval {100 * low:+.1f} to {100 * high:+.1f}; ".replace("-", "−")
+    between = f"{percent(low, signed=True)} to {percent(high, signed=True)}"
+    ends = f"adjusted {100 * (1 - board.alpha):g}% interval {between}; "
     p = "p < 0.001" if gain.p < 0.001 else f"p = {gain.p:.3f}"
-    points = f"{100 * result.difference:+.1f}".replace("-", "−")
+    points = percent(result.difference, signed=True)
     starts = f"; {STARTS_SAID}" if gain.starts_may_explain else ""
     return f"{gain.row.title}, {points} points over {other} ({'' if math.isnan(low) else ends}{p}{starts})"
 

@@ -3,7 +3,8 @@
     runs/.claims/<digest of the work's name>.json     who does it, rewritten every 30 seconds
 
 A claim of this host is void when its process is gone. One of another host is void when its file has not changed for
-ten minutes, as watched by this process's own clock: the clocks of two hosts are never compared.
+ten minutes, as watched by this process's own clock: the clocks of two hosts are never compared. Where the last
+program ends, the folder goes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-
-from filelock import FileLock
 
 from prbench.base.errors import InputError
 from prbench.base.files import digest, write_json
 from prbench.base.processes import Writer, host, is_gone, this_process
 from prbench.base.reading import read_json
-from prbench.results.digests import SHARED
+from prbench.results import locks
 
 Work = TypeVar("Work")
 
@@ -34,19 +33,25 @@ class Claims:
     """The claims of the programs that write to the results folder `runs`."""
 
     def __init__(self, runs: Path) -> None:
-        self.folder = runs / SHARED
+        self.folder = runs / locks.SHARED
         # The latest content of each claim of another host, and when it was first read.
         self._watched: dict[Path, tuple[Any, float]] = {}
 
     @contextlib.contextmanager
     def alone(self, name: str = "claims") -> Iterator[None]:
         """Wait until no other program is inside `alone(name)` of this folder, and keep the others out."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / f"{name}.lock"):
-                yield
-        except PermissionError as error:
-            raise InputError(f"no permission to write {self.folder}", hint="choose another folder") from error
+        with locks.alone(self.folder, name):
+            yield
+
+    def clear(self) -> None:
+        """Remove what this and earlier programs left of their claims and locks, where nobody else holds any."""
+        with contextlib.suppress(OSError, InputError):
+            if self.folder.is_dir():
+                with self.alone():
+                    for path in self.folder.glob("*.json"):
+                        if not self._is_held(path):
+                            path.unlink(missing_ok=True)
+        locks.clear(self.folder)
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[bool]:
@@ -72,10 +77,11 @@ class Claims:
 
     def each(
         self, work: Sequence[Work], *, name: Callable[[Work], str], is_open: Callable[[Work], bool]
-    ) -> Iterator[Work]:
+    ) -> Generator[Work]:
         """Each piece of `work` that is still open once it is claimed, in order; it is held while it is being done.
 
-        What other programs hold is passed over, and looked at again when the rest is done, until nothing is left.
+        What other programs hold is passed over, and looked at again when the rest is done, until nothing is left. Who
+        may stop before the end closes the generator, which gives the claim back.
         """
         waiting = list(work)
         while waiting:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prbench.base.errors import InputError
@@ -21,11 +20,10 @@ from prbench.base.files import file_sha256, write_json
 from prbench.base.reading import read_bytes, read_json, sealed, unsealed
 from prbench.protocol.metrics import decisions
 from prbench.registry.schema import Sha256
+from prbench.results import locks
 
 DONE = "DONE"
 RECORD = "cell.json"
-SHARED = ".claims"
-"""Beside the data sets of a results folder: what its programs tell one another."""
 
 
 class DoneRecord(BaseModel):
@@ -124,9 +122,7 @@ def write_record(
 
 def add(path: Path, runs: Path) -> None:
     """Take a file that was written later into the DONE record of its cell; `runs` is the results folder."""
-    shared = runs / SHARED
-    shared.mkdir(exist_ok=True)
-    with FileLock(shared / "done.lock"):
+    with locks.alone(runs / locks.SHARED, "done"):
         before = of(path.parent)
         files = {**before.files, path.name: file_sha256(path)}
         write_record(path.parent, list(before.shots), files, before.accuracy, before.left_out)

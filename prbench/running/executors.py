@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -73,16 +74,17 @@ class Local:
     def run(self, jobs: Sequence[JobDescription], listener: Listener) -> None:
         """As `Executor.run`; the descriptions are those of the plan's jobs."""
         numbers = {id(job): number for number, job in enumerate(self._jobs)}
-        for job in claimed(self._jobs, self._plan, self._claims):
-            number = numbers[id(job)]
-            self._memory.take(job.setting)
-            listener.begin(number)
+        with closing(claimed(self._jobs, self._plan, self._claims)) as mine:
+            for job in mine:
+                number = numbers[id(job)]
+                self._memory.take(job.setting)
+                listener.begin(number)
 
-            def watch(share: float, number: int = number) -> None:
-                listener.advance(number, share)
+                def watch(share: float, number: int = number) -> None:
+                    listener.advance(number, share)
 
-            run_job(job, self._plan, watch)
-            listener.end(number, [CellEnd(cell.state, cell.reason, cell.shots) for cell in job.cells])
+                run_job(job, self._plan, watch)
+                listener.end(number, [CellEnd(cell.state, cell.reason, cell.shots) for cell in job.cells])
 
 
 class Processes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rich.markup import escape
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json
+from prbench.comparisons import Comparisons
 from prbench.method import Method
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import fit_problem
@@ -30,7 +31,7 @@ from prbench.running.scoring import margins_of, score_columns, score_unseen
 from prbench.training.compute import computing, peak_memory
 
 
-def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Iterator[MethodJob]:
+def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Generator[MethodJob]:
     """Each job that still has work once no other program does it, claimed while it is being done."""
     return claims.each(jobs, name=_work_of, is_open=lambda job: _is_open(job, plan))
 
@@ -138,6 +139,7 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
     methods = [job.make() for _ in setting.splits]
     if plan.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
+    require_memory(methods[0], comparisons, job.name)
     start = time.perf_counter()
     before = None if setting.reader is None else setting.reader.tally.copy()
     type(methods[0]).fit_splits(methods, problems, device=plan.device, watch=watch)
@@ -146,6 +148,22 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
     for i in missing:
         with _failures(job, [i], plan):
             _score_and_store(job, i, methods[i], plan, seconds / len(methods), fitting)
+
+
+def require_memory(method: Method, comparisons: Comparisons, name: str) -> None:
+    """Raise MemoryError where one copy of what a fit learns is more than the memory of this machine.
+
+    Asked before the fit: a system that hands out more memory than it has ends programs in the middle of their work.
+    """
+    import psutil
+
+    foretold = method.parameters_for(comparisons.items.dim)
+    numbers = 0 if foretold is None else foretold.total(len(comparisons.users))
+    needed, there = 4 * numbers, psutil.virtual_memory().total
+    if needed > there:
+        raise MemoryError(
+            f"{name} learns {numbers:,} numbers: {needed / 2**30:,.0f} GiB, {there / 2**30:,.0f} are here"
+        )
 
 
 def _score_and_store(

@@ -17,10 +17,12 @@ Further kinds, each with a table of its own (`results.probe_tables`), are made b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.markup import escape
@@ -142,29 +144,41 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, in
     device = resolved_device(device)
     require_device(device)
     missing = sorted((task for task in todo if not task.done), key=_tested_on)
-    settings, failed, skipped = _Settings(device), 0, 0
-    with progress() as display:
-        bar = display.add_task("probing", total=len(missing))
-        runs = missing[0].folder.parents[3] if missing else Path()
-        claims = Claims(runs)
-        for task in claims.each(missing, name=_name_of, is_open=lambda task: not task.done):
-            try:
-                columns = _probed(task, settings)
-            except InputError:
-                raise
-            except NotApplicableError as error:
-                skipped += 1
-                said = f"{task.probe.name} of {'/'.join(task.folder.parts[-4:])} is skipped: {error}"
-                stderr().print(escape(said), soft_wrap=True)
-            except Exception as error:
-                # One method's failure must not cost the others' probes.
-                failed += 1
-                message = escape(f"{task.probe.name} of {task.folder}: {type(error).__name__}: {error}")
-                stderr().print(f"[red]failed[/red] {message}", soft_wrap=True)
-            else:
-                results.add_scores(task.probe.file(task.folder), columns, task.folder.parents[3])
-            display.advance(bar)
-    return len(missing) - failed - skipped, failed
+    if not missing:
+        return 0, 0
+    settings, ends = _Settings(device), Counter[str]()
+    claims = Claims(missing[0].folder.parents[3])
+    try:
+        with (
+            progress() as display,
+            closing(claims.each(missing, name=_name_of, is_open=lambda task: not task.done)) as claimed,
+        ):
+            bar = display.add_task("probing", total=len(missing))
+            for task in claimed:
+                ends[_do(task, settings)] += 1
+                display.advance(bar)
+    finally:
+        claims.clear()
+    return ends["done"], ends["failed"]
+
+
+def _do(task: ProbeTask, settings: _Settings) -> Literal["done", "skipped", "failed"]:
+    """Do a task, and return how it ended; why one was skipped or failed is told on stderr."""
+    try:
+        columns = _probed(task, settings)
+    except InputError:
+        raise
+    except NotApplicableError as error:
+        said = f"{task.probe.name} of {'/'.join(task.folder.parts[-4:])} is skipped: {error}"
+        stderr().print(escape(said), soft_wrap=True)
+        return "skipped"
+    except Exception as error:
+        # One method's failure must not cost the others' probes.
+        message = escape(f"{task.probe.name} of {task.folder}: {type(error).__name__}: {error}")
+        stderr().print(f"[red]failed[/red] {message}", soft_wrap=True)
+        return "failed"
+    results.add_scores(task.probe.file(task.folder), columns, task.folder.parents[3])
+    return "done"
 
 
 def _name_of(task: ProbeTask) -> str:

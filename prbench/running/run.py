@@ -56,22 +56,25 @@ def execute(plan: Plan, *, workers: int = 1) -> Outcome:
     if jobs:
         require_writable(plan.out)
         remove_leftovers(plan.out, below=True)
-    with progress() as display:
-        bar = display.add_task("", total=sum(len(job.cells) for job in plan.jobs))
-        claims = Claims(plan.out)
-        memory = InMemory(display, claims)
-        for job in plan.jobs:
-            set_aside(job, plan, claims)
-            display.advance(bar, len(job.cells) - len(job.open()))
-        executor: Executor = Local(plan, jobs, memory, claims)
-        if workers > 1:
-            for setting in {id(job.setting): job.setting for job in jobs}.values():
-                display.update(bar, description=escape(f"{setting.entry.name}: embedding"))
-                memory.take(setting)
-                setting.forget()
-            executor = Processes(workers)
-        threads = torch.get_num_threads()
-        executor.run([plan.describe(job, threads) for job in jobs], _Display(plan, jobs, display, bar))
+    claims = Claims(plan.out)
+    try:
+        with progress() as display:
+            bar = display.add_task("", total=sum(len(job.cells) for job in plan.jobs))
+            memory = InMemory(display, claims)
+            for job in plan.jobs:
+                set_aside(job, plan, claims)
+                display.advance(bar, len(job.cells) - len(job.open()))
+            executor: Executor = Local(plan, jobs, memory, claims)
+            if workers > 1:
+                for setting in {id(job.setting): job.setting for job in jobs}.values():
+                    display.update(bar, description=escape(f"{setting.entry.name}: embedding"))
+                    memory.take(setting)
+                    setting.forget()
+                executor = Processes(workers)
+            threads = torch.get_num_threads()
+            executor.run([plan.describe(job, threads) for job in jobs], _Display(plan, jobs, display, bar))
+    finally:
+        claims.clear()
     return Outcome(plan, time.perf_counter() - start)
 
 

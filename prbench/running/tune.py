@@ -29,6 +29,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ from prbench.protocol.selection import fit_problem, overall_accuracy, test_margi
 from prbench.protocol.splits import TUNING_FROM, Split
 from prbench.registry import methods as methods_module
 from prbench.registry.schema import DatasetEntry, MethodEntry, ProtocolEntry, SearchRange, SelectionRule
+from prbench.results.claims import Claims
 from prbench.running import tuned
 from prbench.running.job import require_rule
 from prbench.running.open_dataset import InMemory, OpenDataset, open_dataset
@@ -59,6 +61,7 @@ from prbench.training.compute import computing
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from rich.progress import Progress, TaskID
 
     from prbench.base.layout import Sheet
 
@@ -143,6 +146,8 @@ def plan(
     a [search] that its method cannot take, where nothing can be set aside, and for records in `out` that rest on
     something else or hold more trials already.
     """
+    if splits_ > TUNING_FROM:
+        raise InputError(f"--splits {splits_:,}: {TUNING_FROM:,} tuning splits are the most")
     device = resolved_device(device)
     require_device(device)
 
@@ -187,39 +192,68 @@ def tuning_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, s
 
 
 def execute(plan: TuningPlan) -> None:
-    """Do the trials that are missing; every one is on disk before the next begins. Ctrl-C ends the search."""
+    """Do the trials that are missing; every one is on disk before the next begins. Ctrl-C ends the search.
+
+    Programs that tune into one folder share the studies: each is claimed, others take the next one.
+    """
     if any(study.left() for study in plan.studies):
         require_writable(plan.out)
-    with progress() as display:
-        bar = display.add_task("", total=sum(study.record.budget for study in plan.studies))
-        memory = InMemory(display)
-        for study in plan.studies:
-            if study.record.untuned:
-                tuned.write(study.path, study.record)
-            display.advance(bar, study.record.budget - study.left())
-            if not study.left():
-                continue
-            setting = study.setting
-            comparisons = memory.take(setting)
-            method = methods_module.make_method(study.entry, setting.entry, {})
-            if reason := method.unsupported(comparisons):
-                display.advance(bar, study.left())
-                study.record = study.record.model_copy(update={"untuned": reason})
-                tuned.write(study.path, study.record)
-                stderr().print(escape(f"{study.name} is not tuned: {reason}"), soft_wrap=True)
-                continue
-            while study.left():
-                display.update(bar, description=escape(f"{study.name}: trial {len(study.record.trials)}"))
-                done = 0.0
+    claims = Claims(plan.out)
+    try:
+        with progress() as display:
+            bar = display.add_task("", total=sum(study.record.budget for study in plan.studies))
+            display.advance(bar, sum(study.record.budget - study.left() for study in plan.studies))
+            memory = InMemory(display, claims)
+            for study in plan.studies:
+                if study.record.untuned:
+                    tuned.write(study.path, study.record)
+            left = [study for study in plan.studies if study.left()]
+            with closing(claims.each(left, name=_work_of, is_open=_is_open)) as claimed:
+                for study in claimed:
+                    _do(study, plan.device, memory, display, bar)
+    finally:
+        claims.clear()
 
-                def watch(share: float) -> None:
-                    nonlocal done
-                    done += share
-                    display.advance(bar, share)
 
-                study.record = study.record.with_trial(_trial(study, plan.device, watch))
-                display.advance(bar, 1 - done)
-                tuned.write(study.path, study.record)
+def _work_of(study: Study) -> str:
+    """The name under which programs claim a study."""
+    record = study.record
+    return canonical_json(["tune", record.dataset, record.encoder, record.method])
+
+
+def _is_open(study: Study) -> bool:
+    """Whether a claimed study has trials left, after those that other programs have done since it was planned."""
+    if study.path.is_file():
+        found = tuned.read(study.path)
+        tuned.require_basis(found, study.record.basis, study.path, hint="tune into another folder with --out")
+        budget = max(study.record.budget, len(found.trials))
+        study.record = found.model_copy(update={"budget": budget, "untuned": study.record.untuned})
+    return study.left() > 0
+
+
+def _do(study: Study, device: str, memory: InMemory, display: Progress, bar: TaskID) -> None:
+    """Do the trials of a study that are missing."""
+    setting = study.setting
+    comparisons = memory.take(setting)
+    method = methods_module.make_method(study.entry, setting.entry, {})
+    if reason := method.unsupported(comparisons):
+        display.advance(bar, study.left())
+        study.record = study.record.model_copy(update={"untuned": reason})
+        tuned.write(study.path, study.record)
+        stderr().print(escape(f"{study.name} is not tuned: {reason}"), soft_wrap=True)
+        return
+    while study.left():
+        display.update(bar, description=escape(f"{study.name}: trial {len(study.record.trials)}"))
+        done = 0.0
+
+        def watch(share: float) -> None:
+            nonlocal done
+            done += share
+            display.advance(bar, share)
+
+        study.record = study.record.with_trial(_trial(study, device, watch))
+        display.advance(bar, 1 - done)
+        tuned.write(study.path, study.record)
 
 
 def propose(search: Mapping[str, SearchRange], trials: Sequence[Trial], rng: Rng) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import closing
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -91,8 +92,9 @@ def _do(description: JobDescription, outbox: _Outbox, opened: dict[str, list[Ope
         opened[same] = open_settings(request)
     plan = make_plan(request, opened=opened[same], command=description.command)
     [job] = [job for job in plan.jobs if job.restart == description.restart]
-    for mine in claimed([job], plan, Claims(plan.out)):
-        run_job(mine, plan, lambda share: outbox.send(Share(share)))
+    with closing(claimed([job], plan, Claims(plan.out))) as claims:
+        for mine in claims:
+            run_job(mine, plan, lambda share: outbox.send(Share(share)))
     outbox.send(Ended([(cell.state, cell.reason, cell.shots) for cell in job.cells]))
 
 

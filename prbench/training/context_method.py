@@ -60,8 +60,11 @@ class ContextMethod(NetworkMethod):
         """One split's network for embeddings of `dim` dimensions, before training."""
 
     def expected_size(self, dim: int) -> int:
-        """The number of trained values of a network for embeddings of `dim` dimensions."""
-        return sum(tensor.numel() for tensor in self.initial(dim, Rng("size")).values())
+        """The number of trained values of a network for embeddings of `dim` dimensions; none of them is drawn."""
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        with FakeTensorMode():
+            return sum(tensor.numel() for tensor in self.initial(dim, Rng("size")).values())
 
     @property
     def most_choices(self) -> int:

@@ -17,7 +17,7 @@ from prbench.encoders import encoder_entry_for, require_recorded
 from prbench.encoders.base import Encoder
 from prbench.judging import recorded_entry
 from prbench.loaders.mrm_files import read_pt
-from prbench.method import Method
+from prbench.method import Method, UserStates
 from prbench.methods.mrm import MRM
 from prbench.protocol.selection import parse_selections
 from prbench.registry import methods as methods_module
@@ -217,3 +217,26 @@ def require_same_width(encoder: Encoder, found: FittedModel) -> None:
             f"{found.file} does not take the {encoder.dim} dimensions of {found.encoder.name}",
             hint="use the encoder the method was fitted with",
         ) from error
+
+
+def require_state_of(method: str, path: Path, state: UserStates, cold: UserStates) -> None:
+    """The state read from `path` must be one person's, of the form of the method's cold start, and finite.
+
+    Raises InputError that names the first tensor at fault.
+    """
+    hint = "adapt again"
+    if state.users.tolist() != cold.users.tolist():
+        raise InputError(f"{path} is not one person's state", hint=hint)
+    found, wanted = ({name: _form(tensor) for name, tensor in each.tensors.items()} for each in (state, cold))
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            have, need = (forms.get(name, "no such tensor") for forms in (found, wanted))
+            raise InputError(f"{path} is not a state of {method}: {name} is {have}, {method} has {need}", hint=hint)
+    for name, tensor in state.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path}: {name} holds a value that is not finite", hint=hint)
+
+
+def _form(tensor: torch.Tensor) -> str:
+    """The kind and shape of a user's tensor, such as "float32 [20, 8]"."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape[1:])}"

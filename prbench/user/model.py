@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from prbench.user.fits import (
     from_results,
     require_same_encoder,
     require_same_width,
+    require_state_of,
 )
 
 if TYPE_CHECKING:
@@ -257,7 +259,8 @@ def open_state(
 ) -> tuple[UserModel, UserStates]:
     """As `UserModel.load`."""
     state, origin = UserStates.load(path)
-    if "model_sha256" not in origin or len(state) != 1:
+    needed = ("method", "dataset", "encoder", "split", "model_sha256")
+    if any(name not in origin for name in needed) or not re.fullmatch(r"\d{1,9}", origin["split"]):
         raise InputError(f"{path} is not a user state", hint="make one with `prbench user adapt`")
     elsewhere = "name the folder that holds it with --run, or adapt again"
     if run is None:
@@ -274,6 +277,7 @@ def open_state(
         raise InputError(
             f"{path} was made with another fit of {origin['method']} than {run} now holds", hint=elsewhere
         )
+    require_state_of(origin["method"], path, state, model._adapt(_no_comparisons(model.encoder.dim)))
     return model, state
 
 

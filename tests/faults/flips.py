@@ -1,12 +1,14 @@
-"""Single bits flipped at random in every kind of file that prbench writes: each is found, or changes nothing.
+"""Damage in every kind of file that prbench writes, in one process on the readers: it is found, or changes nothing.
 
-    PYTHONPATH=tests python tests/faults/flips.py 10000
+    PYTHONPATH=tests python tests/faults/flips.py 10000 [SEED] [bits|cuts|pages|all]
 
-prints, by kind, how many were tried, found, without effect, and silently different.
+A single bit is flipped, the file is cut off somewhere, or a page of it is zero; `all` takes them in turn. Prints, by
+kind of file, how many were tried, found, without effect, and silently different.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -14,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +26,16 @@ from small_runs import registry_folder
 
 from prbench import cli, data, registry
 from prbench.base.errors import InputError
+from prbench.base.files import home
 from prbench.data.cache import FILES, read_cache, write_cache
 from prbench.embedding.store import EmbeddingStore
+from prbench.loaders.table import TABLE
 from prbench.method import UserStates, load_tensors
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells, digests, probes, scores
 from prbench.running import tuned
+
+PAGE, SECTOR = 4096, 512
 
 
 class Kind(NamedTuple):
@@ -94,6 +101,26 @@ def other_kinds(folder: Path) -> Iterator[Kind]:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main(["data", "import", str(file), "--name", "texts"]) == 0
     entry = registry.get("datasets", "texts")
+    (imported,) = (file.parent for file in home().rglob(TABLE))
+
+    def imported_rows() -> Any:
+        found = data.load(entry)
+        return found.fingerprint, dict(found.counts), found.user_keys, found.responses
+
+    yield Kind("imported rows", imported / TABLE, imported_rows)
+    torch.save(torch.linspace(-1, 1, 48).reshape(8, 6), folder / "vectors.pt")
+    choices = {u: [{"chosen_idx": i, "rejected_idx": i + 4} for i in range(4)] for u in "ab"}
+    (folder / "vectors.json").write_text(json.dumps(choices))
+    pair = ["--pt", str(folder / "vectors.pt"), "--meta", str(folder / "vectors.json")]
+    assert cli.main(["data", "import-embeddings", *pair, "--name", "vectors"]) == 0
+    vectors = registry.get("datasets", "vectors")
+
+    def imported_vectors() -> Any:
+        found = data.load(vectors)
+        return found.fingerprint, found.user_keys
+
+    for path in sorted((home() / "imported" / "vectors").iterdir()):
+        yield Kind(f"imported {path.name}", path, imported_vectors)
     cache = folder / "cache" / "texts"
     write_cache(cache, data.load(entry), entry)
 
@@ -120,33 +147,80 @@ def kinds(folder: Path) -> list[Kind]:
     return [*cell_kinds(folder / "runs"), *other_kinds(folder)]
 
 
-def campaign(folder: Path, count: int, seed: int = 0) -> dict[str, Counter[str]]:
-    """Flip `count` bits, one at a time, spread evenly over the kinds; what became of them by kind."""
+def flipped(whole: bytes, draw: random.Random) -> tuple[bytes, str]:
+    """One bit is the other one."""
+    bit = draw.randrange(8 * len(whole))
+    return with_bit(whole, bit), f"bit {bit}"
+
+
+def with_bit(whole: bytes, bit: int) -> bytes:
+    """`whole` with the bit of this number turned."""
+    changed = bytearray(whole)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def cut(whole: bytes, draw: random.Random) -> tuple[bytes, str]:
+    """The end is missing."""
+    size = draw.randrange(len(whole))
+    return whole[:size], f"cut at {size}"
+
+
+def zeroed(whole: bytes, draw: random.Random) -> tuple[bytes, str]:
+    """A page was never written; of a small file, a sector or what there is of one."""
+    page = PAGE if len(whole) > PAGE else SECTOR
+    begin = draw.randrange(0, len(whole), page)
+    end = min(len(whole), begin + page)
+    return whole[:begin] + bytes(end - begin) + whole[end:], f"zeros from {begin}"
+
+
+DAMAGE = {"bits": flipped, "cuts": cut, "pages": zeroed}
+
+
+def outcome_of(kind: Kind, changed: bytes, place: str, before: Any) -> str:
+    """What reading says of a changed file, which is put back."""
+    whole = kind.file.read_bytes()
+    kind.file.write_bytes(changed)
+    try:
+        return "without effect" if kind.read() == before else f"silent: {place}"
+    except InputError as error:
+        return "found" if "\n" not in str(error) else "more than a line"
+    except Exception as error:
+        return f"traceback: {type(error).__name__}, {place}"
+    finally:
+        kind.file.write_bytes(whole)
+
+
+def campaign(folder: Path, count: int, seed: int = 0, damage: str = "all") -> dict[str, Counter[str]]:
+    """Damage `count` files, one at a time, spread evenly over the kinds; what became of them by kind.
+
+    Every bit of the names under which digests stand is flipped besides: a digest that is not found by its name must
+    not make a file pass for one that never had any.
+    """
     draw, found = random.Random(seed), dict[str, Counter[str]]()
+    ways = list(DAMAGE.values()) if damage == "all" else [DAMAGE[damage]]
     every = kinds(folder)
     before = {kind.name: kind.read() for kind in every}
     for number in range(count):
         kind = every[number % len(every)]
+        changed, place = ways[number // len(every) % len(ways)](kind.file.read_bytes(), draw)
+        found.setdefault(kind.name, Counter())[outcome_of(kind, changed, place, before[kind.name])] += 1
+    for kind in every:
         whole = kind.file.read_bytes()
-        bit = draw.randrange(8 * len(whole))
-        changed = bytearray(whole)
-        changed[bit // 8] ^= 1 << bit % 8
-        kind.file.write_bytes(changed)
-        try:
-            outcome = "without effect" if kind.read() == before[kind.name] else f"silent: bit {bit}"
-        except InputError as error:
-            outcome = "found" if "\n" not in str(error) else "more than a line"
-        except Exception as error:
-            outcome = f"traceback: {type(error).__name__} at bit {bit}"
-        kind.file.write_bytes(whole)
-        found.setdefault(kind.name, Counter())[outcome] += 1
+        for name in (b'"sha256"', b'"sealed"'):
+            if (start := whole.find(name)) >= 0:
+                for bit in range(8 * start, 8 * (start + len(name))):
+                    outcome = outcome_of(kind, with_bit(whole, bit), f"bit {bit}", before[kind.name])
+                    found.setdefault(f"{kind.name} {name.decode()}", Counter())[outcome] += 1
     return found
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         os.environ["PRBENCH_HOME"] = f"{name}/home"
-        result = campaign(Path(name), int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+        seed, damage = (*sys.argv[2:], *("0", "all")[len(sys.argv) - 2 :])
+        with redirect_stderr(io.StringIO()):
+            result = campaign(Path(name), int(sys.argv[1]), int(seed), damage)
     total = Counter[str]()
     for kind_name, outcomes in result.items():
         sys.stdout.write(f"{kind_name:28} {dict(outcomes)}\n")

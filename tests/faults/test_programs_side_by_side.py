@@ -14,7 +14,7 @@ from small_runs import registry_folder
 
 from prbench import results
 from prbench.base.processes import Writer, host, is_gone, start_of, this_process
-from prbench.results import claims
+from prbench.results import locks
 from prbench.results.claims import Claims
 
 METHODS = "bt-ridge,length,item-bt,user-bt,bt-offset,reference"
@@ -53,7 +53,7 @@ def test_programs_on_one_folder_share_the_work(tmp_path: Path) -> None:
     assert len(made) == len(set(made)), "each cell is computed once"
     found = results.load(runs)
     assert {cell["status"] for cell in found.cells if cell["method"] != "reference"} == {"done"}
-    assert not list((runs / claims.SHARED).glob("*.json")), "claims are given back"
+    assert not (runs / locks.SHARED).exists(), "claims are given back, and locks go with the last program"
 
 
 def test_a_claim_is_held_by_the_living_alone(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_a_claim_is_held_by_the_living_alone(tmp_path: Path) -> None:
             assert not second
         with Claims(tmp_path).hold("other work") as other:
             assert other
-    (tmp_path / claims.SHARED).mkdir(exist_ok=True)
+    (tmp_path / locks.SHARED).mkdir(exist_ok=True)
     with shared.hold("work") as mine:
-        (path,) = (tmp_path / claims.SHARED).glob("*.json")
+        (path,) = (tmp_path / locks.SHARED).glob("*.json")
         gone = json.loads(path.read_text()) | {"start": "1"}
         path.write_text(json.dumps(gone))
         with Claims(tmp_path).hold("work") as second:
@@ -78,7 +78,7 @@ def test_a_claim_of_another_host_is_watched_by_ones_own_clock(
 ) -> None:
     shared, now = Claims(tmp_path), [1000.0]
     with shared.hold("work"):
-        (path,) = (tmp_path / claims.SHARED).glob("*.json")
+        (path,) = (tmp_path / locks.SHARED).glob("*.json")
         text = json.dumps(json.loads(path.read_text()) | {"host": "00000000"})
     path.write_text(text)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

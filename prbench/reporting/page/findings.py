@@ -149,7 +149,10 @@ def listed(names: Sequence[str]) -> str:
 
 def signed_points(value: float) -> str:
     """A difference of fractions with its sign, such as "−0.3 points"."""
-    return ("+" if value >= 0 else "−") + points(value)
+    size = points(value)
+    # What rounds to nothing has no sign.
+    nothing = float(size.partition(" ")[0]) == 0
+    return ("" if nothing else "+" if value > 0 else "−") + size
 
 
 def points(value: float) -> str:

@@ -5,13 +5,13 @@ They are shown beside ours only where the data set and the encoder are the paper
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from prbench.base.errors import InputError
+from prbench.base.reading import parse_toml, read_bytes
 from prbench.registry import folders
 from prbench.registry.schema import Record
 
@@ -148,10 +148,10 @@ def load(name: str) -> Published:
     if file is None:
         raise InputError(f"there are no published numbers {name!r}", hint=f"expected in {files[0]}")
     try:
-        return Published.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{file}: {error}") from error
+        return Published.model_validate(parse_toml(read_bytes(file)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{file}: {key}: {first['msg'].lower()}") from error
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from error

@@ -98,9 +98,7 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
             apart = in_spreads(row, "overall", theirs.means[OVERALL] / 100)
             line += [
                 TableCell(theirs.text(OVERALL, row.reader)),
-                TableCell(
-                    DASH if math.isnan(apart) or theirs.other(row.reader) else f"{apart:+.1f}".replace("-", "−")
-                ),
+                TableCell(DASH if theirs.other(row.reader) else grid_module.percent(apart / 100, signed=True)),
             ]
     return Grid(
         grid.title, tuple(header), grid.rows, grid.rules, notes, f"{piece.name}:{board.dataset}:{board.encoder}"

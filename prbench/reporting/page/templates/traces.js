@@ -9,7 +9,11 @@ PB.traces = (() => {
   const ink = () => INK[PB.dark() ? "dark" : "light"];
   // Plotly reads some HTML in texts; names are texts only.
   const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  const signed = (x, digits = 1) => (x < 0 ? NONE : "+") + Math.abs(x).toFixed(digits);
+  const signed = (x, digits = 1) => {
+    const size = Math.abs(x).toFixed(digits);
+    // What rounds to nothing has no sign.
+    return (Number(size) === 0 ? "" : x < 0 ? NONE : "+") + size;
+  };
   const shade = (colour, alpha) => {
     const part = (i) => parseInt(colour.slice(i, i + 2), 16);
     return `rgba(${part(1)},${part(3)},${part(5)},${alpha})`;
