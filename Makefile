@@ -1,7 +1,7 @@
 # make demo   run nine methods (three of them ablations of MRM) on simulated users, and print the leaderboard
 # make test   run the tests          (ARGS="-k store" passes arguments to pytest)
 # make test-extras   run the long tests and those that need large optional packages
-# make faults  flip bits in every kind of file, plant code, run programs side by side; prints what was lost
+# make faults  kill, damage, fuzz and crowd every command for 20 minutes; prints what was lost, doubled or silent
 # make lint   check style and types
 #
 # Everything is installed into .venv; PYTHON names the Python to make it with, VENV another place.
@@ -28,9 +28,11 @@ test: $(VENV)/.installed-test
 test-extras: $(VENV)/.installed-test-extras
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --extras -n 2 $(ARGS)
 
-# 10,000 flipped bits, planted targets and programs side by side; `make test` runs a sample.
+# All campaigns of tests/faults, then its tests; SHARE of the cases, from SEED. `make test` runs a sample.
+SHARE ?= 1
+SEED ?= 0
 faults: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -P tests/faults/flips.py 10000
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/faults:tests/loaders $(BIN)/python -P tests/faults/everything.py $(SHARE) $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 tests/faults
 
 lint: $(VENV)/.installed-test

@@ -20,6 +20,7 @@ from prbench.base.files import digest
 DEPTH = 100
 JSON_BYTES = 2**28
 SEAL = "sha256"
+LONG_NUMBER = "a number has thousands of digits"
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -55,7 +56,7 @@ def parse_json(content: bytes | str) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number, parse_int=_whole)
     except RecursionError as error:
         raise ValueError(f"it is nested more than {DEPTH} deep") from error
     if text.count("[") + text.count("{") > DEPTH:
@@ -77,6 +78,11 @@ def parse_toml(content: bytes | str) -> dict[str, Any]:
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     except RecursionError as error:
         raise ValueError(f"it is nested more than {DEPTH} deep") from error
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:
+        # Python's own message names a setting of its own.
+        raise ValueError(LONG_NUMBER) from error
     _require_flat(table)
     return table
 
@@ -101,6 +107,13 @@ def _require_flat(value: Any) -> None:
         if not level:
             return
     raise ValueError(f"it is nested more than {DEPTH} deep")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(LONG_NUMBER) from error
 
 
 def _no_number(text: str) -> Any:

@@ -278,7 +278,7 @@ def _encode(job: EmbeddingJob, team: Team, batch: int | None) -> None:
     missing = job.missing()
     sections = sections_of(job, batch)
     encoder.prepare(team.device)
-    with job.store.writer(shared=team.size > 1) as store:
+    with job.store.writer(shared=team.size > 1, wait=True) as store:
         if team.size == 1 and job.missing() != missing:
             # Another process has stored some in the meantime.
             missing = job.missing()

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
+from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, digest, home, write_json, writing
 from prbench.base.reading import SEAL, read_json, sealed, unsealed
@@ -175,25 +177,14 @@ class EmbeddingStore:
         return problems
 
     @contextlib.contextmanager
-    def writer(self, *, shared: bool = False) -> Iterator[EmbeddingStore]:
+    def writer(self, *, shared: bool = False, wait: bool = False) -> Iterator[EmbeddingStore]:
         """Hold the store for writing: leftovers of a killed process go, shards whose file is gone are forgotten.
 
-        With `shared`, processes that work together may all write, a shard at a time. Raises InputError when
-        another process is writing to it or the folder cannot be written.
+        With `shared`, processes that work together may all write, a shard at a time. Raises InputError when the
+        folder cannot be written and when another process is writing to it, which `wait` waits for.
         """
         lock = self.folder / ".lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = lock.open("a")
-        except OSError as error:
-            raise InputError(f"cannot write {self.folder}: {error.strerror or error}") from error
-        with handle:
-            try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"another process is writing to {self.folder}", hint="wait until it is done and run again"
-                ) from None
+        with _locked(lock, shared=shared, wait=wait):
             self._shared = shared
             with self._alone():
                 self.reload()
@@ -451,6 +442,31 @@ def _made_by(content: bytes) -> str | None:
 
 def _type_name(tensor: torch.Tensor) -> Any:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, *, shared: bool, wait: bool) -> Iterator[None]:
+    """Hold the file `lock`; see `EmbeddingStore.writer`."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = lock.open("a")
+        except OSError as error:
+            raise InputError(f"cannot write {lock.parent}: {error.strerror or error}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                said = f"another process is writing to {lock.parent}"
+                if not wait:
+                    raise InputError(said, hint="wait until it is done and run again") from None
+                stderr().print(f"{said}: waiting until it is done", markup=False, soft_wrap=True)
+                fcntl.flock(handle, kind)
+            # Who stored nothing removes the lock: then this one is another's no more.
+            if os.fstat(handle.fileno()).st_nlink:
+                yield
+                return
 
 
 def _read_manifest(folder: Path) -> Manifest | None:

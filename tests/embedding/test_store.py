@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -261,6 +262,24 @@ def test_two_processes_do_not_write_at_once(folder: Path) -> None:
         pass
     with two.writer():
         two.append(keys(9), torch.ones(1, 4), torch.ones(1))
+
+
+def test_a_process_that_waits_writes_when_the_other_is_done(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one, two, wrote = filled(folder), EmbeddingStore.open(folder), []
+
+    def write() -> None:
+        with two.writer(wait=True):
+            two.append(keys(9), torch.ones(1, 4), torch.ones(1))
+            wrote.append(True)
+
+    with one.writer():
+        waiting = threading.Thread(target=write)
+        waiting.start()
+        waiting.join(0.2)
+        assert not wrote
+    waiting.join(10)
+    assert wrote
+    assert "waiting until it is done" in capfd.readouterr().err
 
 
 def test_a_writer_sees_what_another_stored_meanwhile(folder: Path) -> None:

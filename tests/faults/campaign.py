@@ -26,7 +26,8 @@ class Figures:
     def fault(self, kind: str, what: str) -> None:
         """Enter a fault, and say on stderr what it was."""
         self.faults[kind] += 1
-        sys.stderr.write(f"{self.name}: {kind}: {what[:SHOWN]}\n")
+        shown = what if len(what) <= SHOWN else f"{what[:200]} ... {what[-SHOWN:]}"
+        sys.stderr.write(f"{self.name}: {kind}: {shown}\n")
 
     def note(self, text: str) -> None:
         """Enter what else the person who reads the figures should know."""

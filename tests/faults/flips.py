@@ -16,12 +16,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from campaign import Figures
 from small_runs import registry_folder
 
 from prbench import cli, data, registry
@@ -215,15 +216,30 @@ def campaign(folder: Path, count: int, seed: int = 0, damage: str = "all") -> di
     return found
 
 
-if __name__ == "__main__":
+def figures(result: dict[str, Counter[str]], damage: str) -> Figures:
+    """The figures of a campaign."""
+    made = Figures(f"flips {damage}")
+    for name, outcomes in result.items():
+        made.tried += outcomes.total()
+        for outcome, count in outcomes.items():
+            if outcome not in ("found", "without effect"):
+                kind = "silently different" if outcome.startswith("silent") else "traceback"
+                made.faults[kind] += count
+        made.note(f"{name}: {dict(outcomes)}")
+    return made
+
+
+def main() -> int:
+    """Run a campaign as the module says; 1 where there is a fault."""
+    count, seed, damage = (*sys.argv[1:], *("0", "all")[len(sys.argv) - 2 :])
     with tempfile.TemporaryDirectory() as name:
         os.environ["PRBENCH_HOME"] = f"{name}/home"
-        seed, damage = (*sys.argv[2:], *("0", "all")[len(sys.argv) - 2 :])
-        with redirect_stderr(io.StringIO()):
-            result = campaign(Path(name), int(sys.argv[1]), int(seed), damage)
-    total = Counter[str]()
-    for kind_name, outcomes in result.items():
-        sys.stdout.write(f"{kind_name:28} {dict(outcomes)}\n")
-        total.update(outcomes)
-    sys.stdout.write(f"{'all':28} {total.total()} tried, {dict(total)}\n")
-    sys.exit(any(outcome not in ("found", "without effect") for outcome in total))
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            result = campaign(Path(name), int(count), int(seed), damage)
+    found = figures(result, damage)
+    sys.stdout.write(f"{found}\n")
+    return int(bool(found.faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

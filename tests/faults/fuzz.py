@@ -239,6 +239,7 @@ def readers(folder: Path) -> Iterator[Reader]:
 
 
 Parts = tuple[str, Path, Callable[[], Any]]
+PARTS = json.dumps([{"type": "text", "text": "b"}])
 
 
 def _own_data(folder: Path) -> Iterator[Parts]:
@@ -260,7 +261,10 @@ def _own_data(folder: Path) -> Iterator[Parts]:
         contents[f"{name}.jsonl.gz"] = gzip.compress(lines)
         for file, content in contents.items():
             (folder / file).write_bytes(content)
-        pq.write_table(pa.Table.from_pylist(list(rows)), folder / f"{name}.parquet")
+        # A column of Parquet has one kind: the messages' texts here, not their parts.
+        pq.write_table(
+            pa.Table.from_pylist(json.loads(json.dumps(rows).replace(PARTS, '"b"'))), folder / f"{name}.parquet"
+        )
         options = ImportOptions(shape=name if name in SHAPES else None)  # type: ignore[arg-type]
         dropping = ImportOptions(shape=options.shape, drop_bad=True, empty="keep")
         for file in (*contents, f"{name}.parquet"):

@@ -17,7 +17,7 @@ from prbench import cli, registry
 from prbench.base.errors import InputError
 from prbench.base.files import home, writing, writing_folder
 from prbench.base.leftovers import remove_leftovers, replace_folder, temporary_beside
-from prbench.base.reading import parse_json, read_json
+from prbench.base.reading import parse_json, parse_toml, read_json
 from prbench.encoders import encoder_entry_for
 from prbench.results import cells
 
@@ -68,7 +68,7 @@ def test_verify_finds_damage_and_tells_older_cells_apart(
     [
         ("[" * 10_000 + "]" * 10_000, "nested more than 100 deep"),
         ("[" * 150 + "]" * 150, "nested more than 100 deep"),
-        ("9" * 5_000, "limit"),
+        ("9" * 5_000, "a number has thousands of digits"),
         ('{"a": NaN}', "NaN is not a number of JSON"),
         ('"\\ud800"', "half a character"),
     ],
@@ -76,6 +76,22 @@ def test_verify_finds_damage_and_tells_older_cells_apart(
 def test_hostile_json_is_one_line(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a = " + "[" * 10_000 + "]" * 10_000, "nested more than 100 deep"),
+        (".".join(["a"] * 10_000) + " = 1", "nested more than 100 deep"),
+        ("[" + ".".join(["a"] * 10_000) + "]", "nested more than 100 deep"),
+        ("a = " + "9" * 5_000, "a number has thousands of digits"),
+        ("a = '\xff'", "byte 5 is not UTF-8"),
+        ("a = ", "Invalid value"),
+    ],
+)
+def test_hostile_toml_is_one_line(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_toml(text.encode("latin-1"))
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -149,7 +149,9 @@ CASES = {
     "ratings under other names": Case(
         "a.jsonl",
         lines([{"who": r["user_id"], "q": r["prompt"], "text": r["response"], "stars": r["rating"]} for r in RATED]),
-        ImportOptions("ratings", {"user": "who", "prompt": "q", "response": "text", "rating": "stars"}),
+        ImportOptions(
+            shape="ratings", columns={"user": "who", "prompt": "q", "response": "text", "rating": "stars"}
+        ),
     ),
     "a ranked list of replies": Case("a.jsonl", lines(RANKED)),
     "columns under other names": Case(
