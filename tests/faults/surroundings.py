@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests:tests/faults python tests/faults/surroundings.py 60
 
-A full disk is a small file system in memory, which only root may mount; as root, programs on read-only folders give
-up their rights first.
+A full disk is a small file system in memory, which only root may mount; root's programs on read-only folders first give
+up the privilege to write there all the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ HOUR = 3600.0
 SPACE = 2**26
 NO_PLACE = ("the disk is full", "No space left on device")
 NO_PERMISSION = ("no permission", "cannot write", "Permission denied")
-READING = ("report",)
-"""Stories that need nothing in what they read to be writable."""
 
 
 def surroundings(folder: Path, count: int, seed: int = 0) -> campaign.Figures:
@@ -111,13 +109,7 @@ def _read_only(story: Story, folder: Path, figures: campaign.Figures) -> None:
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
-    def give_up() -> None:
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setresgid(programs.NOBODY, programs.NOBODY, programs.NOBODY)
-            os.setresuid(programs.NOBODY, programs.NOBODY, programs.NOBODY)
-
-    ended = programs.Program(words, folder, before=give_up, name="../said").end()
+    ended = programs.Program(words, folder, before=programs.without_privileges, name="../said").end()
     for path in paths:
         path.chmod(0o755 if path.is_dir() else 0o644)
     what = f"read-only, {story.name}"

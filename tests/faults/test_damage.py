@@ -18,8 +18,11 @@ from prbench.base.errors import InputError
 from prbench.base.files import home, writing, writing_folder
 from prbench.base.leftovers import remove_leftovers, replace_folder, temporary_beside
 from prbench.base.reading import parse_json, parse_toml, read_json
+from prbench.contract import population
 from prbench.encoders import encoder_entry_for
+from prbench.methods.neural_process import NP
 from prbench.results import cells
+from prbench.running.job import require_memory
 
 SAMPLE = 320
 
@@ -143,6 +146,13 @@ def test_a_folder_is_replaced(tmp_path: Path) -> None:
     replace_folder(tmp_path / "next", tmp_path / "cell")
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
     assert not list((tmp_path / "cell").iterdir())
+
+
+def test_a_fit_larger_than_the_memory_says_so_before_it_begins() -> None:
+    comparisons = population(users=4)
+    require_memory(NP(), comparisons, "np")
+    with pytest.raises(MemoryError, match=r"np learns .* numbers: .* GiB, this machine has"):
+        require_memory(NP(width=400_000), comparisons, "np")
 
 
 @pytest.mark.parametrize(("mask", "file", "folder"), [(0o077, 0o600, 0o700), (0o022, 0o644, 0o755)])

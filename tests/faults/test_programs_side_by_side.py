@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -71,6 +72,37 @@ def test_a_claim_is_held_by_the_living_alone(tmp_path: Path) -> None:
         path.write_text(json.dumps(gone))
         with Claims(tmp_path).hold("work") as second:
             assert second, "its process is gone: another one has its number now"
+
+
+def test_locks_go_with_the_last_program(tmp_path: Path) -> None:
+    folder, shared = tmp_path / locks.SHARED, Claims(tmp_path)
+    with shared.hold("work"), locks.alone(folder, "embedding"):
+        Claims(tmp_path).clear()
+        assert {path.suffix for path in folder.iterdir()} == {".json", ".lock"}, "a living program's claim stays"
+    shared.clear()
+    assert not folder.exists()
+
+
+def test_a_lock_that_was_removed_lets_nobody_in(tmp_path: Path) -> None:
+    """Who waited for a lock that went with the last program takes the new one: two are never inside."""
+    inside, most = [0], [0]
+
+    def work() -> None:
+        for _ in range(50):
+            with locks.alone(tmp_path / "shared", "claims"):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.001)
+                inside[0] -= 1
+            locks.clear(tmp_path / "shared")
+
+    programs = [threading.Thread(target=work) for _ in range(3)]
+    for program in programs:
+        program.start()
+    for program in programs:
+        program.join()
+    assert most == [1]
+    assert not (tmp_path / "shared").exists()
 
 
 def test_a_claim_of_another_host_is_watched_by_ones_own_clock(

@@ -341,6 +341,36 @@ def test_when_the_entry_cannot_be_written_the_data_go_too(
     assert nothing_left(prbench_home)
 
 
+def test_a_replacement_never_leaves_a_gap(
+    tmp_path: Path, prbench_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old data are whole until the entry turns to the new ones, and nothing of them is left then."""
+    from prbench.loaders import new_entry
+
+    entry, write_text = import_table(as_jsonl(tmp_path / "a.jsonl", ROWS), "mine"), new_entry.write_text
+    old = data.load(registry.get("datasets", "mine")).fingerprint
+    seen: list[str] = []
+
+    def watched(path: Path, text: str) -> None:
+        seen.append(data.load(registry.get("datasets", "mine")).fingerprint)
+        if len(seen) == 1:
+            raise InputError(f"the disk is full: {path} was not written")
+        write_text(path, text)
+
+    monkeypatch.setattr(new_entry, "write_text", watched)
+    other = as_jsonl(tmp_path / "b.jsonl", [{**r, "prompt": f"{r['prompt']}!"} for r in ROWS])
+    with pytest.raises(InputError, match="the disk is full"):
+        import_table(other, "mine", replace=True)
+    assert data.load(registry.get("datasets", "mine")).fingerprint == old
+    folders = {path.name for path in entry.parents[1].iterdir() if path.is_dir()}
+    assert folders == {"datasets", "mine"}
+    for folder in ("mine.2", "mine"):
+        import_table(other, "mine", replace=True)
+        assert data.load(registry.get("datasets", "mine")).fingerprint != old
+        assert {path.name for path in entry.parents[1].iterdir() if path.is_dir()} == {"datasets", folder}
+    assert seen[:2] == [old, old]
+
+
 def test_one_users_file_needs_no_user_id(tmp_path: Path) -> None:
     rows = [{k: v for k, v in r.items() if k != "user_id"} for r in ROWS]
     for kind, write in WRITERS.items():

@@ -366,6 +366,10 @@ def test_wide_embeddings_are_made_in_pieces_of_any_width():
         ({"bases": 1}, "dirichlet weights need at least 2 bases"),
         ({"clusters": 41}, "clusters is 41, must be from 2 to users (40)"),
         ({"clusters": 1}, "clusters is 1, must be from 2"),
+        ({"dim": 10**9}, "its options make 4e+10 numbers (users x dim), 2.15e+09 are the most"),
+        ({"users": 10**9}, "numbers (users x "),
+        ({"posts": 10**9}, "numbers (replies x dim)"),
+        ({"responses": 10**9}, "numbers (replies x dim)"),
     ],
 )
 def test_options_that_contradict_each_other_are_one_clear_line(options, words):
@@ -385,6 +389,8 @@ def test_options_that_contradict_each_other_are_one_clear_line(options, words):
         ("weights", "uniform"),
         ("users", "60"),
         ("turns", 0.5),
+        ("clusters", 10**9),
+        ("comparisons", 10**9),
     ],
 )
 def test_options_out_of_range_are_named(option, value):

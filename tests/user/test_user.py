@@ -511,6 +511,32 @@ def test_a_file_that_is_no_state_is_refused(runs: Path, tmp_path: Path, capsys: 
     assert "is not a user state" in refusal(capsys, "user", "score", "--state", bare, "--texts", texts)
 
 
+WRONG = {
+    "another name": (lambda t: {"weights": t["weight"]}, "weight is no such tensor"),
+    "one tensor more": (lambda t: {**t, "more": torch.zeros(1, 2)}, "more is float32 [2]"),
+    "another shape": (lambda t: {"weight": torch.zeros(1, 10**6)}, "weight is float32 [1000000]"),
+    "another type": (lambda t: {"weight": t["weight"].double()}, "weight is float64"),
+    "none": (lambda t: {}, "weight is no such tensor"),
+    "not a number": (lambda t: {"weight": t["weight"] * torch.nan}, "weight holds a value that is not finite"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_state_with_wrong_tensors_is_refused_before_it_is_used(
+    case: str, runs: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, message = WRONG[case]
+    state, texts = tmp_path / "me.safetensors", jsonl(tmp_path / "t.jsonl", [{"prompt": "a", "response": "b"}])
+    files.adapt(runs, LORE, pairs, state)
+    found, origin = UserStates.load(state)
+    UserStates(found.users, change(found.tensors)).save(state, origin)
+    said = refusal(capsys, "user", "score", "--state", state, "--texts", texts)
+    assert f"{state}" in said
+    assert message in said
+    UserStates(np.array([0, 1]), {"weight": found.tensors["weight"].expand(2, -1)}).save(state, origin)
+    assert "is not one person's state" in refusal(capsys, "user", "score", "--state", state, "--texts", texts)
+
+
 def test_another_revision_of_the_encoder_is_refused(
     runs: Path, home: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
