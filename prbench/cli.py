@@ -74,6 +74,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _refuse(f"the disk is full: {error.filename or 'a file'} was not written", "free some space")
+        if error.filename is None and error.errno in (errno.EFBIG, errno.EIO, errno.EROFS):
+            return _refuse(f"a file was not written: {error.strerror}", "see `prbench doctor` for the folders in use")
         if error.filename is None:
             raise
         return _refuse(f"{error.filename}: {error.strerror}", "see `prbench doctor` for the folders in use")

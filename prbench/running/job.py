@@ -161,9 +161,8 @@ def require_memory(method: Method, comparisons: Comparisons, name: str) -> None:
     numbers = 0 if foretold is None else foretold.total(len(comparisons.users))
     needed, there = 4 * numbers, psutil.virtual_memory().total
     if needed > there:
-        raise MemoryError(
-            f"{name} learns {numbers:,} numbers: {needed / 2**30:,.0f} GiB, {there / 2**30:,.0f} are here"
-        )
+        sizes = f"{needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.0f} GiB"
+        raise MemoryError(f"{name} learns {numbers:,} numbers: {sizes}")
 
 
 def _score_and_store(

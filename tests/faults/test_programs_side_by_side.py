@@ -44,7 +44,7 @@ def test_programs_on_one_folder_share_the_work(tmp_path: Path) -> None:
     entries, runs, log = registry_folder(tmp_path / "entries"), tmp_path / "runs", tmp_path / "log"
     given = ["--registry", str(entries), "--methods", METHODS, "--dataset", "tiny,tiny2", "--splits", "2"]
     code = COUNTED.format(log=str(log))
-    programs = [started(code, ["run", *given, "--out", str(runs)], tmp_path / "home") for _ in range(3)]
+    programs = [started(code, ["run", *given, "--out", str(runs)], tmp_path / "home") for _ in range(4)]
     ends = [(*program.communicate(timeout=120), program.returncode) for program in programs]
     for _, said, code_of_exit in ends:
         assert code_of_exit == 0, said
