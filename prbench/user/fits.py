@@ -219,24 +219,30 @@ def require_same_width(encoder: Encoder, found: FittedModel) -> None:
         ) from error
 
 
-def require_state_of(method: str, path: Path, state: UserStates, cold: UserStates) -> None:
+def require_state_of(method: Method, path: Path, state: UserStates, cold: UserStates) -> None:
     """The state read from `path` must be one person's, of the form of the method's cold start, and finite.
 
-    Raises InputError that names the first tensor at fault.
+    Where a method reads texts its states are texts, of any length. Raises InputError that names the first tensor at
+    fault.
     """
-    hint = "adapt again"
+    hint, name_of_method = "adapt again", type(method).__name__
     if state.users.tolist() != cold.users.tolist():
         raise InputError(f"{path} is not one person's state", hint=hint)
-    found, wanted = ({name: _form(tensor) for name, tensor in each.tensors.items()} for each in (state, cold))
+    found, wanted = (
+        {name: _form(tensor, any_length=method.reads_text) for name, tensor in each.tensors.items()}
+        for each in (state, cold)
+    )
     for name in sorted({*found, *wanted}):
         if found.get(name) != wanted.get(name):
             have, need = (forms.get(name, "no such tensor") for forms in (found, wanted))
-            raise InputError(f"{path} is not a state of {method}: {name} is {have}, {method} has {need}", hint=hint)
+            said = f"{path} is not a state of {name_of_method}: {name} is {have}, {name_of_method} has {need}"
+            raise InputError(said, hint=hint)
     for name, tensor in state.tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path}: {name} holds a value that is not finite", hint=hint)
 
 
-def _form(tensor: torch.Tensor) -> str:
+def _form(tensor: torch.Tensor, *, any_length: bool) -> str:
     """The kind and shape of a user's tensor, such as "float32 [20, 8]"."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape[1:])}"
+    shape = ["any"] * (tensor.dim() - 1) if any_length else list(tensor.shape[1:])
+    return f"{str(tensor.dtype).removeprefix('torch.')} {shape}"

@@ -277,7 +277,7 @@ def open_state(
         raise InputError(
             f"{path} was made with another fit of {origin['method']} than {run} now holds", hint=elsewhere
         )
-    require_state_of(origin["method"], path, state, model._adapt(_no_comparisons(model.encoder.dim)))
+    require_state_of(model.method, path, state, model._adapt(model._nothing()))
     return model, state
 
 
