@@ -19,6 +19,14 @@ from prbench.reporting.paper.evidence import Evidence, PieceResult, among
 if TYPE_CHECKING:
     import pandas as pd
 
+ONLY = {
+    "best-of-n": "only where a user's pools have three and more candidates",
+    "groups": "only where users' attributes are known",
+    "taxes": "only where replies have a known quality that all users share",
+    "updates": "only under the protocol chronological",
+    "units": "only for methods with a latent state of known prior",
+}
+"""What a probe needs of the data or the method; elsewhere it is skipped by name."""
 Lines = Callable[[Board, Any], tuple[Grid, list[dict[str, Any]], list[Finding]]]
 
 
@@ -36,7 +44,8 @@ def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, ev
         table = evidence.table(kind, dataset, encoder, piece)
         found = set(zip(table["method"].astype(str), table["selection"].astype(str), strict=True))
         if lacking := [row.title for row in rows if row.key not in found]:
-            command = f"`prbench probe --kinds {kind}`"
+            only = f"; {ONLY[kind]}" if kind in ONLY else ""
+            command = f"`prbench probe --kinds {kind}`{only}"
             made.missing.append(f"{dataset} ({encoder}), not probed ({command}): {', '.join(lacking)}")
         table = table[among(table, [(dataset, encoder, *row.key) for row in rows])]
         if not len(table):
