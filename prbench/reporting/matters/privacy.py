@@ -114,7 +114,8 @@ def _aucs(evidence: Evidence, row: tuple[str, ...]) -> FloatArray | None:
     def of(frame: pd.DataFrame) -> pd.DataFrame:
         wanted = np.logical_and.reduce([(frame[k] == v).to_numpy() for k, v in zip(metrics.ROW, row, strict=True)])
         own = frame[wanted & (frame["population"] == "unseen").to_numpy()]
-        return own[own["restart"] == 0] if "restart" in own else own
+        first: pd.DataFrame = own[own["restart"] == 0] if "restart" in own else own
+        return first
 
     probed = evidence.probes
     inside = of(probed[probed["probe"] == SUPPORT])
