@@ -14,6 +14,7 @@ from prbench.method import Method
 from prbench.protocol.metrics import ALL_SHOTS, decisions
 from prbench.protocol.questions import RULES, next_question
 from prbench.protocol.splits import Split
+from prbench.running.controls import require_personal
 from prbench.running.open_dataset import OpenDataset, adapt_rng
 from prbench.running.skipping import NotApplicableError
 
@@ -36,15 +37,14 @@ def asking(method: Method, setting: OpenDataset, split: Split) -> dict[str, Any]
     personal state and where users have no support.
     """
     comparisons, data = setting.comparisons(), setting.data
-    if not method.parameter_count().per_user:
-        raise NotApplicableError("this method keeps nothing of a user")
+    rng = adapt_rng(setting, split)
+    require_personal(method, setting, split)
     rows = split.unseen_support
     users, counts = np.unique(data.user[rows], return_counts=True)
     most = number_of_questions(counts)
     if not most:
         raise NotApplicableError(f"the unseen users of {setting.entry.name} have no support choices")
     users = users[counts >= most]
-    rng = adapt_rng(setting, split)
     support = hidden(comparisons.take(rows[np.isin(data.user[rows], users)]))
     test = comparisons.take(split.unseen_test[np.isin(data.user[split.unseen_test], users)])
     features, of_pool = method.features_of(test), method.features_of(support.shown)

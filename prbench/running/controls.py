@@ -143,6 +143,13 @@ def units(method: Method, setting: OpenDataset, split: Split) -> dict[str, Any]:
     return {"dimension": np.arange(len(variance)), "variance": variance}
 
 
+def require_personal(method: Method, setting: OpenDataset, split: Split) -> None:
+    """Raise NotApplicableError where a user's state holds nothing: such a method has no personal state."""
+    states = method.cold_start(split.unseen[:1], setting.comparisons().items, rng=adapt_rng(setting, split))
+    if not states.tensors:
+        raise NotApplicableError("this method keeps nothing of a user")
+
+
 def _margins(
     method: Method, support: Comparisons, users: IntArray, test: Comparisons, features: Any, rng: Rng
 ) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -13,6 +13,7 @@ from prbench.comparisons import Comparisons, IntArray
 from prbench.method import Method
 from prbench.protocol.leaks import distances, own_ranks
 from prbench.protocol.splits import Split
+from prbench.running.controls import require_personal
 from prbench.running.open_dataset import OpenDataset, adapt_rng
 from prbench.running.skipping import NotApplicableError
 
@@ -37,8 +38,7 @@ def halves(method: Method, setting: OpenDataset, split: Split) -> dict[str, Any]
     A state is what it makes of 500 fixed pairs of the seen users' items; users with fewer than five choices in a half
     are left out. Raises NotApplicableError for methods without personal state, and where two users do not remain.
     """
-    if not method.parameter_count().per_user:
-        raise NotApplicableError("this method keeps nothing of a user")
+    require_personal(method, setting, split)
     comparisons, data = setting.comparisons(), setting.data
     rng = adapt_rng(setting, split)
     rows = split.unseen_support

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from counting_method import Counts, opened
 
-from prbench.method import ParameterCount
+from prbench.method import ParameterCount, UserStates
 from prbench.protocol.leaks import auc, distances, own_ranks
 from prbench.protocol.splits import Split
 from prbench.running import halves
@@ -51,8 +51,9 @@ class Personal(Counts):
 class Nothing(Counts):
     """Keeps numbers of no user."""
 
-    def parameter_count(self) -> ParameterCount:
-        return ParameterCount(4, 0)
+    def adapt_unseen(self, support, *, users=None, rng):  # type: ignore[no-untyped-def]
+
+        return UserStates(support.users if users is None else users)
 
 
 def test_users_of_one_taste_each_are_found_again_and_those_of_one_for_all_are_not() -> None:
