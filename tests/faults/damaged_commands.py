@@ -21,10 +21,11 @@ TEXTS = '{"prompt": "x 1?", "response": "yes 1 x"}\n{"prompt": "x 2?", "response
 FOUND = ("damaged", "unreadable", "not a readable", "does not match", "sha256", "corrupt", "holds no user states")
 
 
-def damaged_commands(folder: Path, count: int, seed: int = 0) -> campaign.Figures:
+def damaged_commands(folder: Path, count: int, seed: int = 0, every: Sequence[Story] = ()) -> campaign.Figures:
     """Flip one bit of one file `count` times, and run what reads it."""
     draw, figures = random.Random(seed), campaign.Figures("by commands")
-    base = _base({story.name: story for story in stories(folder / "bases")}, folder / "base")
+    folder.mkdir(parents=True, exist_ok=True)
+    base = _base({story.name: story for story in every or stories(folder / "bases")}, folder / "base")
     files = sorted(path for path in base.rglob("*") if path.is_file() and _is_ours(path.relative_to(base)))
     kinds = sorted({_kind(path.relative_to(base)) for path in files})
     expected = {kind: [_said(words, base, folder / "try") for words in _commands(kind)] for kind in kinds}

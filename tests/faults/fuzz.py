@@ -165,6 +165,7 @@ def other_columns(draw: strategies.DrawFn, whole: bytes) -> bytes:
 def fuzz(folder: Path, count: int, seed: int = 0) -> campaign.Figures:
     """Give `count` files to the readers, as many to each."""
     figures = campaign.Figures("fuzz")
+    folder.mkdir(parents=True, exist_ok=True)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         every = list(readers(folder))
     each = -(-count // len(every))
@@ -305,8 +306,7 @@ def _releases(folder: Path) -> Iterator[Parts]:
     prism = write_regular_prism(folder / "prism", 3)
     for name in ("survey.jsonl", "conversations.jsonl"):
         yield f"PRISM {name}", next(prism.rglob(name)), loaded(Prism(), prism)
-    post = {"id": "p", "subreddit": "r", "title": "t", "post": "x"}
-    rows = [reddit_row("worker-a", post, " A.", " B.", 1) for _ in range(3)]
+    rows = [reddit_row("worker-a", "My cat sits on my keyboard.", " A.", " B.", 1) for _ in range(3)]
     reddit = write_reddit(folder / "reddit", rows, rows)
     yield "Reddit", reddit / "comparisons/train/0000.parquet", loaded(RedditTLDR(min_comparisons=1), reddit)
     llm = write_personalllm(folder / "personalllm")

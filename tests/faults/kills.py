@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import campaign
@@ -24,10 +25,11 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 143}, signal.SIGINT: {-2, 130}}
 
 
-def kills(folder: Path, count: int, seed: int = 0, names: tuple[str, ...] = ()) -> campaign.Figures:
-    """Stop `count` commands, the stories (those of `names`, where given) in turn."""
+def kills(folder: Path, count: int, seed: int = 0, every: Sequence[Story] = ()) -> campaign.Figures:
+    """Stop `count` commands, the stories (all, where none are given) in turn."""
     draw, figures = random.Random(seed), campaign.Figures("kills")
-    every = [story for story in stories(folder / "bases") if not names or story.name in names]
+    folder.mkdir(parents=True, exist_ok=True)
+    every = every or stories(folder / "bases")
     whole: dict[str, tuple[float, dict[str, str]]] = {}
     landed: Counter[str] = Counter()
     for number in range(count):

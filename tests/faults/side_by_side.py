@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ TOLD = "there is a data set 'mine' already"
 """What all but one of several imports are told."""
 
 
-def side_by_side(folder: Path, count: int, seed: int = 0) -> campaign.Figures:
-    """Start `count` groups of programs, the stories in turn."""
+def side_by_side(folder: Path, count: int, seed: int = 0, every: Sequence[Story] = ()) -> campaign.Figures:
+    """Start `count` groups of programs, the stories (all, where none are given) in turn."""
     figures = campaign.Figures("side by side")
-    every = stories(folder / "bases")
+    folder.mkdir(parents=True, exist_ok=True)
+    every = every or stories(folder / "bases")
     whole: dict[str, dict[str, str]] = {}
     for number in range(count):
         story = every[number % len(every)]

@@ -13,7 +13,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import campaign
@@ -26,11 +26,11 @@ NO_PLACE = ("the disk is full", "No space left on device")
 NO_PERMISSION = ("no permission", "cannot write", "Permission denied")
 
 
-def surroundings(folder: Path, count: int, seed: int = 0) -> campaign.Figures:
-    """Try `count` commands, each of the three surroundings with the stories in turn."""
+def surroundings(folder: Path, count: int, seed: int = 0, every: Sequence[Story] = ()) -> campaign.Figures:
+    """Try `count` commands, each of the three surroundings with the stories (all, where none are given) in turn."""
     draw, figures = random.Random(seed), campaign.Figures("surroundings")
-    folder.chmod(0o755)
-    every = stories(folder / "bases")
+    folder.mkdir(parents=True, exist_ok=True)
+    every = every or stories(folder / "bases")
     whole: dict[str, dict[str, str]] = {}
     for number in range(count):
         story = every[number // 3 % len(every)]
