@@ -27,6 +27,7 @@ from prbench.registry import targets
 from prbench.registry.schema import DatasetEntry, ProtocolEntry
 from prbench.results import cells, scores
 from prbench.results.record import CellState
+from prbench.running import probe
 from prbench.running.job import run_job
 from prbench.running.open_dataset import Drawing, OpenDataset, open_dataset, open_recorded
 from prbench.running.plan import MethodJob, Plan, _job, _Variant
@@ -59,11 +60,15 @@ def rerun(
 
     Cells are drawn by the system's own randomness, so that nobody knows beforehand which; `choose` draws otherwise.
     `problems` has a sentence for each cell that differs, `largest` the largest difference of margins within rounding.
-    Cells whose splits come from files are not drawn. Raises InputError where a cell cannot be made here:
-    it rests on other data, encoder or code, or its entry is gone.
+    Cells whose splits come from files, and those of judge models, are not drawn. Raises InputError where a cell
+    cannot be made here: it rests on other data, encoder or code, or its entry is gone.
     """
     done = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
-    done = [(f, r) for f, r in done if r["status"] == CellState.done and not r.get("split_file")]
+    done = [
+        (f, r)
+        for f, r in done
+        if r["status"] == CellState.done and not r.get("split_file") and not probe.is_judged(r)
+    ]
     if not done:
         raise InputError(
             f"{runs} holds no finished result that can be made again", hint="make some with `prbench run`"
