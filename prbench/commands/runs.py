@@ -190,15 +190,7 @@ def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int
 
     plan = make_plan(request)
     if dry_run:
-        from prbench.running import estimate
-
-        calls = estimate.estimates(plan)
-        if as_json:
-            output.show_json({**plan.as_dict(), **({"judging": calls} if calls else {})})
-            return
-        output.show(plan.table())
-        if calls:
-            output.show(estimate.table(calls))
+        _show_plan(plan, as_json, counts_calls=request.judge is not None)
         return
     _say_packed(plan)
     outcome = run.execute(plan, workers=workers)
@@ -220,6 +212,23 @@ def _say_packed(plan: Plan) -> None:
     if packed := sum(cells.is_packed(folder) for folder in done):
         said = f"{packed} of {len(done)} finished results were packed without their models: done for reports; --refit"
         stderr().print(f"{said} makes them again", soft_wrap=True)
+
+
+def _show_plan(plan: Plan, as_json: bool, *, counts_calls: bool) -> None:
+    """The plan, and what its judge model would be asked."""
+    from prbench.commands import output
+
+    calls = []
+    if counts_calls:
+        from prbench.running import estimate
+
+        calls = estimate.estimates(plan)
+    if as_json:
+        output.show_json({**plan.as_dict(), **({"judging": calls} if calls else {})})
+        return
+    output.show(plan.table())
+    if calls:
+        output.show(estimate.table(calls))
 
 
 def _planned_reports() -> list[str]:

@@ -22,11 +22,14 @@ class CallNotes:
 
     def __init__(self, name: str, currency: str, every: float = EVERY) -> None:
         self._name, self._currency, self._every = name, currency, every
-        self._began = self._said = time.monotonic()
+        self._began: float | None = None
+        self._said = 0.0
 
     def __call__(self, spent: Tally) -> None:
         """Is told of everything spent so far, after each call."""
         now = time.monotonic()
+        if self._began is None:
+            self._began = self._said = now
         if now - self._said < self._every:
             return
         self._said = now

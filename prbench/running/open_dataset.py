@@ -182,7 +182,8 @@ def open_judged(
 def open_judge(name: str, device: str, budget: Budget | None = None) -> Reader:
     """The judge model called `name`. Raises InputError as `prbench.judging.judge_entry_for`."""
     reader = open_reader(judge_entry_for(name), device=device, budget=budget)
-    reader.watch = CallNotes(reader.entry.name, reader.entry.currency)
+    if reader.backend.reads_prompts and not reader.backend.instant:
+        reader.watch = CallNotes(reader.entry.name, reader.entry.currency)
     return reader
 
 

@@ -106,6 +106,15 @@ def test_no_number_applies_to_other_data_or_another_encoder(dataset: str, encode
     assert MRM.robustness_rows(dataset, encoder) == {}
 
 
+def test_numbers_of_judge_models_name_the_judge_where_it_is_another() -> None:
+    theirs = MRM.rows("prism", "minilm", judged=True)
+    assert set(theirs) == {"synthesizeme", "synthesizeme-ft"}
+    assert theirs["synthesizeme"].text(2, "llama-3_1-8b") == "63.7±1.2"
+    assert theirs["synthesizeme"].text(2, "smollm2-135m") == "63.7±1.2 by llama-3_1-8b"
+    assert theirs["synthesizeme"].judge in registry.names("judges")
+    assert MRM.rows("convarg", "minilm", judged=True) == {}
+
+
 def test_numbers_apply_to_their_own_data_and_encoder() -> None:
     assert MRM.rows("prism", "skywork-v1")["mrm"].means == [64.8, 64.9, 64.9]
     assert MRM.rows("prism", "skywork-v2")["mrm"].means == [65.3, 65.2, 65.3]

@@ -90,16 +90,16 @@ class Published(Record):
     accuracy: list[Accuracy] = Field(default_factory=list)
     robustness: list[Robustness] = Field(default_factory=list)
 
-    def rows(self, dataset: str, encoder: str) -> dict[str, Printed]:
-        """The accuracies by method on exactly this data set and encoder, those of judge models on this data set;
-        empty on any other.
+    def rows(self, dataset: str, encoder: str, *, judged: bool = False) -> dict[str, Printed]:
+        """The accuracies by method on exactly this data set and encoder; empty on any other. With `judged` those of
+        judge models on this data set too: their rows stand on every board of it.
         """
         if dataset not in DATASETS:
             return {}
         return {
             row.method: Printed(values, getattr(row, f"{dataset}_std"), not _between(values), row.judge)
             for row in self.accuracy
-            if (row.judge or row.encoder == encoder) and (values := getattr(row, dataset))
+            if (judged if row.judge else row.encoder == encoder) and (values := getattr(row, dataset))
         }
 
     def robustness_rows(self, dataset: str, encoder: str) -> dict[str, Robustness]:

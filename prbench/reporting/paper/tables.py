@@ -39,7 +39,11 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
     grids, boards = [], []
     for dataset, encoder, board in evidence.each(piece, "printed"):
         boards.append(board)
-        printed = {paper.source: rows for paper in evidence.published if (rows := paper.rows(dataset, encoder))}
+        printed = {
+            paper.source: rows
+            for paper in evidence.published
+            if (rows := paper.rows(dataset, encoder, judged=board.judged))
+        }
         grids.append(_accuracy_grid(board, piece, printed))
         records += [_record(board, row, printed) for row in board.rows]
     return PieceResult(pd.DataFrame(records), grids, missing=evidence.lacking(piece), boards=boards)
