@@ -91,7 +91,7 @@ def test_run_says_all_that_is_missing_and_what_there_is(capsys: pytest.CaptureFi
     assert "give --dataset and --methods or --report" in said
     assert "simulated" in said or "convarg" in said
     assert "bt-ridge" in said
-    assert "reports: paper" in said
+    assert "reports: matters, paper, privacy" in said
     assert cli.main(["run", "--dataset", "simulated", "--methods", "bt", "mrm"]) == 2
     assert "separated by commas" in capsys.readouterr().err
 
