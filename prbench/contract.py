@@ -17,6 +17,7 @@ from prbench.comparisons import Comparisons, FloatArray, IntArray, Items, ItemTe
 from prbench.judging.planted import PlantedJudge
 from prbench.judging.reader import Reader
 from prbench.method import FitProblem, Method, ParameterCount, UserStates
+from prbench.protocol.metrics import decisions
 from prbench.registry import methods
 from prbench.registry.schema import JudgeEntry, MethodEntry
 
@@ -283,7 +284,7 @@ def _checks(make: Callable[[], Method], toy: Toy) -> Iterator[Check]:
     finite = bool(torch.isfinite(margins).all() and torch.isfinite(seen_margins).all())
     yield Check("scores are finite", finite, "a margin is NaN or infinite")
 
-    accuracy = float((margins > 0).float().mean() + 0.5 * (margins == 0).float().mean())
+    accuracy = float(decisions(margins.numpy()).mean())
     detail = f"accuracy {accuracy:.2f} on unseen users' test comparisons, at least {BEATS} is expected"
     yield Check("beats chance on planted preferences", accuracy >= BEATS, detail)
 

@@ -308,12 +308,24 @@ class Method(ABC):
         margin = torch.cat(margins)
         return margin.masked_fill((ready.chosen == ready.rejected) & margin.isfinite(), 0.0)
 
+    def fitted_per_user(self, count: ParameterCount) -> int:
+        """How many of a user's numbers in `count` are fitted to the user's choices: none where users are encoded."""
+        return 0 if self.encodes_users else count.per_user
+
     @abstractmethod
     def parameter_count(self) -> ParameterCount:
         """The stored numbers of this fitted method, shared and per user."""
 
     def parameters_for(self, dim: int) -> ParameterCount | None:
         """What `parameter_count` will be on embeddings of `dim` dimensions; None where it depends on the data."""
+        return None
+
+    def bytes_per_update(self, trains: Sequence[Comparisons], rngs: Sequence[Rng]) -> float | None:
+        """The bytes that one update of these splits reads and writes at least, for `prbench bench`.
+
+        Every split's own embeddings count, forward and backward, also where a row is read once for several splits.
+        None for a method that is not trained by updates, or does not say.
+        """
         return None
 
     @abstractmethod

@@ -43,8 +43,10 @@ class BTOffset(ConvexMethod):
     Solved by L-BFGS over v, where for every v the offsets are solved exactly by Newton's method in each
     user's row space, from strong to weak penalties, each from the nearest solution before.
 
-    shared_strengths, offset_strengths: the λ_v and λ_o to choose from, in every combination.
-    shared_strength, offset_strength: λ_v and λ_o where nothing is selected.
+    shared_strengths: the λ_v to choose from, with every λ_o.
+    offset_strengths: the λ_o to choose from.
+    shared_strength: λ_v where nothing is selected.
+    offset_strength: λ_o where nothing is selected.
     tolerance: L-BFGS stops when the largest entry of the mean gradient over choices, for Δe of unit mean squared
         length, is below it; it also stops after 500 steps, and when a step lowers the mean objective by less than
         2.2e-9 times the larger of it and 1 (scipy's default `ftol`).

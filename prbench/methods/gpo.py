@@ -51,10 +51,12 @@ class GPO(ContextMethod):
         of the chosen option. Summed over a user's targets, averaged over the users of an update.
     epochs, rate, decay, clip, warmup: see `NetworkMethod`.
     users_per_update, cold_share: see `ContextPlan`.
-    least_context, most_context, choices: a user that meets in an update takes part with up to `choices` choices, of
-        which `least_context` to `most_context` are context and the others targets.
+    choices: the most that a user takes part with in an update; those that are not context are targets.
+    least_context: the fewest of them that are context.
+    most_context: the most.
     context_limit: choices of a user that are kept as context; of more, a random subset from the user's own stream.
-    width, depth: of the transformer.
+    width: of the transformer's layers.
+    depth: the number of its layers.
     input_scale: see `input_scales`. It becomes part of the input layer's weights.
 
     Zero shots: targets attend to one learned token, which is used nowhere else.

@@ -36,7 +36,9 @@ class LinearMAML(EpisodicMethod):
     update of the adapted weights' losses on their query choices. An unseen user takes the same steps on all of the
     support.
 
-    inner, inner_rate, inner_steps: the inner optimiser ("sgd" or "adam"), its step size and number of steps.
+    inner: the inner optimiser, "sgd" or "adam".
+    inner_rate: its step size.
+    inner_steps: its number of steps.
     second_order: whether the outer gradient sees the inner steps' dependence on w.
     reduction: "mean" or "sum" over a user's choices.
     The others: see `EpisodicMethod`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from prbench.hyperparameters import Count, Positive, Steps
 from prbench.method import ParameterCount, UserStates
 from prbench.training.compute import threads_for
 from prbench.training.full_batch import FullBatch, blocks_by_way
-from prbench.training.gradient import Snapshot, SplitBatch, seen_states
+from prbench.training.gradient import Snapshot, SplitBatch, embedding_bytes, seen_states
 from prbench.training.linear_bases import LinearBases, drawn_weights, fit_weights
 from prbench.training.optimiser import StackedAdam
 
@@ -30,8 +30,10 @@ class LoRe(LinearBases):
     −log σ(score(chosen) − score(rejected)), by full-batch Adam. An unseen user's w is fitted with V frozen.
 
     bases: K.
-    rate, steps: step size and number of the joint full-batch Adam steps.
-    adapt_rate, adapt_steps: the same for an unseen user's weights, from logits drawn from N(0, 1).
+    rate: step size of the joint full-batch Adam.
+    steps: its number of steps.
+    adapt_rate: step size for an unseen user's weights, from logits drawn from N(0, 1).
+    adapt_steps: the number of steps for them.
     divisor: what logits are divided by.
 
     Zero shots: uniform weights (the published code divides zero by zero there).
@@ -63,6 +65,10 @@ class LoRe(LinearBases):
     def budget(self) -> int:
         """The number of full-batch steps."""
         return self.steps
+
+    def bytes_per_update(self, trains: Sequence[Comparisons], rngs: Sequence[Rng]) -> float:
+        """The differences of all choices, forward and backward."""
+        return 2 * embedding_bytes(trains)
 
     @property
     def _personal(self) -> bool:

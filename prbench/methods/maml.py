@@ -145,6 +145,10 @@ class MAML(EpisodicMethod):
         """One by one on a CPU: the kernels for a user's copy of the network change with the other users' choices."""
         return self.one_by_one(work)
 
+    def bytes_per_update(self, trains: Sequence[Comparisons], rngs: Sequence[Rng]) -> float:
+        """Both embeddings of a choice, where other episodic methods read their difference."""
+        return 2 * super().bytes_per_update(trains, rngs)
+
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = PairTable.of(work.trains, device=work.device, scale=self.input_scale)

@@ -37,9 +37,13 @@ class MRM(LinearBases, EpisodicMethod):
 
     bases: K.
     input_scale: s.
-    inner, inner_rate, inner_steps: the inner optimiser ("adam" or "sgd"), its step size and number of steps.
-    robust, rho, gamma: the robust objective; without it, the plain sum over users. gamma = 0 is the limit of small
-        ones: users count fully above τ, not at all below it, and half at τ.
+    inner: the inner optimiser, "adam" or "sgd".
+    inner_rate: its step size.
+    inner_steps: its number of steps.
+    robust: whether the objective is the robust one; else it is the plain sum over users.
+    rho: ρ, so that the threshold τ is the (1 − ρ) quantile of an update's losses.
+    gamma: γ, the width of the step at τ. 0 is the limit of small ones: users count fully above τ, not at all below
+        it, and half at τ.
     link: "softmax" or "identity" (the paper's Eq. 5 has free weights).
     second_order: whether the outer gradient sees the inner step's dependence on V and w0.
     reduction: "mean" or "sum" over a user's choices (the paper's Eq. 7 sums).
@@ -153,42 +157,48 @@ class MRM(LinearBases, EpisodicMethod):
         return objective + ((losses - fixed) * share).sum(-1)
 
     def _one_step_gradient(self, z: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
-        zt = z.transpose(1, 2)
-        mixed = mix(start, self.link)[:, None]
-        # Inner step: the gradient of the support loss at w0, per user, [S, B, K].
-        pull = sigmoid(-torch.bmm(mixed, z))
-        pulled = episodes.support * pull
-        by_mixed = pull_back(pulled, zt).neg_()
-        by_weight = mix_backward(by_mixed, mixed, self.link)
+        """As `outer_gradient`, with the derivative through one inner step written out.
+
+        S splits, B users of an update, K base functions, R choices of an update: `z` [S, K, R] and `start` [S, K].
+        tests/methods/test_mrm_derivative.py holds it against autograd through `outer_objective`.
+        """
+        zt = z.transpose(1, 2)  # [S, R, K]
+        mixed = mix(start, self.link)[:, None]  # [S, 1, K], softmax or identity of w0
+        # Inner step: the gradient of the support loss at w0, per user.
+        pull = sigmoid(-torch.bmm(mixed, z))  # [S, 1, R], how wrong w0 is on each choice
+        pulled = episodes.support * pull  # [S, B, R], 0 outside a user's support
+        by_mixed = pull_back(pulled, zt).neg_()  # [S, B, K]
+        by_weight = mix_backward(by_mixed, mixed, self.link)  # [S, B, K], the inner gradient
         if self.inner == "adam":
             # A fresh Adam's first step is g/(|g| + eps), whose slope is eps/(|g| + eps)².
-            size = by_weight.abs().add_(ADAM_EPS)
+            size = by_weight.abs().add_(ADAM_EPS)  # [S, B, K]
             weights = start[:, None] - self.inner_rate * by_weight / size
-            slope = (self.inner_rate * ADAM_EPS) / size.square()
+            slope = (self.inner_rate * ADAM_EPS) / size.square()  # [S, B, K], −∂weights/∂inner gradient
         else:
             weights = start[:, None] - self.inner_rate * by_weight
             slope = torch.full_like(by_weight, self.inner_rate)
         # Query loss of the adapted weights, and the users' shares in the objective.
-        adapted = mix(weights, self.link)
-        margin = torch.bmm(adapted, z)
-        losses = (softplus(-margin) * episodes.query).sum(-1)
-        objective, share = robust_objective(
+        adapted = mix(weights, self.link)  # [S, B, K]
+        margin = torch.bmm(adapted, z)  # [S, B, R]
+        losses = (softplus(-margin) * episodes.query).sum(-1)  # [S, B]
+        objective, share = robust_objective(  # [S] and ∂objective/∂losses [S, B]
             losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma
         )
-        outer_pull = sigmoid(-margin).mul_(episodes.query).mul_(share[:, :, None]).neg_()
-        by_z = torch.bmm(adapted.transpose(1, 2), outer_pull)
-        by_weights = mix_backward(pull_back(outer_pull, zt), adapted, self.link)
-        by_start = by_weights.sum(1)
+        outer_pull = sigmoid(-margin).mul_(episodes.query).mul_(share[:, :, None]).neg_()  # [S, B, R], by margin
+        by_z = torch.bmm(adapted.transpose(1, 2), outer_pull)  # [S, K, R]
+        by_weights = mix_backward(pull_back(outer_pull, zt), adapted, self.link)  # [S, B, K]
+        by_start = by_weights.sum(1)  # [S, K]
         if not self.second_order:
             return objective, by_z, by_start
         # Through the inner step: the gradient of u·(inner gradient) with u = −slope·∂objective/∂weights.
-        u = by_weights.mul_(slope).neg_()
-        q = mix_backward(u, mixed, self.link)
-        along = torch.bmm(q, z)
-        bend = pulled * (1 - pull) * along
+        u = by_weights.mul_(slope).neg_()  # [S, B, K]
+        q = mix_backward(u, mixed, self.link)  # [S, B, K], u in the space of the mixed weights
+        along = torch.bmm(q, z)  # [S, B, R], how the margins at w0 move along q
+        bend = pulled * (1 - pull) * along  # [S, B, R], the second derivative of softplus times it
         by_z = by_z - torch.bmm(q.transpose(1, 2), pulled) + mixed.transpose(1, 2) * bend.sum(1, keepdim=True)
-        through = pull_back(bend, zt)
+        through = pull_back(bend, zt)  # [S, B, K]
         if self.link == "softmax":
+            # The softmax's own second derivative.
             through = through + u * by_mixed - by_mixed * (u * mixed).sum(-1, keepdim=True)
             through = through - u * (by_mixed * mixed).sum(-1, keepdim=True)
         return objective, by_z, by_start + mix_backward(through, mixed, self.link).sum(1)

@@ -43,9 +43,10 @@ class NP(LatentMethod):
 
     epochs, rate, decay: see `NetworkMethod`.
     users_per_update: users that meet in an update; batch normalisation is over all their targets' items.
-    least_context, most_context, choices: a user that meets in an update takes part with up to `choices` choices, all
-        of which are targets and `least_context` to `most_context` of which are context too. With `overlap` false, the
-        context is not among the targets.
+    choices: the most that a user takes part with in an update; all of them are targets.
+    least_context: the fewest of them that are context too.
+    most_context: the most.
+    overlap: where false, the context is not among the targets.
     dropout: of the attention weights.
     width: of all layers.
     input_scale: see `input_scales`. It becomes part of the first layers' weights.

@@ -30,10 +30,12 @@ class PReF(Factorisation):
     step size are absolute numbers, so the features are given a size: a mean square difference of 1.
 
     features: J.
-    rate, steps: step size and number of the joint full-batch Adam steps.
+    rate: step size of the joint full-batch Adam.
+    steps: its number of steps.
     penalty: weight of the mean length of the features' differences (the code's `regularization_strength`).
     ridge: of the first fit, as a share of the mean variance of the differences' coordinates.
-    adapt_rate, adapt_steps: of the gradient descent on an unseen user's λ.
+    adapt_rate: step size of the gradient descent on an unseen user's λ.
+    adapt_steps: its number of steps.
 
     Zero shots: the direction of the seen users' mean λ, at length 1 (published: undefined).
     """

@@ -24,7 +24,8 @@ class RFM(Factorisation):
     by logistic regression with Φ frozen: it minimises Σ_i softplus(−ΦΔe_i·w) + ½ ridge ‖w‖², solved to convergence.
 
     features: the number of features.
-    rate, steps: step size and number of the joint full-batch Adam steps.
+    rate: step size of the joint full-batch Adam.
+    steps: its number of steps.
     ridge: see above; in the units of `Factorisation`, in which the mean user has weights of length 1.
 
     Zero shots: the seen users' mean w (published: undefined).

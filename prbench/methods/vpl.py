@@ -49,7 +49,8 @@ class VPL(LatentMethod):
     users of the update, with s(t) = 0.1 + 0.9·(1 − cos(πt/T))/2 for the update t modulo T = `kl_cycle`. A user's
     state is the mean given all choices of the user; adaptation is this forward pass.
 
-    kl_weight, kl_cycle: see above.
+    kl_weight: weight of the Kullback–Leibler divergence, see above.
+    kl_cycle: T, updates after which its share s(t) starts anew.
     rescale: where z is brought to length √width: in "training" only (as published: at evaluation the clamped mean
         is decoded as it is), in "both" or in "neither".
     users_per_update, least_context, most_context, targets, cold_share: see `ContextPlan`. Users who show nothing have

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from prbench.reporting import columns
 from prbench.reporting.board import RANKED, TUNED, Board, Row
-from prbench.reporting.grid import DAGGER, DASH, STAR, Grid, TableCell, percent
+from prbench.reporting.grid import DASH, STAR, Grid, TableCell, percent
 from prbench.reporting.judging import said_of_judges
-from prbench.reporting.significance import TEST, Family, starts_mark, starts_rule
+from prbench.reporting.significance import TEST, Family, dagger_note, star_note, starts_mark, starts_rule
 from prbench.reporting.verdict import sentences as verdict
 
 # A larger share of undecided choices than this is named below the table.
@@ -63,7 +63,6 @@ def _cell(entry: columns.Entry) -> TableCell:
 
 def notes(board: Board) -> list[str]:
     """What the reader of the table must know, in sentences: the caption."""
-    alpha = f"{board.alpha:g}"
     family = board.in_table()
     plural = "split" if board.splits == 1 else "splits"
     said = [*verdict(board), f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
@@ -75,13 +74,10 @@ def notes(board: Board) -> list[str]:
     if family:
         said.append(
             f"{STAR} on the best: unlike the runner-up (the best other row, variants of one method included); {STAR} "
-            f"on a difference: unlike the baseline. p < {alpha} in {corrected_test(board)}, Holm-adjusted over the "
-            f"table's {len(family)} comparisons."
+            "on a difference: unlike the baseline."
         )
-        said.append(
-            f"{DAGGER}: p < {alpha} in a plain paired t-test over the splits without adjustment, the criterion that "
-            "papers print; it takes overlapping splits for independent ones."
-        )
+        said.append(star_note(board.alpha, f"the table's {len(family)} comparisons", corrected_test(board)))
+        said.append(dagger_note(board.alpha))
     said.append(
         "Worst k%: the k% of all users with the lowest accuracy. Flips: % of test decisions that adaptation changed "
         "from the same method's cold start; a tie, before or after, counts one half."
@@ -189,10 +185,7 @@ def settings_grid(board: Board) -> Grid:
         f"Differences are in points of overall accuracy. {DASH}: not run, or not on all {board.splits} splits.",
     ]
     if verdicts:
-        notes.append(
-            f"{STAR}: p < {board.alpha:g} in the {TEST}, Holm-adjusted over the {len(verdicts)} "
-            "differences of tuned from published."
-        )
+        notes.append(star_note(board.alpha, f"the {len(verdicts)} differences of tuned from published"))
     notes += [f"{row.title}: {row.note}." for row in named["tuned"] if not row.complete and row.note]
     return Grid(
         title=f"Published, tuned and test-oracle settings on {board.dataset} ({board.encoder}), user accuracy in %",

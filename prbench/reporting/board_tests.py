@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair
 from prbench.reporting.board_grids import accuracy_grid, corrected_test, settings_grid
-from prbench.reporting.grid import DAGGER, STAR, Grid, TableCell, interval, p_value, percent
-from prbench.reporting.significance import marks, starts_mark, starts_rule
+from prbench.reporting.grid import Grid, TableCell, interval, p_value, percent
+from prbench.reporting.significance import dagger_note, marks, star_note, starts_mark, starts_rule
 
 
 def grids(board: Board) -> list[Grid]:
@@ -95,8 +95,8 @@ def adapting_grid(board: Board) -> Grid:
             *(f"{title} decides nothing at cold start and is left out." for title in left_out),
             f"The interval and p corr. belong to {corrected_test(board)}; p Holm adjusts over the {len(rows)} rows "
             "listed here.",
-            f"{STAR}: p Holm < {board.alpha:g}; {DAGGER}: p < {board.alpha:g} in a plain paired t-test, which takes "
-            "splits for independent.",
+            star_note(board.alpha, f"the {len(rows)} rows listed here"),
+            dagger_note(board.alpha),
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
             *([starts_rule()] if any(map(starts_mark, pairs)) else []),
         ],

@@ -15,7 +15,7 @@ from prbench.protocol import stats
 from prbench.reporting.grid import DAGGER, STAR, STARTS
 
 if TYPE_CHECKING:
-    from prbench.reporting.board import Pair
+    from prbench.reporting.pairs import Pair
 
 TEST = "corrected resampled t-test"
 # A difference below this many standard errors of the random starts is marked.
@@ -31,6 +31,16 @@ def rule(family: str = "") -> str:
 def plain_rule(alpha: float) -> str:
     """The criterion that papers print, and why it is not the one that decides."""
     return f"p < {alpha:g} in a plain paired t-test, which takes splits for independent"
+
+
+def star_note(alpha: float, family: str, test: str = f"the {TEST}") -> str:
+    """The star in words, for a table's notes; `family` names the comparisons, such as "the 3 rows listed here"."""
+    return f"{STAR}: p < {alpha:g} in {test}, Holm-adjusted over {family}."
+
+
+def dagger_note(alpha: float) -> str:
+    """The dagger in words, for a table's notes."""
+    return f"{DAGGER}: {plain_rule(alpha)}; without adjustment, the criterion that papers print."
 
 
 class Verdict(NamedTuple):

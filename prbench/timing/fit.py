@@ -22,17 +22,12 @@ from prbench.comparisons import Comparisons
 from prbench.embedding.stage import embed
 from prbench.encoders import OWN, OWN_ENTRY
 from prbench.encoders.base import require_device, resolved_device
-from prbench.method import Method, Watch
-from prbench.methods.lore import LoRe
-from prbench.methods.maml import MAML
+from prbench.method import Watch
 from prbench.protocol import splits
 from prbench.registry import methods
 from prbench.timing.plain_loops import plain_loop
 from prbench.training.compute import Precision, computing, peak_memory
-from prbench.training.episodes import EpisodicMethod
-from prbench.training.factorisation import Factorisation
 from prbench.training.gradient import GradientMethod, SplitBatch
-from prbench.training.networks import NetworkMethod
 
 COPIED = 2**29
 MULTIPLIED = 4096
@@ -50,9 +45,9 @@ def fit(
 
     The engine trains all splits; the loop trains one, and its time is multiplied by the number of splits. They
     take turns for `ROUNDS` rounds; medians are given. With `full` the whole recipe is trained by the engine once
-    more and its time is `fit_seconds`, else that is projected. `bandwidth_share` is `bytes_per_update` per second as
-    a share of what copying a large buffer moves (read and written) on the same machine in the same run; it can
-    exceed 1 where the engine reads a row once for several splits. `product_share` is `products_per_update`
+    more and its time is `fit_seconds`, else that is projected. `bandwidth_share` is `Method.bytes_per_update` per
+    second as a share of what copying a large buffer moves (read and written) on the same machine in the same run; it
+    can exceed 1 where the engine reads a row once for several splits. `product_share` is `products_per_update`
     (floating-point operations inside matrix products) per second as a share of what one large product of the same
     precision reaches there. Whichever is near 1 is the bound that is met; where neither is, small operations are.
 
@@ -88,7 +83,7 @@ def fit(
     setup = float(np.median([timed.setup for timed in engine_times]))
     single = float(np.median(loop_times))
     updates = engine_times[0].updates
-    moved = bytes_per_update(made, trains, rngs)
+    moved = made.bytes_per_update(trains, rngs)
     bandwidth = float(np.median(bandwidths))
     products = products_per_update(made, trains, rngs, device)
     rate = float(np.median(rates))
@@ -192,30 +187,6 @@ def counting() -> FlopCounterMode:
         aten.baddbmm_: products,
     }
     return FlopCounterMode(display=False, custom_mapping=formulas)
-
-
-def bytes_per_update(method: Method, trains: list[Comparisons], rngs: list[Rng]) -> float | None:
-    """The bytes of embeddings that one update of all splits is about, on average, and of a network's parameters.
-
-    Every split's own rows count, forward and backward, also where the engine reads a row once for several splits.
-    A network's parameters are read forward and backward, their gradients written and read, and they and Adam's two
-    moments read and written. None for a method whose updates are not known here.
-    """
-    dim = trains[0].items.dim
-    size = 8 if trains[0].items.embedding.dtype == torch.float64 else 4
-    row_bytes = dim * size * (2 if isinstance(method, MAML) else 1)
-    rows = sum(map(len, trains))
-    if isinstance(method, LoRe | Factorisation):
-        return 2.0 * rows * row_bytes
-    if isinstance(method, EpisodicMethod):
-        updates = max(-(-len(train.users) // method.users_per_update) for train in trains)
-        return 2.0 * rows * row_bytes / updates
-    if isinstance(method, NetworkMethod):
-        choices = sum(method.choices_per_update(train, rng) for train, rng in zip(trains, rngs, strict=True))
-        trained = method.parameters_for(dim)
-        assert trained is not None
-        return 2.0 * choices * 2 * row_bytes + 10.0 * len(trains) * trained.shared * size
-    return None
 
 
 def _now(device: str) -> float:

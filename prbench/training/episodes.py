@@ -17,7 +17,7 @@ import torch
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray
 from prbench.training.compute import threads_for
-from prbench.training.gradient import GradientMethod, Snapshot, SplitBatch
+from prbench.training.gradient import GradientMethod, Snapshot, SplitBatch, embedding_bytes
 from prbench.training.optimiser import StackedAdam, clip_per_split, warmup_cosine
 from prbench.training.steady import width_for
 from prbench.training.tables import DifferenceTable, PairTable
@@ -217,12 +217,13 @@ class EpisodicMethod(GradientMethod):
 
     Subclasses take the hyper-parameters below in their constructor, under these names.
 
-    epochs, rate: passes over the seen users, and the outer Adam's step size.
+    epochs: passes over the seen users.
+    rate: the outer Adam's step size.
     users_per_update: users that meet in an update.
     query_share: share of a user's groups used as query.
     reduction: "mean" or "sum" over a user's choices.
-    clip, warmup: largest norm of the outer gradient; share of updates over which the step size rises, before a
-        cosine to zero.
+    clip: largest norm of the outer gradient.
+    warmup: share of the updates over which the step size rises, before a cosine to zero.
     """
 
     epochs: int
@@ -237,6 +238,11 @@ class EpisodicMethod(GradientMethod):
     def budget(self) -> int:
         """The number of epochs."""
         return self.epochs
+
+    def bytes_per_update(self, trains: Sequence[Comparisons], rngs: Sequence[Rng]) -> float:
+        """The differences of an average update's choices, forward and backward."""
+        updates = max(-(-len(train.users) // self.users_per_update) for train in trains)
+        return 2 * embedding_bytes(trains) / updates
 
     def plan(self, train: Comparisons, rng: Rng) -> EpisodePlan:
         """The episodes this method draws from a split."""

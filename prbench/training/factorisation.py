@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
@@ -13,7 +13,7 @@ from prbench.comparisons import Comparisons, IntArray
 from prbench.method import ParameterCount
 from prbench.training.compute import threads_for
 from prbench.training.full_batch import FullBatch, blocks_by_way
-from prbench.training.gradient import Snapshot, SplitBatch, seen_states
+from prbench.training.gradient import Snapshot, SplitBatch, embedding_bytes, seen_states
 from prbench.training.linear_bases import LinearBases, root_mean_square
 from prbench.training.optimiser import StackedAdam
 
@@ -46,6 +46,10 @@ class Factorisation(LinearBases):
     def budget(self) -> int:
         """The number of full-batch steps."""
         return self.steps
+
+    def bytes_per_update(self, trains: Sequence[Comparisons], rngs: Sequence[Rng]) -> float:
+        """The differences of all choices, forward and backward."""
+        return 2 * embedding_bytes(trains)
 
     @abstractmethod
     def start(self, train: Comparisons, length: float, rng: Rng, device: str) -> tuple[Tensor, Tensor]:

@@ -210,6 +210,12 @@ class GradientMethod(Method):
         return getattr(self, "_record", {})
 
 
+def embedding_bytes(trains: Sequence[Comparisons]) -> float:
+    """The bytes of one embedding for each of the splits' choices."""
+    items = trains[0].items
+    return float(sum(map(len, trains)) * items.dim * items.embedding.element_size())
+
+
 def _chosen(unit: int, device: str) -> dict[str, Any]:
     """The chosen unit; on a CPU also that the bits do not depend on the splits trained beside this one."""
     return {"chosen": unit, **({} if device.startswith("cuda") else {"independent_of_batch": True})}

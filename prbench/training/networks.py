@@ -117,7 +117,8 @@ class NetworkMethod(GradientMethod):
 
     Subclasses call `train_networks` and take the hyper-parameters below in their constructor, under these names.
 
-    epochs, rate: passes over the seen users' choices, and Adam's step size.
+    epochs: passes over the seen users' choices.
+    rate: Adam's step size.
     decay: decoupled weight decay (AdamW's).
     clip: largest norm of a split's gradient; 0 for no limit.
     warmup: share of the updates over which the step size rises, before a cosine to zero.
@@ -188,6 +189,19 @@ class NetworkMethod(GradientMethod):
     def blocks(self, work: SplitBatch) -> list[list[int]]:
         """One by one on a CPU: side by side, splits are padded to the widest, and kernels change with the shape."""
         return self.one_by_one(work)
+
+    def bytes_per_update(self, trains: Sequence[Comparisons], rngs: Sequence[Rng]) -> float:
+        """Both embeddings of an average update's choices, forward and backward, and the networks' own numbers.
+
+        Parameters are read forward and backward, their gradients written and read, and they and Adam's two moments
+        read and written: ten times their bytes.
+        """
+        items = trains[0].items
+        choices = sum(self.choices_per_update(train, rng) for train, rng in zip(trains, rngs, strict=True))
+        trained = self.parameters_for(items.dim)
+        assert trained is not None
+        size = items.embedding.element_size()
+        return 2.0 * choices * 2 * items.dim * size + 10.0 * len(trains) * trained.shared * size
 
     @abstractmethod
     def choices_per_update(self, train: Comparisons, rng: Rng) -> float:

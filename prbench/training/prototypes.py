@@ -45,10 +45,14 @@ class Prototypes(NetworkMethod):
 
     prototypes: K.
     width: of every layer; 0 for that of the embeddings.
-    epochs, pairs_per_update: passes over the seen users' choices and choices per update.
-    rate, decay: step size and L2 penalty (added to the gradient) of the networks.
+    epochs: passes over the seen users' choices.
+    pairs_per_update: choices per update.
+    rate: step size of the networks.
+    decay: their L2 penalty, added to the gradient.
     weight_rate: step size of everything else that is trained with the users' logits.
-    adapt_rate, adapt_epochs, adapt_batch: step size, passes and choices per step for an unseen user's logits.
+    adapt_rate: step size for an unseen user's logits.
+    adapt_epochs: passes over the user's choices.
+    adapt_batch: choices per step.
     input_scale: see `input_scales`. It becomes part of the first layers' weights.
     """
 

@@ -19,6 +19,15 @@ USERS = (10, 100, 1_000, 10_000)
 D = 4096
 
 
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_users_are_encoded_where_the_family_says_so(name: str) -> None:
+    entry = registry.get("methods", name)
+    method = methods.make_method(entry, None, {})
+    assert method.encodes_users == (entry.family == "personalised input")
+    if (count := method.parameters_for(D)) and not entry.family.startswith("personalised"):
+        assert count.per_user == 0
+
+
 class Linear(NamedTuple):
     """What a user's own numbers add to a count: fixed + each · users."""
 

@@ -23,6 +23,7 @@ from prbench.methods.pal import PAL
 from prbench.registry import methods
 from prbench.timing import fit
 from prbench.timing.plain_loops import plain_loop
+from prbench.training.factorisation import Factorisation
 from prbench.training.gradient import GradientMethod, SplitBatch
 
 RNG = Rng("bench")
@@ -50,21 +51,19 @@ def test_bytes_of_an_update_by_hand() -> None:
     assert len(data) == 20
     rngs = [Rng("one"), Rng("other")]
     # Two splits of 20 rows x 6 numbers x 4 bytes, forward and backward: 1,920 bytes; an epoch of 5 users is 3 updates.
-    assert fit.bytes_per_update(LoRe(), [data, data], rngs) == 1920
-    assert fit.bytes_per_update(MRM(), [data, data], rngs) == 640
-    assert fit.bytes_per_update(MAML(), [data, data], rngs) == 1280
+    assert LoRe().bytes_per_update([data, data], rngs) == 1920
+    assert MRM().bytes_per_update([data, data], rngs) == 640
+    assert MAML().bytes_per_update([data, data], rngs) == 1280
     # GPO reads each of the 20 choices once an epoch, 2 users at a time, and has a network in each split besides.
     gpo = GPO(width=4, depth=1)
     values = 4 * 6 + 4 + 4 + 3 * 20 + (60 + 20 + 8 + 20 + 20 + 8) + 20 + 10 + 4
     assert gpo.expected_size(6) == values
-    assert fit.bytes_per_update(gpo, [data, data], rngs) == pytest.approx(1280 + 10 * 2 * values * 4)
+    assert gpo.bytes_per_update([data, data], rngs) == pytest.approx(1280 + 10 * 2 * values * 4)
     # PAL reads 8 choices in two of an epoch's three updates and 4 in the last; f has three layers and there are 2 prototypes.
     pal = PAL(prototypes=2, width=4, pairs_per_update=8)
     pairs, values = 20 / 3, 7 * 4 + 5 * 4 + 5 * 4 + 2 * 6
     assert pal.choices_per_update(data, rngs[0]) == pairs
-    assert fit.bytes_per_update(pal, [data, data], rngs) == pytest.approx(
-        2 * 2 * pairs * 2 * 6 * 4 + 10 * 2 * values * 4
-    )
+    assert pal.bytes_per_update([data, data], rngs) == pytest.approx(2 * 2 * pairs * 2 * 6 * 4 + 10 * 2 * values * 4)
 
 
 def test_products_of_an_update_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,13 +137,13 @@ def test_what_an_update_moves_is_known_for_every_gradient_method(
     for entry in registry.load_all("methods"):
         method = methods.make_method(entry, registry.get("datasets", "simulated"), {})
         if isinstance(method, GradientMethod):
-            moved = fit.bytes_per_update(method, [data], [RNG])
+            moved = method.bytes_per_update([data], [RNG])
             assert moved is not None
             assert moved >= 2 * 2 * 6 * 4, entry.name
     monkeypatch.setattr(fit, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr(fit, "COPIED", 2**20)
     monkeypatch.setattr(fit, "MULTIPLIED", 64)
-    monkeypatch.setattr(fit, "bytes_per_update", lambda *_: None)
+    monkeypatch.setattr(Factorisation, "bytes_per_update", lambda *_: None)
     assert cli.main(["bench", "fit", "--method", "rfm", "--shape", "simulated", "--splits", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bandwidth_share"] is None
 

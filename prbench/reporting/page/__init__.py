@@ -23,7 +23,7 @@ from prbench.reporting.grid import Grid
 from prbench.reporting.page import cards, chart_data, table
 from prbench.reporting.page import findings as sentences
 from prbench.reporting.placing import placed
-from prbench.reporting.significance import starts_rule
+from prbench.reporting.significance import dagger_note, star_note, starts_rule
 
 if TYPE_CHECKING:
     import jinja2
@@ -159,7 +159,11 @@ def _section(
         "groups": table.groups(board, families, papers.get((board.dataset, board.encoder), {})),
         "bounds": table.bounds(board),
         "notes": table_notes(board),
-        "starts_rule": starts_rule() if marked_for_starts(board) else "",
+        "mark_notes": [
+            star_note(board.alpha, "the comparisons of a table"),
+            dagger_note(board.alpha),
+            *([starts_rule()] if marked_for_starts(board) else []),
+        ],
         "looks": chart_data.looks(board),
         # The first is the leaderboard proper, which the page shows in its own way.
         "grids": grids(board)[1:],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,11 @@ from prbench.reporting.calibration import calibration_frame, calibration_records
 from prbench.reporting.figure import CAPS, finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import Grid, TableCell
 from prbench.reporting.paper.evidence import Evidence, PieceResult, counted, heading, setting_heading
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -102,32 +108,68 @@ def gains(evidence: Evidence, piece: Piece) -> PieceResult:
 
     Boxes are quartiles, whiskers the 5th and 95th percentile of users.
     """
-    import pandas as pd
+    per_user = gains_per_user(evidence, piece)
+    made = PieceResult(gains_table(per_user), missing=evidence.lacking(piece))
+    if not per_user:
+        made.missing.append(f"the baseline {evidence.baseline}: nothing to compare with")
+        return made
+    settings = sorted({(row.dataset, row.encoder) for row in per_user})
+    look = looks(evidence, piece.methods)
+    with styled():
+        figure, axes = panels(len(settings))
+        for ax, setting in zip(axes, settings, strict=True):
+            rows = {row.method: gain for row, gain in per_user.items() if (row.dataset, row.encoder) == setting}
+            named = [method for method in piece.methods if method in rows]
+            _draw_gains(ax, [rows[method].values for method in named], [look[method]["color"] for method in named])
+            ax.set_yticks(range(len(named)), [evidence.title(method) for method in named])
+            ax.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points)")
+            ax.set_title(setting_heading(*setting, max(rows[method].splits for method in rows)))
+        made.figure = finished(figure)
+    return made
 
+
+class GainRow(NamedTuple):
+    """Whose gains."""
+
+    dataset: str
+    encoder: str
+    method: str
+
+
+class Gains(NamedTuple):
+    """Each user's gain over the baseline [users], a mean over the splits that tested the user, and their number."""
+
+    values: npt.NDArray[np.float64]
+    splits: int
+
+
+def gains_per_user(evidence: Evidence, piece: Piece) -> dict[GainRow, Gains]:
+    """The gains of every row of a piece that has all its splits, where the baseline has them too."""
     both = piece.model_copy(update={"methods": list(dict.fromkeys([*piece.methods, evidence.baseline]))})
     frame = evidence.kept(evidence.users, both)
     frame = metrics.over_starts(frame[frame["shots"] == ALL_SHOTS])
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
     keys = ["dataset", "encoder", "split", "population", "user"]
     base = frame[frame["method"] == evidence.baseline].set_index(keys)["accuracy"]
-    records = []
-    per_user: dict[tuple[str, str, str], Any] = {}
-    splits: dict[tuple[str, str], int] = {}
-    for (dataset, encoder, method), own in frame.groupby(["dataset", "encoder", "method"], observed=True):
-        if method == evidence.baseline or not len(base):
-            continue
+    found: dict[GainRow, Gains] = {}
+    for names, own in frame.groupby(["dataset", "encoder", "method"], observed=True):
+        row = GainRow(*map(str, names))
         difference = (own.set_index(keys)["accuracy"] - base).dropna()
-        if not len(difference):
-            continue
-        users = difference.groupby("user").mean().to_numpy()
-        splits[(str(dataset), str(encoder))] = difference.index.get_level_values("split").nunique()
-        per_user[(str(dataset), str(encoder), str(method))] = users
+        if row.method != evidence.baseline and len(difference):
+            splits = difference.index.get_level_values("split").nunique()
+            found[row] = Gains(difference.groupby("user").mean().to_numpy(), splits)
+    return found
+
+
+def gains_table(per_user: Mapping[GainRow, Gains]) -> pd.DataFrame:
+    """The distribution of each row's gains: mean, quantiles, and the shares of users better and worse off."""
+    import pandas as pd
+
+    records = []
+    for row, (users, _) in per_user.items():
         low, q1, middle, q3, high = np.quantile(users, QUANTILES)
         records.append(
             {
-                "dataset": dataset,
-                "encoder": encoder,
-                "method": method,
+                **row._asdict(),
                 "users": len(users),
                 "mean": users.mean(),
                 "p5": low,
@@ -139,29 +181,19 @@ def gains(evidence: Evidence, piece: Piece) -> PieceResult:
                 "worse": float((users < -1e-12).mean()),
             }
         )
-    made.frame = pd.DataFrame(records)
-    if not records:
-        made.missing.append(f"the baseline {evidence.baseline}: nothing to compare with")
-        return made
-    settings = sorted({key[:2] for key in per_user})
-    look = looks(evidence, piece.methods)
-    with styled():
-        figure, axes = panels(len(settings))
-        for one, setting in zip(axes, settings, strict=True):
-            names = [m for m in piece.methods if (*setting, m) in per_user]
-            for i, name in enumerate(names):
-                low, q1, middle, q3, high = 100 * np.quantile(per_user[(*setting, name)], QUANTILES)
-                one.plot([low, high], [i, i], color="0.2", linewidth=1, marker="|", markersize=5, zorder=2)
-                one.barh(i, q3 - q1, left=q1, height=0.6, color=look[name]["color"], edgecolor="0.2", zorder=3)
-                one.plot([middle, middle], [i - 0.3, i + 0.3], color="white", linewidth=2.4, zorder=4)
-                one.plot([middle, middle], [i - 0.3, i + 0.3], color="black", linewidth=1.2, zorder=5)
-            one.axvline(0, color="0.25", linewidth=0.9, zorder=6)
-            one.set_yticks(range(len(names)), [evidence.title(name) for name in names])
-            one.invert_yaxis()
-            one.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points)")
-            one.set_title(setting_heading(*setting, splits[setting]))
-        made.figure = finished(figure)
-    return made
+    return pd.DataFrame(records)
+
+
+def _draw_gains(ax: Axes, gains: Sequence[npt.NDArray[np.float64]], colours: Sequence[str]) -> None:
+    """A box for each row from the top: quartiles, with whiskers to the 5th and 95th percentile; in points."""
+    for i, (values, colour) in enumerate(zip(gains, colours, strict=True)):
+        low, q1, middle, q3, high = 100 * np.quantile(values, QUANTILES)
+        ax.plot([low, high], [i, i], color="0.2", linewidth=1, marker="|", markersize=5, zorder=2)
+        ax.barh(i, q3 - q1, left=q1, height=0.6, color=colour, edgecolor="0.2", zorder=3)
+        ax.plot([middle, middle], [i - 0.3, i + 0.3], color="white", linewidth=2.4, zorder=4)
+        ax.plot([middle, middle], [i - 0.3, i + 0.3], color="black", linewidth=1.2, zorder=5)
+    ax.axvline(0, color="0.25", linewidth=0.9, zorder=6)
+    ax.invert_yaxis()
 
 
 @marks.piece

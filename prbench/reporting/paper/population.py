@@ -16,14 +16,6 @@ from prbench.reporting.paper.evidence import Evidence, PieceResult, counted
 USERS = (10, 100, 1_000, 10_000)
 DIM = 4_096
 BYTES = 4
-# Whether a user's numbers are fitted to the user's choices, by the method's family.
-PERSONAL = {
-    "personalised parameters": 1,
-    "personalised input": 0,
-    "no personalisation": 0,
-    "reference": 0,
-    "judge": 0,
-}
 
 
 @marks.piece
@@ -38,10 +30,11 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
 
     records = []
     for name in piece.methods:
-        count = methods.make_method(registry.get("methods", name), None, {}).parameters_for(DIM)
+        method = methods.make_method(registry.get("methods", name), None, {})
+        count = method.parameters_for(DIM)
         if count is None:
             continue
-        fitted = PERSONAL[evidence.family(name)] * count.per_user
+        fitted = method.fitted_per_user(count)
         for users in USERS:
             records.append(
                 {
