@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from prbench.base.errors import InputError
 from prbench.results import digests
 from prbench.results.cells import REPEAT, SCORES, _lost, folders, read_record
+from prbench.results.record import CellRecord
 from prbench.results.scores import COLUMNS, _population_kind, _read_scores, _scores_files
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Results:
     (categoricals), split, restart (the split's random start, 0 for the first), user, shots (int32;
     `metrics.ALL_SHOTS` for all), comparison (int64), margin and cold_margin (float32).
     `on_sample` is made by reports, see `prbench.reporting.placing`.
-    `cells` are the records of all cells, done or not; a margin of 0 is a tie. `folder` is where they were read.
+    `cells` are the records of all cells, done or not, in plain values; a margin of 0 is a tie. `folder` is where
+    they were read.
     """
 
     scores: pd.DataFrame
@@ -52,27 +54,27 @@ def load(runs: Path) -> Results:
     """
     if not runs.is_dir():
         raise InputError(f"there is no results folder {runs}", hint="make one with `prbench run`")
-    found: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
+    by_identity: dict[tuple[Any, ...], tuple[Path, CellRecord]] = {}
     for folder in folders(runs):
         record = read_record(folder)
-        identity = (*(record[key] for key in (*COLUMNS, "split")), record.get("restart", 0))
-        other = found.get(identity)
-        if other and record["status"] == other[1]["status"] == "done":
+        identity = (*record.row, record.split, record.restart)
+        other = by_identity.get(identity)
+        if other and record.done and other[1].done:
             raise InputError(
-                f"two different results for split {record['split']} of {record['method']} on {record['dataset']}: "
+                f"two different results for split {record.split} of {record.method} on {record.dataset}: "
                 f"{other[0]} and {folder}",
                 hint="they differ in parameters, seed or data: delete one, or keep them in folders of their own",
             )
-        if record["status"] == "done" and (lost := _lost(folder)):
+        if record.done and (lost := _lost(folder)):
             raise InputError(f"{folder} lacks {lost}", hint=REPEAT)
-        if not other or other[1]["status"] != "done":
-            found[identity] = (folder, record)
-    cells = [record for _, record in found.values()]
-    _say_unverified([folder for folder, record in found.values() if record["status"] == "done"])
+        if not other or not other[1].done:
+            by_identity[identity] = (folder, record)
+    cells = [record.stored() for _, record in by_identity.values()]
+    _say_unverified([folder for folder, record in by_identity.values() if record.done])
     parts = [
         _read_scores(path, record)
-        for folder, record in found.values()
-        if record["status"] == "done"
+        for folder, record in by_identity.values()
+        if record.done
         for path in _scores_files(folder)
     ]
     if not cells:

@@ -14,13 +14,13 @@ from prbench.base.reading import SEAL, parse_json, read_bytes, sealed, unsealed
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import digests
 from prbench.results import record as record_module
-from prbench.results.record import CellState
+from prbench.results.record import CellRecord, CellState, DoneRecord, PlannedRecord
 
 if TYPE_CHECKING:
     from prbench.method import Method
 
 
-FORMAT = 1
+FORMAT = record_module.FORMAT
 DONE = digests.DONE
 MODEL = "model.safetensors"
 REPEAT = "repeat the run: it makes this cell again"
@@ -39,15 +39,14 @@ SCORES = {
 """The columns of a scores file; `load` adds `COLUMNS`, split, restart and shots."""
 
 
-def cell_folder(runs: Path, record: Mapping[str, Any]) -> Path:
+def cell_folder(runs: Path, record: PlannedRecord) -> Path:
     """Where a cell with this record belongs.
 
     Names are shortened for the file system; the key keeps cells of two such methods apart.
     """
-    method = re.sub(r"[^\w.=,\[\]+-]+", "_", record["method"])[:LONGEST_NAME]
-    place = (record["dataset"], record["encoder"], method)
-    start = f"restart-{record['restart']}-" if record.get("restart") else ""
-    return runs.joinpath(*place) / f"split-{record['split']}-{start}{record['key']}"
+    method = re.sub(r"[^\w.=,\[\]+-]+", "_", record.method)[:LONGEST_NAME]
+    start = f"restart-{record.restart}-" if record.restart else ""
+    return runs / record.dataset / record.encoder / method / f"split-{record.split}-{start}{record.key}"
 
 
 def scores_file(folder: Path, shots: int) -> Path:
@@ -64,11 +63,11 @@ def status(folder: Path, *, with_model: bool = False) -> tuple[CellState, str]:
     if not (folder / "cell.json").is_file():
         return CellState.missing, ""
     record = read_record(folder)
-    if record["status"] == "done" and (lost := _lost(folder)):
+    if record.done and (lost := _lost(folder)):
         return CellState.missing, f"{lost} is gone"
-    if with_model and record["status"] == "done" and is_packed(folder):
+    if with_model and record.done and is_packed(folder):
         return CellState.missing, "its model was not packed"
-    return CellState(record["status"]), record.get("reason", "")
+    return CellState(record.status), record.reason
 
 
 def _lost(folder: Path) -> str | None:
@@ -89,13 +88,11 @@ def require_this_version(runs: Path) -> None:
         read_record(folder)
 
 
-def write_done(
-    runs: Path, record: Mapping[str, Any], method: Method, scores: Mapping[int, Mapping[str, Any]]
-) -> Path:
+def write_done(runs: Path, record: DoneRecord, method: Method, scores: Mapping[int, Mapping[str, Any]]) -> Path:
     """Write a finished cell; `scores` are columns by number of shots. The folder appears whole or not at all."""
     folder = cell_folder(runs, record)
     with writing_folder(folder) as temporary:
-        write_json(temporary / "cell.json", {**record, "format": FORMAT, "status": CellState.done})
+        write_json(temporary / "cell.json", record.stored())
         method.save(temporary / MODEL)
         for shots, columns in scores.items():
             write_scores(scores_file(temporary, shots), columns)
@@ -104,17 +101,18 @@ def write_done(
     return folder
 
 
-def write_undone(runs: Path, record: Mapping[str, Any], state: CellState, reason: str) -> Path:
+def write_undone(runs: Path, record: PlannedRecord, state: CellState, reason: str, *, traceback: str = "") -> Path:
     """Record that a cell failed (`failed`, tried again by the next run) or cannot be (`skipped`), and why."""
     folder = cell_folder(runs, record)
     with writing_folder(folder) as temporary:
+        whole = CellRecord.ended(record, state, reason=reason, traceback=traceback).stored()
         # Said apart from the digest, so that a record that lost it does not pass for one of an earlier prbench.
-        whole = {**record, "format": FORMAT, "status": state, "reason": reason, SEALED: True}
+        whole |= {SEALED: True}
         write_json(temporary / "cell.json", sealed(json.loads(canonical_json(whole))))
     return folder
 
 
-def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
+def load_method(folder: Path, record: PlannedRecord) -> Method:
     """The method that a finished cell fitted, without users' states.
 
     A folder of results names no code: what is imported is what the present entry of the method names. Raises
@@ -131,19 +129,19 @@ def load_method(folder: Path, record: Mapping[str, Any]) -> Method:
     if not path.is_file():
         raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
     digests.of(folder).check(path, AGAIN)
-    name, target = record["entry"]["name"], record["entry"]["target"]
+    name, target = record.entry.name, record.entry.target
     targets.require_recorded("methods", name, target, folder / "cell.json")
-    if record.get("code", "") != code_hash.code_before_import(target):
-        raise InputError(f"{folder} was made by other code of {record['method']}", hint=REPEAT)
+    if record.code != code_hash.code_before_import(target):
+        raise InputError(f"{folder} was made by other code of {record.method}", hint=REPEAT)
     cls = targets.resolve(target, "methods", file=folder / "cell.json")
     try:
-        made: Method = cls(**record["params"])
-        return made.load(path)
+        unfitted: Method = cls(**record.params)
+        return unfitted.load(path)
     except InputError as error:
         raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error
     except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, MemoryError) as error:
         said = f"{type(error).__name__}: {error}"[:200]
-        raise InputError(f"{path} is not a model of {record['method']}: {said}", hint=AGAIN) from error
+        raise InputError(f"{path} is not a model of {record.method}: {said}", hint=AGAIN) from error
 
 
 def add_scores(path: Path, columns: Mapping[str, Any], runs: Path) -> None:
@@ -166,7 +164,7 @@ def write_scores(path: Path, columns: Mapping[str, Any]) -> None:
         pq.write_table(pa.table(dict(columns)), temporary, compression="zstd")
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> CellRecord:
     """A cell's record; see `prbench.results.record`.
 
     Raises InputError when it is unreadable, damaged or of another version.
@@ -174,24 +172,24 @@ def read_record(folder: Path) -> dict[str, Any]:
     path, hint = folder / "cell.json", f"delete {folder} and run again"
     content = read_bytes(path, most=RECORD_BYTES, hint=hint)
     try:
-        record: dict[str, Any] = parse_json(content)
+        table: dict[str, Any] = parse_json(content)
     except ValueError as error:
         raise InputError(f"{path} is unreadable: {error}", hint=hint) from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
+    if not isinstance(table, dict) or table.get("format") != FORMAT:
+        found = table.get("format") if isinstance(table, dict) else None
         raise InputError(
             f"{path} has results format {found}, this prbench reads format {FORMAT}",
             hint="use another folder (--out of `prbench run`, --runs of a report), or the prbench that wrote it",
         )
-    if problem := record_module.fault(record):
-        raise InputError(f"{path} is not a record of a cell: {problem}", hint=hint)
-    if record["status"] == "done":
+    plain = {name: value for name, value in table.items() if name not in (SEAL, SEALED)}
+    record = record_module.read(plain)
+    if isinstance(record, str):
+        raise InputError(f"{path} is not a record of a cell: {record}", hint=hint)
+    if record.done:
         digests.of(folder).compare(path, content, hint)
-        return record
-    plain, has_digest = unsealed(record, path, hint=hint)
-    if plain.pop(SEALED, False) and not has_digest:
+    elif not unsealed(table, path, hint=hint)[1] and table.get(SEALED):
         raise InputError(f"{path} is damaged: it lacks its sha256", hint=hint)
-    return plain
+    return record
 
 
 def has_seal(folder: Path) -> bool:

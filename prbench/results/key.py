@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from prbench.base.files import digest
-from prbench.results.cells import FORMAT
+from prbench.results.record import FORMAT, Precision
 
 LENGTH = 12
 
@@ -36,7 +36,7 @@ class CellKey:
     code: str = ""
     revision: int = 1
     rule: str = ""
-    precision: str = "highest"
+    precision: Precision = "highest"
     split_file: str = ""
     restart: int = 0
 

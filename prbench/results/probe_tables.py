@@ -114,7 +114,7 @@ def read(runs: Path, kind: str) -> pd.DataFrame:
         path = folder / f"probe-{kind}.parquet"
         if digests.of(folder).has(path):
             record = cells.read_record(folder)
-            same = {name: record[name] for name in (*scores.COLUMNS, "split")}
+            same = {**dict(zip(scores.COLUMNS, record.row, strict=True)), "split": record.split}
             parts.append(read_table(path, kind).assign(**same))
     return pd.concat(parts, ignore_index=True) if parts else nothing(kind)
 

@@ -12,6 +12,7 @@ from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells, digests, scores
 from prbench.results.probe_tables import TABLES
+from prbench.results.record import CellRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ class Probe:
         return folder / f"probe-{self.name}.parquet"
 
 
-def finished(runs: Path) -> list[tuple[Path, dict[str, Any]]]:
+def finished(runs: Path) -> list[tuple[Path, CellRecord]]:
     """The folder and the record of every finished cell that was not chosen on test data.
 
     Raises InputError where there is none, and for unreadable results.
@@ -51,18 +52,18 @@ def finished(runs: Path) -> list[tuple[Path, dict[str, Any]]]:
     records = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
     if not records:
         raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
-    found = [(f, r) for f, r in records if r["status"] == "done" and r["selection"] != "test-oracle"]
-    if not found:
+    honest = [(folder, record) for folder, record in records if record.done and record.selection != "test-oracle"]
+    if not honest:
         raise InputError(
             f"{runs} holds no finished fit, but those chosen on test data, which are not probed",
             hint="make some with `prbench run`",
         )
-    return found
+    return honest
 
 
 def require_finished(runs: Path, kind: Literal["methods", "datasets"], wanted: str, option: str) -> None:
     """Raise InputError for a name or pattern in a comma-separated list that fits no finished cell."""
-    there = {r["dataset"] if kind == "datasets" else r["entry"]["name"] for _, r in finished(runs)}
+    there = {r.dataset if kind == "datasets" else r.entry.name for _, r in finished(runs)}
     for part in wanted.split(","):
         if part.strip() and not there & set(registry.select(kind, part)):
             raise InputError(
@@ -88,12 +89,12 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
         for path in files:
             kind, rest = _condition(path)
             frame = scores.read_scores_file(path, f"delete this file and run `{_command(kind, rest)}` again")
-            constants = {name: record[name] for name in scores.COLUMNS}
+            constants = dict(zip(scores.COLUMNS, record.row, strict=True))
             parts.append(
                 frame.assign(
                     **constants,
-                    split=record["split"],
-                    restart=record.get("restart", 0),
+                    split=record.split,
+                    restart=record.restart,
                     shots=ALL_SHOTS,
                     probe=kind,
                     noise=float(rest) if kind == "noise" else 0.0,

@@ -5,8 +5,9 @@ More keys than these may be there. Every report, probe and user's state relies o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +15,11 @@ from prbench.base.files import canonical_json
 from prbench.hyperparameters import Natural
 from prbench.registry.schema import EncoderEntry, JudgeEntry, ProtocolEntry, Style
 
+if TYPE_CHECKING:
+    from prbench.results.key import CellKey
+
+FORMAT = 1
+Precision = Literal["highest", "high", "medium"]
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
@@ -29,9 +35,35 @@ class CellState(StrEnum):
 
 
 class RecordPart(BaseModel):
-    """Strict in what it names, open to more."""
+    """Strict in what it names, open to more.
+
+    Read by attributes; by name, as a table, it gives plain values, for scripts that knew records as tables.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    def keys(self) -> Iterator[str]:
+        """The names that were given a value."""
+        return iter(self.model_fields_set)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The plain value of a name, `default` where none was given."""
+        return self[name] if name in self.model_fields_set else default
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            value = getattr(self, name)
+        except AttributeError as error:
+            raise KeyError(name) from error
+        return _plain(value.model_dump()) if isinstance(value, BaseModel) else value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.model_fields_set
+
+
+def _plain(table: dict[str, Any]) -> dict[str, Any]:
+    """A protocol without a sample is written as before there were samples."""
+    return {name: value for name, value in table.items() if name != "test_sample" or value is not None}
 
 
 class MethodPart(RecordPart):
@@ -97,61 +129,168 @@ class Parameters(RecordPart):
     per_user: Natural
 
 
-class CellRecord(RecordPart):
-    """A cell, done or not."""
+class Recorded(RecordPart):
+    """What is only recorded of a cell: nothing here changes its scores.
 
-    format: int
-    status: Literal["done", "failed", "skipped"]
-    reason: str = ""
-    key: Name
+    encoder_entry: the encoder's entry as it was then.
+    method: the row's name, with the parameters set by hand.
+    protocol: the data set's, with its number of splits.
+    simulated: whether the data are.
+    truth: what is known of simulated users, None of real ones.
+    threads: compute threads; None in cells of an earlier prbench.
+    command: the command line that plans the same cells.
+    tuned: the search that the parameters come from.
+    properties: what the data are like, see `prbench.protocol.properties`; None in cells of an earlier prbench.
+    random_start: whether the method draws one; false where it declares that it draws nothing.
+    reader: "judge" for methods that read texts; the encoder is then the judge model.
+    data_public: since when the data set's texts and labels are public.
+    known_before: whether the judge model may have seen them when it was trained.
+    """
+
     dataset: Name
     encoder: Name
     encoder_entry: EncoderEntry | JudgeEntry
     method: Name
     title: str
-    split: Natural
-    seed: int
-    restart: Natural = 0
-    random_start: bool = True
-    selection: Name
     entry: MethodPart
-    params: dict[str, Any]
-    data_fingerprint: str
-    embedding_fingerprint: str
     protocol: ProtocolEntry
-    protocol_version: int
+    simulated: bool = False
     truth: Truth | None
     counts: Counts
     device: str
     threads: Annotated[int, Field(ge=1)] | None = None
-    precision: Literal["highest", "high", "medium"] = "highest"
     versions: dict[str, str]
     command: str = ""
     tuned: Tuned | None = None
+    properties: dict[str, Any] | None = None
+    random_start: bool = True
+    reader: str = ""
+    data_public: str = ""
+    known_before: bool = False
+
+
+class PlannedRecord(Recorded):
+    """A cell before it is made: its key, what the key is made of (see `key.CellKey`), and what is only recorded."""
+
+    key: Name
+    split: Natural
+    seed: int
+    draw: Natural = 0
+    split_file: str = ""
+    restart: Natural = 0
+    selection: Name
+    code: str = ""
+    revision: Annotated[int, Field(ge=1)] = 1
+    params: dict[str, Any]
+    data_fingerprint: str
+    embedding_fingerprint: str
+    protocol_version: int
+    precision: Precision = "highest"
+
+    @classmethod
+    def of(cls, key: CellKey, recorded: Recorded) -> PlannedRecord:
+        """The record of a cell with this key."""
+        return cls(
+            **dict(recorded),
+            key=key.digest(),
+            split=key.split,
+            seed=key.seed,
+            draw=key.draw,
+            split_file=key.split_file,
+            restart=key.restart,
+            selection=key.selection,
+            code=key.code,
+            revision=key.revision,
+            params=dict(key.params),
+            data_fingerprint=key.data,
+            embedding_fingerprint=key.embedding,
+            protocol_version=key.protocol_version,
+            precision=key.precision,
+        )
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Data set, encoder, method and selection."""
+        return self.dataset, self.encoder, self.method, self.selection
+
+    @property
+    def published(self) -> bool:
+        """Whether this is the method of its entry under the entry's own rule."""
+        return (self.method, self.selection) == (self.entry.name, self.entry.selection)
+
+    def stored(self) -> dict[str, Any]:
+        """The values for cell.json. What was added when there were cells already is left out at its default."""
+        fields = type(self).model_fields
+        values = {**self.model_dump(), "protocol": _plain(self.protocol.model_dump())}
+        return {name: value for name, value in values.items() if name not in LATER or value != fields[name].default}
+
+
+class CellRecord(PlannedRecord):
+    """A cell, done or not; `reason` and `traceback` say why not."""
+
+    format: int
+    status: Literal["done", "failed", "skipped"]
+    reason: str = ""
+    traceback: str = ""
+
+    @classmethod
+    def ended(cls, planned: PlannedRecord, state: CellState, **values: Any) -> Self:
+        """The record of a planned cell that came to this end."""
+        later = DoneRecord.model_fields.keys() - PlannedRecord.model_fields.keys()
+        known = {name: value for name, value in planned if name not in later}
+        return cls(**{**known, "format": FORMAT, "status": state.value, **values})
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell has results."""
+        return self.status == CellState.done
 
 
 class DoneRecord(CellRecord):
-    """A cell with results. `encoder_fingerprint` is None where the embeddings came with the data."""
+    """A cell with results.
+
+    encoder_fingerprint: what made the embeddings; None where they came with the data.
+    trained_together: the number of splits in the batch; None in cells that do not say.
+    peak_memory_mb: of the process.
+    fit: what the fit decided.
+    judging: what calls of judge models cost, and how their verdicts came about.
+    """
 
     encoder_fingerprint: dict[str, Any] | None
     seconds: Cost
+    trained_together: Annotated[int, Field(ge=1)] | None = None
     peak_memory_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     parameters: Parameters
     fit: dict[str, Any]
+    judging: dict[str, Any] | None = None
 
 
-def fault(record: dict[str, Any]) -> str:
-    """What is wrong with the record of a cell, in one phrase; empty where nothing is."""
+LATER = (
+    "draw", "split_file", "restart", "code", "revision", "tuned", "random_start", "reason", "traceback", "threads",
+    "trained_together", "properties", "reader", "data_public", "known_before", "judging",
+)  # fmt: skip
+
+
+def finished(cells: Iterable[CellRecord]) -> list[DoneRecord]:
+    """The cells with results."""
+    return [cell for cell in cells if isinstance(cell, DoneRecord)]
+
+
+def read(record: dict[str, Any]) -> CellRecord | str:
+    """The record in plain values, or in one phrase what is wrong with it."""
     try:
-        (DoneRecord if record.get("status") == "done" else CellRecord).model_validate(record)
+        return (DoneRecord if record.get("status") == "done" else CellRecord).model_validate(record)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        if lacking := [_key(each["loc"]) for each in found if each["type"] == "missing"]:
-            return f"it lacks {', '.join(lacking)}"
-        first = found[0]
-        said = first["msg"][:1].lower() + first["msg"][1:].partition(" or instance of ")[0]
-        return f"{_key(first['loc'])}: {said}, found {canonical_json(first['input'])[:40]}"
-    return ""
+        return _fault(error)
+
+
+def _fault(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    if lacking := [_key(each["loc"]) for each in problems if each["type"] == "missing"]:
+        return f"it lacks {', '.join(lacking)}"
+    first = problems[0]
+    said = first["msg"][:1].lower() + first["msg"][1:].partition(" or instance of ")[0]
+    return f"{_key(first['loc'])}: {said}, found {canonical_json(first['input'])[:40]}"
 
 
 def _key(place: tuple[int | str, ...]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import digests
 from prbench.results.cells import AGAIN, SCORES, scores_file
+from prbench.results.record import PlannedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,10 +74,11 @@ def _population_kind() -> pd.CategoricalDtype:
     return pd.CategoricalDtype(list(POPULATIONS))
 
 
-def _read_scores(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
+def _read_scores(path: Path, record: PlannedRecord) -> tuple[dict[str, Any], pd.DataFrame]:
     """What is the same in all lines of a scores file, and its columns `SCORES`."""
     few = SHOTS_FILE.fullmatch(path.name)
-    same = {name: record[name] for name in (*COLUMNS, "split")} | {"restart": record.get("restart", 0)}
+    same: dict[str, Any] = dict(zip(COLUMNS, record.row, strict=True))
+    same |= {"split": record.split, "restart": record.restart}
     again = (
         f"delete this file and repeat the run with --shots all,{few[1]}: it makes this file only" if few else AGAIN
     )

@@ -6,16 +6,14 @@ runs/<data set>/<encoder>/<method>/superseded/split-<i>-<key>/    (or split-<i>-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prbench import registry
 from prbench.base.files import canonical_json, require_writable
 from prbench.base.leftovers import replace_folder
 from prbench.results import cells as cells_module
-from prbench.results import scores
+from prbench.results.record import PlannedRecord
 
 FOLDER = "superseded"
 OTHER_CODE = "its code is not what it was when it ran before"
@@ -33,7 +31,7 @@ class Older:
         return bool(self.cells)
 
 
-def older_cells(runs: Path, record: Mapping[str, Any]) -> Older:
+def older_cells(runs: Path, record: PlannedRecord) -> Older:
     """The cells of all splits of a planned cell's method, data set, encoder and selection that an earlier state made.
 
     An earlier state is other code of a method that is not prbench's, a lower `revision` of the method's class, other
@@ -45,7 +43,7 @@ def older_cells(runs: Path, record: Mapping[str, Any]) -> Older:
     why: dict[str, None] = {}
     for file in sorted(cells_module.cell_folder(runs, record).parent.glob("split-*/cell.json")):
         other = cells_module.read_record(file.parent)
-        if any(other[key] != record[key] for key in scores.COLUMNS):
+        if other.row != record.row:
             continue
         if changes := _changes(other, record):
             found.append(file.parent)
@@ -53,21 +51,20 @@ def older_cells(runs: Path, record: Mapping[str, Any]) -> Older:
     return Older(found, " and ".join(why))
 
 
-def _changes(older: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+def _changes(older: PlannedRecord, record: PlannedRecord) -> list[str]:
     """What has changed since a cell was made, where that is a reason to set it aside."""
     changes = []
-    if record.get("code") and older.get("code") != record["code"]:
+    if record.code and older.code != record.code:
         changes.append(OTHER_CODE)
-    before, now = older.get("revision", 1), record.get("revision", 1)
-    if before < now:
-        changes.append(f"its results were of revision {before}, the method now has revision {now}")
-    if not record.get("code") and record["selection"] != "tuned":
-        a, b = older["params"], record["params"]
+    if older.revision < record.revision:
+        changes.append(
+            f"its results were of revision {older.revision}, the method now has revision {record.revision}"
+        )
+    if not record.code and record.selection != "tuned":
+        a, b = older.params, record.params
         if names := [key for key in sorted({*a, *b}) if canonical_json(a.get(key)) != canonical_json(b.get(key))]:
             changes.append(f"its entry had another value of {', '.join(names)}")
-    if older["data_fingerprint"] != record["data_fingerprint"] and registry.comes_with_prbench(
-        "datasets", record["dataset"]
-    ):
+    if older.data_fingerprint != record.data_fingerprint and registry.comes_with_prbench("datasets", record.dataset):
         changes.append(OTHER_DATA)
     return changes
 

@@ -39,7 +39,7 @@ def verify(runs: Path, watch: Callable[[], None] | None = None) -> dict[str, Any
 def is_whole(folder: Path) -> bool:
     """Whether a cell has digests that its files match; False where it has none. Raises InputError on damage."""
     record = cells.read_record(folder)
-    if record["status"] != "done":
+    if not record.done:
         return cells.has_seal(folder)
     state, why = cells.status(folder)
     if state != "done":

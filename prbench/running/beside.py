@@ -7,7 +7,7 @@ from pathlib import Path
 from prbench.method import Method
 from prbench.protocol.splits import Split
 from prbench.results import cells
-from prbench.results.record import CellState
+from prbench.results.record import CellState, PlannedRecord
 from prbench.running.skipping import NotApplicableError
 
 
@@ -18,11 +18,10 @@ def fit_of_bt(folder: Path, split: Split) -> Method:
         if cells.status(other)[0] != CellState.done:
             continue
         record = cells.read_record(other)
-        same = ("data_fingerprint", "embedding_fingerprint", "seed", "protocol")
-        if (
-            not record.get("restart", 0)
-            and record["selection"] != "test-oracle"
-            and all(record[key] == own[key] for key in same)
-        ):
+        if not record.restart and record.selection != "test-oracle" and _based_on(record) == _based_on(own):
             return cells.load_method(other, record)
-    raise NotApplicableError(f"this needs the fit of bt on split {split.index} of {own['dataset']}: run bt first")
+    raise NotApplicableError(f"this needs the fit of bt on split {split.index} of {own.dataset}: run bt first")
+
+
+def _based_on(record: PlannedRecord) -> tuple[object, ...]:
+    return record.data_fingerprint, record.embedding_fingerprint, record.seed, record.protocol

@@ -18,7 +18,7 @@ from prbench.protocol.groups import gap, gap_p, group_means, shown_groups
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.splits import Split
 from prbench.results import cells, scores
-from prbench.results.record import CellState
+from prbench.results.record import CellState, PlannedRecord
 from prbench.running.open_dataset import OpenDataset
 from prbench.running.skipping import NotApplicableError
 
@@ -74,9 +74,7 @@ def _users(folder: Path) -> tuple[Any, Any, Any, int]:
         if cells.status(other)[0] != CellState.done:
             continue
         record = cells.read_record(other)
-        if all(
-            record[key] == own[key] for key in ("selection", "data_fingerprint", "params", "protocol")
-        ) and record.get("restart", 0) == own.get("restart", 0):
+        if _same_row(record) == _same_row(own):
             frame = scores.read_scores_file(cells.scores_file(other, ALL_SHOTS), cells.AGAIN)
             frame = frame[frame["population"] == "unseen"]
             right, before = metrics.decisions(frame["margin"]), metrics.decisions(frame["cold_margin"])
@@ -85,3 +83,7 @@ def _users(folder: Path) -> tuple[Any, Any, Any, int]:
     users = pd.concat(frames).groupby("user").mean().reset_index()
     user, accuracy, cold = (users[name].to_numpy() for name in ("user", "accuracy", "cold"))
     return user, accuracy, cold, len(frames)
+
+
+def _same_row(record: PlannedRecord) -> tuple[object, ...]:
+    return record.selection, record.data_fingerprint, record.params, record.protocol, record.restart

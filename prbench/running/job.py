@@ -21,9 +21,9 @@ from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import fit_problem
 from prbench.protocol.splits import Split
 from prbench.results import cells as results
-from prbench.results import scores, superseded
+from prbench.results import superseded
 from prbench.results.claims import Claims
-from prbench.results.record import CellState
+from prbench.results.record import CellState, DoneRecord
 from prbench.running.judged import judged_part, verdict_counts
 from prbench.running.open_dataset import OpenDataset, adapt_rng
 from prbench.running.plan import MethodJob, Plan
@@ -39,7 +39,7 @@ def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Generator[
 def _work_of(job: MethodJob) -> str:
     """The name under which programs claim a job: all splits of a method from one start, trained together."""
     record = job.cells[0].record
-    return canonical_json([*(record[key] for key in scores.COLUMNS), *([job.restart] if job.restart else [])])
+    return canonical_json([*record.row, *([job.restart] if job.restart else [])])
 
 
 def _is_open(job: MethodJob, plan: Plan) -> bool:
@@ -111,8 +111,8 @@ def _failures(job: MethodJob, cells: Sequence[int], plan: Plan) -> Iterator[None
         for cell in (job.cells[i] for i in cells):
             # A result that only lacks some shots stays as it is.
             if cell.state != CellState.done:
-                record = {**cell.record, "traceback": traceback.format_exc()}
-                results.write_undone(plan.out, record, CellState.failed, message)
+                told = traceback.format_exc()
+                results.write_undone(plan.out, cell.record, CellState.failed, message, traceback=told)
             cell.state, cell.reason = CellState.failed, message
         where = f"{job.title} failed on {job.setting.entry.name}"
         stderr().print(f"[red]{escape(where)}[/red]: {escape(message)}", soft_wrap=True)
@@ -175,17 +175,19 @@ def _score_and_store(
     scores, spent, verdicts = _score(method, setting, setting.splits[i], plan.shots, job.restart)
     asked = judged_part(setting.reader, before, 1)
     count = method.parameter_count()
-    record = {
-        **cell.record,
-        "counts": {**cell.record["counts"], "equal_vectors": _equal_vectors(setting, setting.splits[i])},
-        "encoder_fingerprint": setting.encoder_fingerprint(),
-        "seconds": {"fit": seconds, **spent},
-        "trained_together": len(setting.splits),
-        "peak_memory_mb": round(peak_memory(plan.device) / 2**20, 1),
-        "parameters": {"shared": count.shared, "per_user": count.per_user},
-        "fit": fit,
-        **({"judging": {"fit": fitting, "test": asked, **verdicts}} if setting.reader else {}),
-    }
+    judging = {"judging": {"fit": fitting, "test": asked, **verdicts}} if setting.reader else {}
+    record = DoneRecord.ended(
+        cell.record,
+        CellState.done,
+        counts={**cell.record.counts, "equal_vectors": _equal_vectors(setting, setting.splits[i])},
+        encoder_fingerprint=setting.encoder_fingerprint(),
+        seconds={"fit": seconds, **spent},
+        trained_together=len(setting.splits),
+        peak_memory_mb=round(peak_memory(plan.device) / 2**20, 1),
+        parameters={"shared": count.shared, "per_user": count.per_user},
+        fit=fit,
+        **judging,
+    )
     results.write_done(plan.out, record, method, scores)
     cell.state, cell.reason, cell.shots, cell.record = CellState.done, "", [], record
 

@@ -32,7 +32,7 @@ from prbench.registry.schema import MethodEntry, Selection, SelectionRule
 from prbench.results import cells as cells_module
 from prbench.results import scores, superseded
 from prbench.results.key import CellKey
-from prbench.results.record import CellState
+from prbench.results.record import CellState, PlannedRecord, Recorded
 from prbench.running import tuned as tuning_records
 from prbench.running.open_dataset import (
     OpenDataset,
@@ -58,7 +58,7 @@ class RunCell:
     `shots` are the numbers of shots still to be scored.
     """
 
-    record: dict[str, Any]
+    record: PlannedRecord
     folder: Path
     state: CellState
     reason: str
@@ -133,7 +133,7 @@ class Plan:
                 "overrides": tuple(t for t in self.request.overrides if t.startswith(f"{job.entry.name}.")),
             }
         )
-        command = job.cells[0].record["command"]
+        command = job.cells[0].record.command
         return JobDescription(
             request=own, command=command, restart=job.restart, registry=registry.used(), threads=threads
         )
@@ -147,8 +147,10 @@ class Plan:
             "shots": ["all" if k == ALL_SHOTS else k for k in self.shots],
             "cells": [
                 {
-                    **{key: cell.record[key] for key in (*scores.COLUMNS, "split", "key")},
-                    "restart": job.restart,
+                    **dict(zip(scores.COLUMNS, cell.record.row, strict=True)),
+                    "split": cell.record.split,
+                    "restart": cell.record.restart,
+                    "key": cell.record.key,
                     "status": cell.state,
                     "reason": cell.reason,
                     "folder": str(cell.folder),
@@ -322,8 +324,8 @@ def _job(setting: OpenDataset, request: RunRequest, command: str, variant: _Vari
     job = MethodJob(name, variant.entry, variant.selection, variant.rule, setting, make, restart, variant.skip)
     for split in setting.splits:
         key = _key(setting, split, request, variant, unfitted, restart)
-        record = {**_recorded(setting, split, request, variant, key, name, changes), "command": command}
-        record |= {} if unfitted.random_start else {"random_start": False}
+        about = _recorded(setting, split, variant, unfitted, changes)
+        record = PlannedRecord.of(key, Recorded(method=name, command=command, **about))
         folder = cells_module.cell_folder(request.out, record)
         state, reason = cells_module.status(folder, with_model=request.refit)
         if variant.skip and state == CellState.missing:
@@ -367,47 +369,30 @@ def _key(
     )
 
 
-def _recorded(
-    setting: OpenDataset, split: Split, request: RunRequest, variant: _Variant, key: CellKey, name: str, changes: str
-) -> dict[str, Any]:
-    """What a planned cell's record says: its key, what the key is made of, and what is only recorded."""
-    entry = variant.entry
+def _recorded(setting: OpenDataset, split: Split, variant: _Variant, method: Method, changes: str) -> dict[str, Any]:
+    """What is only recorded of a planned cell, but for its row's name and the command: see `Recorded`."""
     return {
-        "key": key.digest(),
         "dataset": setting.entry.name,
         "encoder": setting.encoder.name,
-        "encoder_entry": setting.encoder.model_dump(),
-        "method": name,
-        "title": f"{entry.title} ({changes})" if changes else entry.title,
-        "split": split.index,
-        "seed": split.seed,
-        **({"draw": key.draw} if key.draw else {}),
-        **({"split_file": key.split_file} if key.split_file else {}),
-        **({"restart": key.restart} if key.restart else {}),
-        "selection": variant.selection,
-        "entry": entry.model_dump(),
-        **({"code": key.code} if key.code else {}),
-        **({"revision": key.revision} if key.revision > 1 else {}),
-        "params": dict(key.params),
-        "data_fingerprint": key.data,
-        "embedding_fingerprint": key.embedding,
+        "encoder_entry": setting.encoder,
+        "title": f"{variant.entry.title} ({changes})" if changes else variant.entry.title,
+        "entry": variant.entry.model_dump(),
         "protocol": setting.entry.protocol.model_dump(exclude=None if setting.reader else {"test_sample"}),
         **judged(setting),
-        "protocol_version": key.protocol_version,
         "simulated": setting.entry.simulated,
         "truth": split_truth(setting.data, split),
         "counts": split_counts(setting.data, split),
         "properties": setting.properties,
         "device": device_name(setting.device),
         "threads": torch.get_num_threads(),
-        "precision": request.precision,
         "versions": {
             "prbench": prbench.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
         },
-        **({"tuned": dict(variant.provenance)} if variant.provenance else {}),
+        "tuned": dict(variant.provenance) if variant.provenance else None,
+        "random_start": method.random_start,
     }
 
 

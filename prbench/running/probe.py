@@ -18,7 +18,7 @@ Further kinds, each with a table of its own (`results.probe_tables`), are made b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +45,7 @@ from prbench.registry.schema import DatasetEntry
 from prbench.results import cells as results
 from prbench.results.claims import Claims
 from prbench.results.probes import INJECTION, SUPPORT, Probe, finished
+from prbench.results.record import PlannedRecord
 from prbench.running.open_dataset import Drawing, OpenDataset, adapt_rng, open_recorded
 from prbench.running.probe_makers import MAKERS
 from prbench.running.skipping import NotApplicableError
@@ -56,7 +57,7 @@ class ProbeTask:
     """A probe of a finished cell."""
 
     folder: Path
-    record: dict[str, Any]
+    record: PlannedRecord
     probe: Probe
 
     @property
@@ -89,8 +90,7 @@ def tasks(
     cells = [
         (folder, record)
         for folder, record in finished(runs)
-        if (methods is None or record["entry"]["name"] in methods)
-        and (datasets_ is None or record["dataset"] in datasets_)
+        if (methods is None or record.entry.name in methods) and (datasets_ is None or record.dataset in datasets_)
     ]
     if not cells:
         raise InputError(
@@ -100,7 +100,7 @@ def tasks(
         raise nearest(unknown[0], list(MAKERS), noun="kind of probe", listing="prbench probe --help")
     everywhere = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
     everywhere += [Probe(kind) for kind in kinds]
-    if injection and not any(is_judged(record) for _, record in cells):
+    if injection and not any(record.reader for _, record in cells):
         raise InputError(
             f"--injection: {runs} has no finished fit that reads texts", hint="make some with `prbench run --judge`"
         )
@@ -109,13 +109,13 @@ def tasks(
         for folder, record in cells
         for probe in (
             # Tables are of methods that score vectors, and of the first start.
+            *(each for each in everywhere if each.kind not in MAKERS or not (record.restart or record.reader)),
+            *([Probe(INJECTION)] if injection and record.reader else []),
             *(
-                each
-                for each in everywhere
-                if each.kind not in MAKERS or not (record.get("restart", 0) or is_judged(record))
+                Probe("on", on=target.name)
+                for target in targets
+                if not record.reader and can_transfer(record.dataset, record.encoder, target)
             ),
-            *([Probe(INJECTION)] if injection and is_judged(record) else []),
-            *(Probe("on", on=target.name) for target in targets if can_transfer(record, target)),
         )
     ]
     if targets and not any(task.probe.on for task in found):
@@ -126,12 +126,10 @@ def tasks(
     return found
 
 
-def can_transfer(record: Mapping[str, Any], target: DatasetEntry) -> bool:
-    """Whether a cell can be tested on `target`: other people and texts, which its encoder can read."""
-    own = registry.get("datasets", record["dataset"])
-    if is_judged(record):
-        return False
-    return own.family != target.family and OWN not in (record["encoder"], target.encoder)
+def can_transfer(dataset: str, encoder: str, target: DatasetEntry) -> bool:
+    """Whether a fit on embeddings can be tested on `target`: other people and texts, which its encoder can read."""
+    fitted_on = registry.get("datasets", dataset)
+    return fitted_on.family != target.family and OWN not in (encoder, target.encoder)
 
 
 def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, int]:
@@ -188,7 +186,8 @@ def _name_of(task: ProbeTask) -> str:
 
 def _tested_on(task: ProbeTask) -> tuple[str, str, str, str]:
     """Tasks on the same embeddings follow one another, so that one data set is in memory at a time."""
-    return (task.probe.on or task.record["dataset"], task.record["encoder"], task.record["dataset"], str(task.folder))
+    record = task.record
+    return (task.probe.on or record.dataset, record.encoder, record.dataset, str(task.folder))
 
 
 class _Settings:
@@ -199,14 +198,14 @@ class _Settings:
         self.key: tuple[str, str] | None = None
         self.setting: OpenDataset | None = None
 
-    def open(self, name: str, record: Mapping[str, Any]) -> OpenDataset:
-        encoder = record["encoder"]
+    def open(self, name: str, record: PlannedRecord) -> OpenDataset:
+        encoder = record.encoder
         if self.key != (name, encoder) or self.setting is None:
             if self.setting is not None:
                 self.setting.forget()
-            if is_judged(record):
+            if record.reader:
                 nothing = Drawing(lambda *_: [])
-                self.setting = open_recorded(record, Path("cell.json"), self.device, nothing, name=name)
+                self.setting = open_recorded(record.stored(), Path("cell.json"), self.device, nothing, name=name)
                 self.key = (name, encoder)
                 return self.setting
             entry = registry.get("datasets", name)
@@ -220,38 +219,39 @@ class _Settings:
 
 def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
     record, probe = task.record, task.probe
-    if record.get("split_file"):
+    if record.split_file:
         raise InputError(
             f"{task.folder} has a split from a file, and probes are made on splits that the protocol draws",
             hint="leave out its data set or method, with --dataset or --methods",
         )
     method = results.load_method(task.folder, record)
-    setting = settings.open(probe.on or record["dataset"], record)
+    setting = settings.open(probe.on or record.dataset, record)
     if not probe.on:
         _require_same(task, setting)
     protocol = setting.entry.protocol
     if not probe.on:
-        protocol = type(protocol).model_validate(record["protocol"])
-    seed = record["seed"] - record["split"]
-    split = splits.make_split(setting.data, protocol, index=record["split"], seed=seed, draw=record.get("draw", 0))
-    if is_judged(record) and protocol.test_sample is not None:
+        protocol = record.protocol
+    seed = record.seed - record.split
+    split = splits.make_split(setting.data, protocol, index=record.split, seed=seed, draw=record.draw)
+    if record.reader and protocol.test_sample is not None:
         split = sampled(setting.data, split, protocol.test_sample)
     # What has to be embedded first is embedded as a run does it.
     setting.comparisons()
-    with computing(record.get("precision", "highest")):
+    with computing(record.precision):
         if maker := MAKERS.get(probe.kind):
             return maker(method, setting, split, task.folder)
-        return unseen_margins(method, setting, split, probe, record.get("restart", 0))
+        return unseen_margins(method, setting, split, probe, record.restart)
 
 
 def _require_same(task: ProbeTask, setting: OpenDataset) -> None:
-    for key, now in (
-        ("data_fingerprint", setting.data.fingerprint),
-        ("embedding_fingerprint", setting.embedding_fingerprint),
+    record = task.record
+    for name, then, now in (
+        ("data fingerprint", record.data_fingerprint, setting.data.fingerprint),
+        ("embedding fingerprint", record.embedding_fingerprint, setting.embedding_fingerprint),
     ):
-        if task.record[key] != now:
+        if then != now:
             raise InputError(
-                f"{task.folder} was made with {key.replace('_', ' ')} {task.record[key]}, here it is {now}",
+                f"{task.folder} was made with {name} {then}, here it is {now}",
                 hint="run the cell again, or probe it where its data are",
             )
 
@@ -277,11 +277,6 @@ def unseen_margins(
     features = method.features_of(test)
     margin, before = (method.margins(state, test, features) for state in (states, cold))
     return score_columns("unseen", test, margin, before)
-
-
-def is_judged(record: Mapping[str, Any]) -> bool:
-    """Whether a cell is of a method that reads texts through a judge model."""
-    return record.get("reader") == "judge"
 
 
 def hostile(test: Comparisons) -> Comparisons:

@@ -55,10 +55,10 @@ class ReportPlan:
         rows: dict[tuple[str, str], Counter[str]] = {}
         for plan in self.plans:
             for cell in (cell for job in plan.jobs for cell in job.cells):
-                row = rows.setdefault((cell.record["dataset"], cell.record["encoder"]), Counter())
+                row = rows.setdefault((cell.record.dataset, cell.record.encoder), Counter())
                 row.update(["cells", cell.state, *(["lacking some shots"] if cell.shots else [])])
         for task in self.probes:
-            row = rows[task.record["dataset"], task.record["encoder"]]
+            row = rows[task.record.dataset, task.record.encoder]
             row.update(["probes", "probes done" if task.done else "probes missing"])
         names = ("cells", *CellState, "lacking some shots", "probes", "probes done", "probes missing")
         return [{"dataset": d, "encoder": e, **{name: row[name] for name in names}} for (d, e), row in rows.items()]
@@ -75,8 +75,9 @@ class ReportPlan:
             "cells": [{**cell, "shots": plan["shots"]} for plan in plans for cell in plan["cells"]],
             "probes": [
                 {
-                    **{key: task.record[key] for key in (*scores.COLUMNS, "split")},
-                    "restart": task.record.get("restart", 0),
+                    **dict(zip(scores.COLUMNS, task.record.row, strict=True)),
+                    "split": task.record.split,
+                    "restart": task.record.restart,
                     "probe": task.probe.name,
                     "status": CellState.done if task.done else CellState.missing,
                 }
@@ -235,7 +236,7 @@ def _probes(wanted: RunNeeds, plans: Sequence[Plan], datasets_: Sequence[str]) -
                 for cell in job.cells
                 if cell.state != CellState.skipped
                 for probe in each
-                if probe.kind not in MAKERS or not cell.record.get("restart", 0)
+                if probe.kind not in MAKERS or not cell.record.restart
             ]
     return found
 
@@ -246,12 +247,11 @@ def transfer_targets(entry: DatasetEntry, encoder: str, datasets_: Sequence[str]
     They are those of the run, and of the default ones those that come with this encoder anyway: no data set is
     embedded by another encoder only for this.
     """
-    fit = {"dataset": entry.name, "encoder": encoder}
     return [
         other.name
         for other in registry.load_all("datasets")
         if not other.simulated
-        and probe_module.can_transfer(fit, other)
+        and probe_module.can_transfer(entry.name, encoder, other)
         and (other.name in datasets_ or (other.default and other.encoder == encoder))
     ]
 

@@ -27,7 +27,6 @@ from prbench.registry import targets
 from prbench.registry.schema import DatasetEntry, ProtocolEntry
 from prbench.results import cells, scores
 from prbench.results.record import CellState
-from prbench.running import probe
 from prbench.running.job import run_job
 from prbench.running.open_dataset import Drawing, OpenDataset, open_dataset, open_recorded
 from prbench.running.plan import MethodJob, Plan, _job, _Variant
@@ -63,12 +62,8 @@ def rerun(
     Cells whose splits come from files, and those of judge models, are not drawn. Raises InputError where a cell
     cannot be made here: it rests on other data, encoder or code, or its entry is gone.
     """
-    done = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
-    done = [
-        (f, r)
-        for f, r in done
-        if r["status"] == CellState.done and not r.get("split_file") and not probe.is_judged(r)
-    ]
+    every = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
+    done = [(f, r.stored()) for f, r in every if r.done and not r.split_file and not r.reader]
     if not done:
         raise InputError(
             f"{runs} holds no finished result that can be made again", hint="make some with `prbench run`"

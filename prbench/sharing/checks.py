@@ -70,7 +70,7 @@ def check(folder: Path, *, shown: Path | None = None) -> dict[Board, set[str]]:
 
 def _records(folder: Path) -> Iterator[tuple[str, Mapping[str, Any], Path]]:
     for cell in cells.folders(folder):
-        yield cell.relative_to(folder).as_posix(), cells.read_record(cell), cell
+        yield cell.relative_to(folder).as_posix(), cells.read_record(cell).stored(), cell
 
 
 def _require_choices(where: str, record: Mapping[str, Any], cell: Path) -> None:

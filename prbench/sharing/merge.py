@@ -174,7 +174,7 @@ def _rows(
     found = 0
     for cell in cells.folders(folder):
         found += 1
-        record = cells.read_record(cell)
+        record = cells.read_record(cell).stored()
         if record["status"] == CellState.done and (lost := cells._lost(cell)):
             raise InputError(f"{cell} lacks {lost}", hint=cells.REPEAT)
         copy = Copy(source, cell.relative_to(folder), cell, record)

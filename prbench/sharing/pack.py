@@ -122,7 +122,7 @@ def _fill(runs: Path, folder: Path, with_models: bool) -> tuple[int, int]:
     listed: dict[str, str] = {}
     done = 0
     for cell in cells.folders(runs):
-        record = cells.read_record(cell)
+        record = cells.read_record(cell).stored()
         target = folder / cell.relative_to(runs)
         target.mkdir(parents=True)
         if record["status"] == CellState.done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from prbench.protocol.selection import parse_selections
 from prbench.registry import methods as methods_module
 from prbench.registry.schema import EncoderEntry, JudgeEntry, Selection
 from prbench.results import cells
+from prbench.results.record import DoneRecord, PlannedRecord
 from prbench.training.compute import Precision
 
 
@@ -55,12 +56,12 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     """
     dataset, encoder, split = wanted.dataset, wanted.encoder, wanted.split
     rule = _asked(wanted.selection)
-    fitted = [(folder, cells.read_record(folder)) for folder in cells.folders(run)]
+    every = [(folder, cells.read_record(folder)) for folder in cells.folders(run)]
     # One fit serves a user: that from the first of a split's random starts.
-    fitted = [(f, r) for f, r in fitted if r["status"] == "done" and not r.get("restart", 0)]
+    fitted = [(f, r) for f, r in every if isinstance(r, DoneRecord) and not r.restart]
     if not fitted:
         raise InputError(f"{run} holds no fitted method", hint="make one with `prbench run`")
-    methods = sorted({record["method"] for _, record in fitted})
+    methods = sorted({record.method for _, record in fitted})
     if method not in methods:
         raise InputError(
             f"unknown method in {run}: {method!r}{near(method, methods)}", hint=f"it has {', '.join(methods)}"
@@ -70,10 +71,10 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     chosen = [
         (folder, record)
         for folder, record in fitted
-        if record["method"] == method
-        and record["split"] == split
-        and dataset in (None, record["dataset"])
-        and (encoder is None or record["encoder"] in names)
+        if record.method == method
+        and record.split == split
+        and dataset in (None, record.dataset)
+        and (encoder is None or record.encoder in names)
     ]
     what = f"{method}{f' on {dataset}' if dataset else ''}{f' with {encoder}' if encoder else ''}"
     if not chosen:
@@ -91,8 +92,10 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     else:
         chosen = _under(rule, chosen, f"{run} has no fit of split {split} of {what}")
     if len(chosen) > 1:
-        listed = ", ".join(f"{r['dataset']} with {r['encoder']} ({r['selection']}, {f.name})" for f, r in chosen)
-        options = [name for name in ("dataset", "encoder", "selection") if len({r[name] for _, r in chosen}) > 1]
+        listed = ", ".join(f"{r.dataset} with {r.encoder} ({r.selection}, {f.name})" for f, r in chosen)
+        options = [
+            name for name in ("dataset", "encoder", "selection") if len({getattr(r, name) for _, r in chosen}) > 1
+        ]
         hint = "choose with " + " and ".join(f"--{name}" for name in options)
         raise InputError(
             f"{run} has several fits of {method}: {listed}", hint=hint if options else "use runs folders of their own"
@@ -103,22 +106,21 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
         cells.load_method(folder, record),
         folder / cells.MODEL,
         encoder_entry,
-        record["encoder_fingerprint"],
-        record["dataset"],
-        record.get("precision", "highest"),
+        record.encoder_fingerprint,
+        record.dataset,
+        record.precision,
     )
 
 
-def reader_entry(record: Mapping[str, Any], where: Path) -> EncoderEntry | JudgeEntry:
+def reader_entry(record: PlannedRecord, where: Path) -> EncoderEntry | JudgeEntry:
     """The entry of the encoder or judge model that a fit's results name, if this prbench would use the same.
 
     Raises InputError where it would not.
     """
-    if record.get("reader") != "judge":
-        encoder = EncoderEntry.model_validate(record["encoder_entry"])
-        require_recorded(encoder, where)
-        return encoder
-    return recorded_entry(record, where)
+    if isinstance(record.encoder_entry, EncoderEntry):
+        require_recorded(record.encoder_entry, where)
+        return record.encoder_entry
+    return recorded_entry(record.stored(), where)
 
 
 def _asked(selection: str | None) -> Selection | None:
@@ -133,31 +135,29 @@ def _asked(selection: str | None) -> Selection | None:
     return asked[0]
 
 
-def _under(
-    rule: Selection | None, fits: list[tuple[Path, dict[str, Any]]], none: str
-) -> list[tuple[Path, dict[str, Any]]]:
+def _under(rule: Selection | None, fits: list[tuple[Path, DoneRecord]], none: str) -> list[tuple[Path, DoneRecord]]:
     """The fits under a rule; without one the published fit of each data set and encoder, or all where it has none."""
-    honest = [(folder, record) for folder, record in fits if record["selection"] != "test-oracle"]
+    honest = [(folder, record) for folder, record in fits if record.selection != "test-oracle"]
     if not honest:
         raise InputError(f"{none} but one chosen on test data", hint="run it again without --selection test-oracle")
-    published = [(folder, record) for folder, record in honest if record["selection"] == record["entry"]["selection"]]
+    published = [(folder, record) for folder, record in honest if record.selection == record.entry.selection]
     if rule is None:
-        places = {(record["dataset"], record["encoder"]) for _, record in published}
+        places = {(record.dataset, record.encoder) for _, record in published}
         return published + [
-            (folder, record) for folder, record in honest if (record["dataset"], record["encoder"]) not in places
+            (folder, record) for folder, record in honest if (record.dataset, record.encoder) not in places
         ]
-    found = published if rule == "published" else [(f, r) for f, r in honest if r["selection"] == rule]
+    found = published if rule == "published" else [(f, r) for f, r in honest if r.selection == rule]
     if not found:
-        there = sorted({record["selection"] for _, record in honest})
+        there = sorted({record.selection for _, record in honest})
         raise InputError(f"{none} with --selection {rule}", hint=f"it has {', '.join(there)}")
     return found
 
 
-def _places(records: Sequence[Mapping[str, Any]]) -> str:
+def _places(records: Sequence[DoneRecord]) -> str:
     """On which data sets, with which encoders and on how many splits a method was fitted."""
     splits: dict[str, list[int]] = {}
     for record in records:
-        splits.setdefault(f"{record['dataset']} with {record['encoder']}", []).append(record["split"])
+        splits.setdefault(f"{record.dataset} with {record.encoder}", []).append(record.split)
     return "; ".join(f"{place}, splits {min(found)} to {max(found)}" for place, found in splits.items())
 
 

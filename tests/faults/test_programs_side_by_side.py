@@ -26,7 +26,7 @@ from prbench.results import cells
 write = cells.write_done
 def counted(runs, record, *rest):
     with Path({log!r}).open("a") as log:
-        log.write(f"{{record['dataset']}} {{record['method']}} {{record['split']}}\\n")
+        log.write(f"{{record.dataset}} {{record.method}} {{record.split}}\\n")
     return write(runs, record, *rest)
 cells.write_done = counted
 from prbench import cli

@@ -20,6 +20,8 @@ from prbench.base.files import file_sha256
 from prbench.method import Method
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells, digests
+from prbench.results import record as record_module
+from prbench.results.record import CellRecord, CellState
 
 
 def fitted() -> Method:
@@ -55,6 +57,13 @@ def record(**changes: Any) -> dict[str, Any]:
     return {**plain, **changes}
 
 
+def made(**changes: Any) -> CellRecord:
+    """The same as it is read."""
+    whole = record_module.read({**record(**changes), "format": 1, "status": "done"})
+    assert not isinstance(whole, str), whole
+    return whole
+
+
 def columns(*, unseen_only: bool = False, start: float = 1.0) -> dict[str, Any]:
     n = 3 if unseen_only else 6
     return {
@@ -70,9 +79,9 @@ def columns(*, unseen_only: bool = False, start: float = 1.0) -> dict[str, Any]:
 def runs(tmp_path: Path) -> Path:
     """Two finished splits of one method, the first with 2 shots as well, and a failed method."""
     out = tmp_path / "runs"
-    cells.write_done(out, record(), fitted(), {ALL_SHOTS: columns(), 2: columns(unseen_only=True)})
-    cells.write_done(out, record(split=1, key="abd"), fitted(), {ALL_SHOTS: columns(start=2.0)})
-    cells.write_undone(out, record(method="n", key="x"), "failed", "it broke")
+    cells.write_done(out, made(), fitted(), {ALL_SHOTS: columns(), 2: columns(unseen_only=True)})
+    cells.write_done(out, made(split=1, key="abd"), fitted(), {ALL_SHOTS: columns(start=2.0)})
+    cells.write_undone(out, made(method="n", key="x"), CellState.failed, "it broke")
     return out
 
 
@@ -135,7 +144,7 @@ def test_a_cell_says_how_it_stands(runs: Path) -> None:
 
 
 def test_only_undone_cells_give_empty_scores_of_the_same_columns(tmp_path: Path, runs: Path) -> None:
-    cells.write_undone(tmp_path / "undone", record(), "skipped", "no reward")
+    cells.write_undone(tmp_path / "undone", made(), CellState.skipped, "no reward")
     scores = results.load(tmp_path / "undone").scores
     assert len(scores) == 0
     full = results.load(runs).scores
@@ -264,9 +273,10 @@ def test_a_changed_file_does_not_match_its_digest(runs: Path, name: str) -> None
 @pytest.mark.parametrize("state", ["failed", "skipped"])
 def test_what_was_never_fitted_has_no_costs(tmp_path: Path, state: str) -> None:
     costs = ("seconds", "parameters", "peak_memory_mb", "fit", "encoder_fingerprint")
-    plain = {key: value for key, value in record(method="n").items() if key not in costs}
-    folder = cells.write_undone(tmp_path, plain, state, "why")
-    assert cells.read_record(folder)["reason"] == "why"
+    folder = cells.write_undone(tmp_path, made(method="n"), CellState(state), "why")
+    undone = cells.read_record(folder)
+    assert undone.reason == "why"
+    assert not any(name in undone for name in costs)
 
 
 def test_the_hint_for_lost_or_damaged_scores_destroys_no_more_than_needed(runs: Path) -> None:
@@ -312,7 +322,7 @@ def test_a_corrupt_failed_cell_is_refused_by_the_planner_too(runs: Path) -> None
 
 
 def test_two_different_results_for_one_split_are_refused(runs: Path) -> None:
-    other = cells.write_done(runs, record(key="zzz"), fitted(), {ALL_SHOTS: columns()})
+    other = cells.write_done(runs, made(key="zzz"), fitted(), {ALL_SHOTS: columns()})
     with pytest.raises(InputError) as caught:
         results.load(runs)
     assert "two different results for split 0 of m on d: " in str(caught.value)
@@ -322,7 +332,7 @@ def test_two_different_results_for_one_split_are_refused(runs: Path) -> None:
 
 
 def test_another_selection_rule_is_another_result(runs: Path) -> None:
-    cells.write_done(runs, record(key="zzz", selection="test-oracle"), fitted(), {ALL_SHOTS: columns()})
+    cells.write_done(runs, made(key="zzz", selection="test-oracle"), fitted(), {ALL_SHOTS: columns()})
     found = results.load(runs)
     assert found.scores.groupby("selection", observed=True).size().to_dict() == {"last": 15, "test-oracle": 6}
 
@@ -331,14 +341,14 @@ def test_another_selection_rule_is_another_result(runs: Path) -> None:
 @pytest.mark.parametrize("state", ["failed", "skipped"])
 def test_undone_cells_never_shadow_done_ones(runs: Path, key: str, state: str) -> None:
     """Whether the undone cell's folder comes before or after the done one's."""
-    cells.write_undone(runs, record(key=key), state, "another parameter")
+    cells.write_undone(runs, made(key=key), CellState(state), "another parameter")
     found = results.load(runs)
     assert len(found.scores) == 15
     assert [c["status"] for c in found.cells if c["method"] == "m" and c["split"] == 0] == ["done"]
 
 
 def test_a_result_takes_the_place_of_a_failure(runs: Path) -> None:
-    folder = cells.write_done(runs, record(method="n", key="x"), fitted(), {ALL_SHOTS: columns()})
+    folder = cells.write_done(runs, made(method="n", key="x"), fitted(), {ALL_SHOTS: columns()})
     assert cells.status(folder) == ("done", "")
     assert "reason" not in cells.read_record(folder)
 
@@ -349,7 +359,7 @@ def test_a_death_between_files_leaves_no_half_cell(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(cells, "write_scores", dies)
     with pytest.raises(KeyboardInterrupt):
-        cells.write_done(tmp_path, record(), fitted(), {ALL_SHOTS: columns()})
+        cells.write_done(tmp_path, made(), fitted(), {ALL_SHOTS: columns()})
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     # What a SIGKILL leaves: the temporary folder itself, which readers pass by.
     left = tmp_path / "d" / "e" / "m" / ".split-0-abc.12345.tmp"
@@ -362,5 +372,5 @@ def test_a_death_between_files_leaves_no_half_cell(tmp_path: Path, monkeypatch: 
 
 def test_nan_is_refused_in_records(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float values"):
-        cells.write_undone(tmp_path, record(seconds=float("nan")), "failed", "")
+        cells.write_undone(tmp_path, made(params={"rate": float("nan")}), CellState.failed, "")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

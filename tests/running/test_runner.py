@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from prbench.method import load_tensors
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells as cells_module
+from prbench.results.record import CellRecord
 from prbench.running import open_dataset
 from prbench.running import plan as plan_module
 from prbench.running import run as runner
@@ -66,7 +68,7 @@ def states(plan: runner.Plan) -> dict[str, list[str]]:
     return found
 
 
-def record_of(out: Path, method: str, split: int = 0, dataset: str = "tiny") -> dict[str, Any]:
+def record_of(out: Path, method: str, split: int = 0, dataset: str = "tiny") -> CellRecord:
     (folder,) = (out / dataset / "own" / method).glob(f"split-{split}-*")
     return cells_module.read_record(folder)
 
@@ -183,9 +185,10 @@ def test_a_set_parameter_makes_a_method_of_its_own(out: Path) -> None:
 def test_a_text_parameter_may_hold_a_path(out: Path) -> None:
     run(out, "bt-ridge", splits=1, overrides=["bt-ridge.strengths=[0.1, 0.01]"])
     assert record_of(out, "bt-ridge[strengths=[0.1,_0.01]]")["method"] == "bt-ridge[strengths=[0.1, 0.01]]"
-    record = {"dataset": "d", "encoder": "e", "method": "m[model=../a/b]", "split": 0, "key": "k"}
+    record: Any = SimpleNamespace(dataset="d", encoder="e", method="m[model=../a/b]", split=0, restart=0, key="k")
     assert cells_module.cell_folder(out, record) == out / "d" / "e" / "m[model=.._a_b]" / "split-0-k"
-    long = cells_module.cell_folder(out, {**record, "method": "m" * 400})
+    record.method = "m" * 400
+    long = cells_module.cell_folder(out, record)
     assert len(long.parent.name) < 255
 
 
