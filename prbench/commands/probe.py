@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import LIST, AsJson, Device, OnDevice, shares
+from prbench.commands.options import LIST, AsJson, Device, OnDevice, Threads, Workers, shares
 
 
 def probe(
@@ -36,6 +36,8 @@ def probe(
     methods: Annotated[str | None, typer.Option(help="Only these methods: names, patterns or all.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only fits on these data sets: names, patterns or all.")] = None,
     device: OnDevice = Device.auto,
+    workers: Workers = 1,
+    threads: Threads = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +83,10 @@ def probe(
     if dry_run:
         counts = {"missing": sum(not task.done for task in todo)}
     else:
-        made, failed = probe.execute(todo, device=device.value)
+        from prbench.training.compute import compute_threads
+
+        with compute_threads(threads, workers):
+            made, failed = probe.execute(todo, device=device.value, workers=workers)
         counts = {"made": made, "failed": failed}
     told = {"injection": probes.injected(runs)} if injection and not dry_run else {}
     output.show_record({"runs": str(runs), "probes": len(todo), **counts, **told}, as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prbench.commands.options import AsJson, Datasets, Device, Methods, OnDevice
+from prbench.commands.options import AsJson, Datasets, Device, Methods, OnDevice, Threads, Workers
 
 
 def tune(
@@ -18,6 +18,8 @@ def tune(
     splits: Annotated[int, typer.Option(min=1, help="Number of tuning splits; none of them is ever reported.")] = 3,
     seed: Annotated[int, typer.Option(help="Tuning split i is drawn with seed + 1000 + i.")] = 42,
     device: OnDevice = Device.auto,
+    workers: Workers = 1,
+    threads: Threads = None,
     out: Annotated[Path, typer.Option(help="Folder of the tuned parameters.")] = Path("tuned"),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what has been tried and what is left.")
@@ -33,7 +35,10 @@ def tune(
 
     plan = tune.plan(*chosen, trials=trials, splits_=splits, encoder=encoder, seed=seed, device=device.value, out=out)
     if not dry_run:
-        tune.execute(plan)
+        from prbench.training.compute import compute_threads
+
+        with compute_threads(threads, workers):
+            tune.execute(plan, workers=workers)
     output.show_json(plan.as_dict()) if as_json else output.show(plan.table())
     if plan.failed and not dry_run:
         raise typer.Exit(1)

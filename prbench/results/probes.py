@@ -37,6 +37,14 @@ class Probe:
         """What its file is called after `probe-`."""
         return {"noise": f"noise-{self.noise:g}", "on": f"on-{self.on}"}.get(self.kind, self.kind)
 
+    @classmethod
+    def named(cls, name: str) -> Probe:
+        """The probe with this name."""
+        kind, _, rest = name.partition("-")
+        if kind == "noise":
+            return cls(kind, noise=float(rest))
+        return cls(kind, on=rest) if kind == "on" else cls(name)
+
     def file(self, folder: Path) -> Path:
         """Its file in a cell's folder."""
         return folder / f"probe-{self.name}.parquet"

@@ -1,7 +1,8 @@
-"""Where the jobs of a plan are done: in this process, or in several of this machine.
+"""Where jobs are done: in this process, or in several of this machine.
 
-A job is one method on one data set and encoder, with all its splits. Another executor, such as one for a cluster,
-gets the same plain descriptions; texts are embedded before any of them is handed out.
+A job of a run is one method on one data set and encoder, with all its splits; one of tuning is the search for a
+method on a data set, and one of probing has the probes of a row on a data set. Another executor, such as one for a
+cluster, gets the same plain descriptions; texts are embedded before any of them is handed out.
 """
 
 from __future__ import annotations
@@ -9,34 +10,23 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prbench.base.errors import InputError
-from prbench.results.record import CellState
-from prbench.running.job import claimed, run_job
-from prbench.running.request import JobDescription
+from prbench.method import Watch
+from prbench.running.request import AnyDescription
 from prbench.running.worker import Ended, InputFault, Line, Share, serve
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-    from prbench.results.claims import Claims
-    from prbench.running.open_dataset import InMemory
-    from prbench.running.plan import MethodJob, Plan
+    from prbench.running.open_dataset import InMemory, OpenDataset
 
 # How long a worker that is told to end may clear up, in seconds.
 GRACE = 5.0
-
-
-class CellEnd(NamedTuple):
-    """How a cell stands after its job; `shots` are still to be scored."""
-
-    state: CellState
-    reason: str
-    shots: list[int]
 
 
 class Listener(Protocol):
@@ -51,8 +41,8 @@ class Listener(Protocol):
     def tell(self, line: str) -> None:
         """A line for the user."""
 
-    def end(self, job: int, cells: Sequence[CellEnd]) -> None:
-        """A job is over; its cells stand like this."""
+    def end(self, job: int, outcome: Any) -> None:
+        """A job is over, and came to this."""
 
     def lose(self, job: int, reason: str) -> None:
         """A job ended without an answer."""
@@ -61,30 +51,41 @@ class Listener(Protocol):
 class Executor(Protocol):
     """Does jobs that are described by plain data."""
 
-    def run(self, jobs: Sequence[JobDescription], listener: Listener) -> None:
+    def run(self, jobs: Sequence[AnyDescription], listener: Listener) -> None:
         """Do every job; one that fails costs only itself. Raises InputError where going on makes no sense."""
 
 
 class Local:
-    """This process, one job after the other, on the data sets that its plan has open."""
+    """This process, one job after the other, on the data sets that are open already.
 
-    def __init__(self, plan: Plan, jobs: Sequence[MethodJob], memory: InMemory, claims: Claims) -> None:
-        self._plan, self._jobs, self._memory, self._claims = plan, jobs, memory, claims
+    `work` gives the number of each job as its turn comes, and what does it: a call that is given a `Watch` and
+    returns what the job came to.
+    """
 
-    def run(self, jobs: Sequence[JobDescription], listener: Listener) -> None:
-        """As `Executor.run`; the descriptions are those of the plan's jobs."""
-        numbers = {id(job): number for number, job in enumerate(self._jobs)}
-        with closing(claimed(self._jobs, self._plan, self._claims)) as mine:
-            for job in mine:
-                number = numbers[id(job)]
-                self._memory.take(job.setting)
+    def __init__(self, work: Generator[tuple[int, Callable[[Watch], Any]]]) -> None:
+        self._work = work
+
+    def run(self, jobs: Sequence[AnyDescription], listener: Listener) -> None:
+        """As `Executor.run`; the descriptions are those of the work."""
+        # However this ends, what the work claims is given back.
+        with closing(self._work) as work:
+            for number, do in work:
                 listener.begin(number)
 
                 def watch(share: float, number: int = number) -> None:
                     listener.advance(number, share)
 
-                run_job(job, self._plan, watch)
-                listener.end(number, [CellEnd(cell.state, cell.reason, cell.shots) for cell in job.cells])
+                listener.end(number, do(watch))
+
+
+def executor_for(workers: int, local: Local, settings: Iterable[OpenDataset], memory: InMemory) -> Executor:
+    """`local` for one worker; processes for several, once the texts of all data sets are embedded."""
+    if workers == 1:
+        return local
+    for setting in {id(setting): setting for setting in settings}.values():
+        memory.take(setting)
+        setting.forget()
+    return Processes(workers)
 
 
 class Processes:
@@ -93,7 +94,7 @@ class Processes:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def run(self, jobs: Sequence[JobDescription], listener: Listener) -> None:
+    def run(self, jobs: Sequence[AnyDescription], listener: Listener) -> None:
         """As `Executor.run`. However this ends, no process is left."""
         waiting = deque(enumerate(jobs))
         workers: dict[Connection, _Worker] = {}
@@ -140,7 +141,7 @@ class _Worker:
         there.close()
         self.job = -1
 
-    def give(self, number: int, description: JobDescription, listener: Listener) -> None:
+    def give(self, number: int, description: AnyDescription, listener: Listener) -> None:
         self.job = number
         listener.begin(number)
         try:
@@ -163,7 +164,7 @@ class _Worker:
             if message.error:
                 listener.lose(self.job, message.error)
             else:
-                listener.end(self.job, [CellEnd(*cell) for cell in message.cells])
+                listener.end(self.job, message.outcome)
             return True
         return False
 

@@ -6,17 +6,19 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from contextlib import closing
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.markup import escape
 
+from prbench import registry
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json
 from prbench.comparisons import Comparisons
-from prbench.method import Method
+from prbench.method import Method, Watch
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import fit_problem
 from prbench.protocol.splits import Split
@@ -26,7 +28,9 @@ from prbench.results.claims import Claims
 from prbench.results.record import CellState, DoneRecord
 from prbench.running.judged import judged_part, verdict_counts
 from prbench.running.open_dataset import OpenDataset, adapt_rng
-from prbench.running.plan import MethodJob, Plan
+from prbench.running.plan import MethodJob, Plan, open_settings, reads_text
+from prbench.running.plan import plan as make_plan
+from prbench.running.request import JobDescription
 from prbench.running.scoring import margins_of, score_columns, score_unseen
 from prbench.training.compute import computing, peak_memory
 
@@ -34,6 +38,36 @@ from prbench.training.compute import computing, peak_memory
 def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Generator[MethodJob]:
     """Each job that still has work once no other program does it, claimed while it is being done."""
     return claims.each(jobs, name=_work_of, is_open=lambda job: _is_open(job, plan))
+
+
+class CellEnd(NamedTuple):
+    """How a cell stands after its job; `shots` are still to be scored."""
+
+    state: CellState
+    reason: str
+    shots: list[int]
+
+
+def perform(description: JobDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> list[CellEnd]:
+    """Do a described job and say how its cells stand; `opened` keeps the data set of the last job, for the next."""
+    request = description.request
+    alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "seed", "device"}
+    kind = [reads_text(registry.get("methods", name)) for name in request.methods]
+    same = f"{kind} {request.model_dump_json(include=alike)}"
+    if same not in opened:
+        opened.clear()
+        opened[same] = open_settings(request)
+    plan = make_plan(request, opened=opened[same], command=description.command)
+    [job] = [job for job in plan.jobs if job.restart == description.restart]
+    with closing(claimed([job], plan, Claims(plan.out))) as claims:
+        for mine in claims:
+            run_job(mine, plan, watch)
+    return ends_of(job)
+
+
+def ends_of(job: MethodJob) -> list[CellEnd]:
+    """How the cells of a job stand."""
+    return [CellEnd(cell.state, cell.reason, cell.shots) for cell in job.cells]
 
 
 def _work_of(job: MethodJob) -> str:

@@ -17,27 +17,27 @@ Further kinds, each with a table of its own (`results.probe_tables`), are made b
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.markup import escape
 
-from prbench import data as datasets
 from prbench import registry
 from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError, nearest
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
-from prbench.embedding.stage import plan_embedding
-from prbench.encoders import OWN, encoder_entry_for
+from prbench.encoders import OWN
 from prbench.encoders.base import require_device, resolved_device
 from prbench.judging import prompts
-from prbench.method import Method
+from prbench.method import Method, Watch
 from prbench.protocol import splits
 from prbench.protocol.samples import sampled
 from prbench.protocol.splits import Split
@@ -46,10 +46,16 @@ from prbench.results import cells as results
 from prbench.results.claims import Claims
 from prbench.results.probes import INJECTION, SUPPORT, Probe, finished
 from prbench.results.record import PlannedRecord
-from prbench.running.open_dataset import Drawing, OpenDataset, adapt_rng, open_recorded
+from prbench.running.display import Display
+from prbench.running.executors import Local, executor_for
+from prbench.running.open_dataset import Drawing, InMemory, OpenDataset, adapt_rng, open_dataset, open_recorded
 from prbench.running.probe_makers import MAKERS
+from prbench.running.request import ProbesDescription
 from prbench.running.skipping import NotApplicableError
 from prbench.training.compute import computing
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 @dataclass(eq=False)
@@ -132,51 +138,108 @@ def can_transfer(dataset: str, encoder: str, target: DatasetEntry) -> bool:
     return fitted_on.family != target.family and OWN not in (encoder, target.encoder)
 
 
-def execute(todo: Sequence[ProbeTask], *, device: str = "auto") -> tuple[int, int]:
+class Untold(NamedTuple):
+    """How many probes gave nothing."""
+
+    failed: int
+    skipped: int
+
+
+def execute(todo: Sequence[ProbeTask], *, device: str = "auto", workers: int = 1) -> tuple[int, int]:
     """Do the tasks that lack their file; returns how many were done and how many failed.
 
     A failure is told on stderr and the others go on, as is a probe that has no meaning for a fit; an interruption
-    loses at most the task in progress. Raises InputError where a cell rests on other data or embeddings than are
-    here now.
+    loses at most the tasks in progress. With several `workers`, processes of this machine share the rows. Raises
+    InputError where a cell rests on other data or embeddings than are here now.
     """
     device = resolved_device(device)
     require_device(device)
     missing = sorted((task for task in todo if not task.done), key=_tested_on)
     if not missing:
         return 0, 0
-    settings, ends = _Settings(device), Counter[str]()
-    claims = Claims(missing[0].folder.parents[3])
+    runs = missing[0].folder.parents[3]
+    groups = [list(group) for _, group in groupby(missing, key=lambda task: _tested_on(task)[:-1])]
+    claims = Claims(runs)
     try:
-        with (
-            progress() as display,
-            closing(claims.each(missing, name=_name_of, is_open=lambda task: not task.done)) as claimed,
-        ):
+        with progress() as display:
             bar = display.add_task("probing", total=len(missing))
-            for task in claimed:
-                ends[_do(task, settings)] += 1
-                display.advance(bar)
+            memory = InMemory(display, claims)
+            local = Local(_one_by_one(groups, device, claims, memory))
+            places = {_tested_on(group[0])[:2]: group[0] for group in groups} if workers > 1 else {}
+            settings = [_opened(task, device, {}) for task in places.values()]
+            executor = executor_for(workers, local, settings, memory)
+            threads = torch.get_num_threads()
+            listener = _Probes(groups, display, bar)
+            executor.run([_described(group, runs, device, threads) for group in groups], listener)
     finally:
         claims.clear()
-    return ends["done"], ends["failed"]
+    return len(missing) - listener.failed - listener.skipped, listener.failed
 
 
-def _do(task: ProbeTask, settings: _Settings) -> Literal["done", "skipped", "failed"]:
-    """Do a task, and return how it ended; why one was skipped or failed is told on stderr."""
-    try:
-        columns = _probed(task, settings)
-    except InputError:
-        raise
-    except NotApplicableError as error:
-        said = f"{task.probe.name} of {'/'.join(task.folder.parts[-4:])} is skipped: {error}"
-        stderr().print(escape(said), soft_wrap=True)
-        return "skipped"
-    except Exception as error:
-        # One method's failure must not cost the others' probes.
-        message = escape(f"{task.probe.name} of {task.folder}: {type(error).__name__}: {error}")
-        stderr().print(f"[red]failed[/red] {message}", soft_wrap=True)
-        return "failed"
-    results.add_scores(task.probe.file(task.folder), columns, task.folder.parents[3])
-    return "done"
+def _one_by_one(
+    groups: Sequence[Sequence[ProbeTask]], device: str, claims: Claims, memory: InMemory
+) -> Generator[tuple[int, Callable[[Watch], Untold]]]:
+    """Each group as its turn comes, in this process."""
+    opened: dict[str, list[OpenDataset]] = {}
+    for number, group in enumerate(groups):
+        memory.take(_opened(group[0], device, opened))
+        yield number, partial(_do, group, device, claims, opened)
+
+
+def _do(
+    tasks: Sequence[ProbeTask], device: str, claims: Claims, opened: dict[str, list[OpenDataset]], watch: Watch
+) -> Untold:
+    """Do the tasks of one group that no other program does; returns how many of them gave nothing."""
+    failed = skipped = 0
+    with closing(claims.each(tasks, name=_name_of, is_open=lambda task: not task.done)) as mine:
+        for task in mine:
+            try:
+                columns = _probed(task, _opened(task, device, opened))
+            except InputError:
+                raise
+            except NotApplicableError as error:
+                skipped += 1
+                where = "/".join(task.folder.parts[-4:])
+                stderr().print(escape(f"{task.probe.name} of {where} is skipped: {error}"), soft_wrap=True)
+            except Exception as error:
+                # One method's failure must not cost the others' probes.
+                failed += 1
+                message = escape(f"{task.probe.name} of {task.folder}: {type(error).__name__}: {error}")
+                stderr().print(f"[red]failed[/red] {message}", soft_wrap=True)
+            else:
+                results.add_scores(task.probe.file(task.folder), columns, task.folder.parents[3])
+            watch(1 / len(tasks))
+    return Untold(failed, skipped)
+
+
+def perform(description: ProbesDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> Untold:
+    """Do described probes, and return how many gave nothing; `opened` keeps the last job's data set for the next."""
+    todo = [ProbeTask(folder, results.read_record(folder), Probe.named(name)) for folder, name in description.probes]
+    return _do(todo, description.device, Claims(description.runs), opened, watch)
+
+
+def _described(group: Sequence[ProbeTask], runs: Path, device: str, threads: int) -> ProbesDescription:
+    probes = tuple((task.folder, task.probe.name) for task in group)
+    return ProbesDescription(runs=runs, device=device, probes=probes, registry=registry.used(), threads=threads)
+
+
+class _Probes(Display):
+    """The display of probes, which counts those that failed, and those that have no meaning for their fit."""
+
+    def __init__(self, groups: Sequence[Sequence[ProbeTask]], display: Progress, bar: TaskID) -> None:
+        names = [f"probing {group[0].record.method} on {_tested_on(group[0])[0]}" for group in groups]
+        super().__init__(names, [len(group) for group in groups], display, bar)
+        self._groups = groups
+        self.failed = self.skipped = 0
+
+    def end(self, job: int, outcome: Untold) -> None:
+        self.failed += outcome.failed
+        self.skipped += outcome.skipped
+        super().end(job, outcome)
+
+    def lose(self, job: int, reason: str) -> None:
+        self.failed += sum(not task.done for task in self._groups[job])
+        super().lose(job, reason)
 
 
 def _name_of(task: ProbeTask) -> str:
@@ -185,39 +248,30 @@ def _name_of(task: ProbeTask) -> str:
 
 
 def _tested_on(task: ProbeTask) -> tuple[str, str, str, str]:
-    """Tasks on the same embeddings follow one another, so that one data set is in memory at a time."""
+    """Tasks on the same embeddings follow one another, so that one data set is in memory at a time; of these, the
+    tasks of a row: data set tested on, encoder, folder of the row, folder of the cell."""
     record = task.record
-    return (task.probe.on or record.dataset, record.encoder, record.dataset, str(task.folder))
+    return (task.probe.on or record.dataset, record.encoder, str(task.folder.parent), str(task.folder))
 
 
-class _Settings:
-    """The data set in use, with its embeddings; opening another lets go of it."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.key: tuple[str, str] | None = None
-        self.setting: OpenDataset | None = None
-
-    def open(self, name: str, record: PlannedRecord) -> OpenDataset:
-        encoder = record.encoder
-        if self.key != (name, encoder) or self.setting is None:
-            if self.setting is not None:
-                self.setting.forget()
-            if record.reader:
-                nothing = Drawing(lambda *_: [])
-                self.setting = open_recorded(record.stored(), Path("cell.json"), self.device, nothing, name=name)
-                self.key = (name, encoder)
-                return self.setting
-            entry = registry.get("datasets", name)
-            data = datasets.load(entry)
-            chosen = encoder_entry_for(encoder)
-            embedding = plan_embedding(data, chosen, family=entry.family, device=self.device)
-            self.setting = OpenDataset(entry, chosen, data, embedding.fingerprint, embedding.folder, [], self.device)
-            self.key = (name, encoder)
-        return self.setting
+def _opened(task: ProbeTask, device: str, opened: dict[str, list[OpenDataset]]) -> OpenDataset:
+    """The data set that a task is tested on; `opened` keeps the last one, and opening another lets go of it."""
+    name, encoder = _tested_on(task)[:2]
+    same = f"probe {name} with {encoder}"
+    if same not in opened:
+        for setting in (setting for settings in opened.values() for setting in settings):
+            setting.forget()
+        opened.clear()
+        # Splits are drawn by the protocol of each cell's own record.
+        if task.record.reader:
+            where, drawn = task.folder / "cell.json", Drawing(lambda *_: [])
+            opened[same] = [open_recorded(task.record.stored(), where, device, drawn, name=name)]
+        else:
+            opened[same] = [open_dataset(name, encoder, device, lambda data, entry: [])]
+    return opened[same][0]
 
 
-def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
+def _probed(task: ProbeTask, setting: OpenDataset) -> dict[str, Any]:
     record, probe = task.record, task.probe
     if record.split_file:
         raise InputError(
@@ -225,12 +279,9 @@ def _probed(task: ProbeTask, settings: _Settings) -> dict[str, Any]:
             hint="leave out its data set or method, with --dataset or --methods",
         )
     method = results.load_method(task.folder, record)
-    setting = settings.open(probe.on or record.dataset, record)
     if not probe.on:
         _require_same(task, setting)
-    protocol = setting.entry.protocol
-    if not probe.on:
-        protocol = record.protocol
+    protocol = setting.entry.protocol if probe.on else record.protocol
     seed = record.seed - record.split
     split = splits.make_split(setting.data, protocol, index=record.split, seed=seed, draw=record.draw)
     if record.reader and protocol.test_sample is not None:

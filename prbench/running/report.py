@@ -272,7 +272,7 @@ def execute(planned: ReportPlan, *, workers: int = 1) -> int:
     todo = [task for task in planned.probes if cells.status(task.folder)[0] == CellState.done]
     # The records of cells made just now say more than their plans.
     todo = [ProbeTask(task.folder, cells.read_record(task.folder), task.probe) for task in todo]
-    return failed + probe_module.execute(todo, device=planned.plans[0].device)[1]
+    return failed + probe_module.execute(todo, device=planned.plans[0].device, workers=workers)[1]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -82,16 +82,56 @@ class RunRequest(PlainRecord):
         return shlex.join(words)
 
 
-class JobDescription(PlainRecord):
+class TuneRequest(PlainRecord):
+    """What to tune: names, the budget of every method, and the folder of the records.
+
+    `splits` is the number of tuning splits, drawn from `seed`.
+    """
+
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    trials: Annotated[int, Field(ge=1)]
+    splits: Annotated[int, Field(ge=1)] = 3
+    encoder: str | None = None
+    seed: int = DEFAULT_SEED
+    device: str = "auto"
+    out: Path = Path("tuned")
+
+
+class Description(PlainRecord):
+    """A job for another process: with the folders of further entries and the number of compute threads."""
+
+    registry: tuple[Path, ...] = ()
+    threads: Annotated[int, Field(ge=1)]
+
+
+class StudyDescription(Description):
+    """The search for one method on one data set: `request` names these only."""
+
+    kind: Literal["tune"] = "tune"
+    request: TuneRequest
+
+
+class ProbesDescription(Description):
+    """Probes of cells of one row on one data set: the cells' folders in `runs`, each with the probe's name."""
+
+    kind: Literal["probe"] = "probe"
+    runs: Path
+    device: str
+    probes: tuple[tuple[Path, str], ...]
+
+
+class JobDescription(Description):
     """All splits of one method on one data set and encoder, under one selection, from one random start each.
 
     `request` names this method, data set and selection only, `restart` numbers the start; `command` is that of the
-    whole run, for the records. `registry` are the folders of further entries, `threads` the number of compute
-    threads.
+    whole run, for the records.
     """
 
+    kind: Literal["run"] = "run"
     request: RunRequest
     command: str
     restart: Annotated[int, Field(ge=0)] = 0
-    registry: tuple[Path, ...] = ()
-    threads: Annotated[int, Field(ge=1)]
+
+
+AnyDescription = Annotated[JobDescription | StudyDescription | ProbesDescription, Field(discriminator="kind")]

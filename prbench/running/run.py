@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from rich.markup import escape
 
-from prbench.base.console import progress, stderr
+from prbench.base.console import progress
 from prbench.base.files import require_writable
 from prbench.base.leftovers import remove_leftovers
+from prbench.method import Watch
 from prbench.results import cells as results
 from prbench.results.claims import Claims
 from prbench.results.record import CellState
-from prbench.running.executors import CellEnd, Executor, Local, Processes
-from prbench.running.job import set_aside
+from prbench.running.display import Display
+from prbench.running.executors import Local, executor_for
+from prbench.running.job import CellEnd, claimed, ends_of, run_job, set_aside
 from prbench.running.open_dataset import InMemory
 from prbench.running.plan import MethodJob, Plan, states_table
 
@@ -64,50 +66,54 @@ def execute(plan: Plan, *, workers: int = 1) -> Outcome:
             for job in plan.jobs:
                 set_aside(job, plan, claims)
                 display.advance(bar, len(job.cells) - len(job.open()))
-            executor: Executor = Local(plan, jobs, memory, claims)
-            if workers > 1:
-                for setting in {id(job.setting): job.setting for job in jobs}.values():
-                    display.update(bar, description=escape(f"{setting.entry.name}: embedding"))
-                    memory.take(setting)
-                    setting.forget()
-                executor = Processes(workers)
+            local = Local(_one_by_one(jobs, plan, memory, claims))
+            executor = executor_for(workers, local, [job.setting for job in jobs], memory)
             threads = torch.get_num_threads()
-            executor.run([plan.describe(job, threads) for job in jobs], _Display(plan, jobs, display, bar))
+            executor.run([plan.describe(job, threads) for job in jobs], _Cells(plan, jobs, display, bar))
     finally:
         claims.clear()
     return Outcome(plan, time.perf_counter() - start)
 
 
-class _Display:
-    """The listener that shows the work of all jobs in one bar and takes over how their cells stand."""
+def _one_by_one(
+    jobs: Sequence[MethodJob], plan: Plan, memory: InMemory, claims: Claims
+) -> Generator[tuple[int, Callable[[Watch], list[CellEnd]]]]:
+    """Each job as its turn comes, in this process."""
+    numbers = {id(job): number for number, job in enumerate(jobs)}
+    with closing(claimed(jobs, plan, claims)) as mine:
+        for job in mine:
+            memory.take(job.setting)
+
+            def do(watch: Watch, job: MethodJob = job) -> list[CellEnd]:
+                run_job(job, plan, watch)
+                return ends_of(job)
+
+            yield numbers[id(job)], do
+
+
+class _Cells(Display):
+    """The display of a run, which takes over how the cells of its jobs stand."""
 
     def __init__(self, plan: Plan, jobs: Sequence[MethodJob], display: Progress, bar: TaskID) -> None:
-        self._plan, self._jobs, self._display, self._bar = plan, jobs, display, bar
+        names = [f"{job.title} on {job.setting.entry.name}" for job in jobs]
         self._open = [job.open() for job in jobs]
+        super().__init__(names, [len(cells) for cells in self._open], display, bar)
+        self._plan, self._jobs = plan, jobs
         self._terminal = display.console.is_terminal
-        self._busy: dict[int, str] = {}
         self._began: dict[int, float] = {}
 
     def begin(self, job: int) -> None:
         self._began[job] = time.perf_counter()
-        self._busy[job] = self._name(job)
-        self._describe()
+        super().begin(job)
 
-    def advance(self, job: int, share: float) -> None:
-        self._display.advance(self._bar, share * len(self._open[job]))
-
-    def tell(self, line: str) -> None:
-        stderr().print(escape(line), soft_wrap=True)
-
-    def end(self, job: int, cells: Sequence[CellEnd]) -> None:
-        for cell, (state, reason, shots) in zip(self._jobs[job].cells, cells, strict=True):
+    def end(self, job: int, outcome: Sequence[CellEnd]) -> None:
+        for cell, (state, reason, shots) in zip(self._jobs[job].cells, outcome, strict=True):
             cell.state, cell.reason, cell.shots = state, reason, shots
         if {self._jobs[job].cells[i].state for i in self._open[job]} == {CellState.done} and not self._terminal:
             # A log or a notebook shows no bar: it gets a line for every finished method.
             seconds = time.perf_counter() - self._began[job]
-            self.tell(f"{self._name(job)}: {len(self._open[job])} cells in {seconds:,.0f} s")
-        self._busy.pop(job, None)
-        self._describe()
+            self.tell(f"{self.names[job]}: {len(self._open[job])} cells in {seconds:,.0f} s")
+        super().end(job, outcome)
 
     def lose(self, job: int, reason: str) -> None:
         """Record a job without an answer as failed, but for the cells that it had finished."""
@@ -124,11 +130,4 @@ class _Display:
             else:
                 cell.state, cell.reason, cell.shots = CellState.done, "", []
         self.tell(f"{lost.title} failed on {lost.setting.entry.name}: {reason}")
-        self._busy.pop(job, None)
-        self._describe()
-
-    def _name(self, job: int) -> str:
-        return f"{self._jobs[job].title} on {self._jobs[job].setting.entry.name}"
-
-    def _describe(self) -> None:
-        self._display.update(self._bar, description=escape(", ".join(self._busy.values())))
+        super().end(job, None)

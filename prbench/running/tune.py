@@ -28,9 +28,10 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ from prbench.base.files import canonical_json, require_writable
 from prbench.base.seeds import Rng
 from prbench.comparisons import PreferenceData
 from prbench.encoders.base import require_device, resolved_device
+from prbench.method import Watch
 from prbench.protocol import PROTOCOL_VERSION, splits
 from prbench.protocol.metrics import user_accuracy
 from prbench.protocol.selection import fit_problem, overall_accuracy, test_margins, validation_rows
@@ -54,8 +56,11 @@ from prbench.registry import methods as methods_module
 from prbench.registry.schema import DatasetEntry, MethodEntry, ProtocolEntry, SearchRange, SelectionRule
 from prbench.results.claims import Claims
 from prbench.running import tuned
+from prbench.running.display import Display
+from prbench.running.executors import Local, executor_for
 from prbench.running.job import require_rule
 from prbench.running.open_dataset import InMemory, OpenDataset, open_dataset
+from prbench.running.request import StudyDescription, TuneRequest
 from prbench.running.tuned import Trial, TuningRecord
 from prbench.training.compute import computing
 
@@ -95,14 +100,29 @@ class TuningPlan:
     """Every search that one command asks for."""
 
     studies: list[Study]
-    out: Path
-    device: str
-    trials: int
+    request: TuneRequest
+    lost: int = 0
+
+    @property
+    def out(self) -> Path:
+        """The folder of the records."""
+        return self.request.out
+
+    @property
+    def device(self) -> str:
+        """Where to compute."""
+        return self.request.device
+
+    @property
+    def trials(self) -> int:
+        """The budget of every method."""
+        return self.request.trials
 
     @property
     def failed(self) -> int:
-        """The number of methods of which every trial failed."""
-        return sum(s.record.finished and not s.record.untuned and s.record.tuned is None for s in self.studies)
+        """The number of methods of which every trial failed, and of those whose process died."""
+        none = sum(s.record.finished and not s.record.untuned and s.record.tuned is None for s in self.studies)
+        return none + self.lost
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
@@ -150,19 +170,39 @@ def plan(
         raise InputError(f"--splits {splits_:,}: {TUNING_FROM:,} tuning splits are the most")
     device = resolved_device(device)
     require_device(device)
+    request = TuneRequest(
+        methods=tuple(methods),
+        datasets=tuple(datasets),
+        trials=trials,
+        splits=splits_,
+        encoder=encoder,
+        seed=seed,
+        device=device,
+        out=out,
+    )
+    return _plan(request, _open(datasets, encoder, device, splits_, seed))
+
+
+def _open(datasets: Sequence[str], encoder: str | None, device: str, count: int, seed: int) -> list[OpenDataset]:
+    """The data sets with their tuning splits."""
 
     def draw(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
-        return [tuning_split(data, entry.protocol, index=TUNING_FROM + i, seed=seed) for i in range(splits_)]
+        return [tuning_split(data, entry.protocol, index=TUNING_FROM + i, seed=seed) for i in range(count)]
 
+    return [open_dataset(name, encoder, device, draw) for name in datasets]
+
+
+def _plan(request: TuneRequest, settings: Sequence[OpenDataset]) -> TuningPlan:
+    """The searches on open data sets, as far as each has come."""
     studies = []
-    for setting in [open_dataset(name, encoder, device, draw) for name in datasets]:
+    for setting in settings:
         for split in setting.splits:
             _ = validation_rows(setting.data, split, setting.entry.protocol)
-        for name in methods:
+        for name in request.methods:
             entry = registry.get("methods", name)
             _require_search(entry, setting.entry)
-            studies.append(_study(setting, entry, trials, seed, out, encoder))
-    return TuningPlan(studies, out, device, trials)
+            studies.append(_study(setting, entry, request.trials, request.seed, request.out, request.encoder))
+    return TuningPlan(studies, request)
 
 
 def tuning_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, seed: int) -> Split:
@@ -191,28 +231,81 @@ def tuning_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, s
     )
 
 
-def execute(plan: TuningPlan) -> None:
+def execute(plan: TuningPlan, *, workers: int = 1) -> None:
     """Do the trials that are missing; every one is on disk before the next begins. Ctrl-C ends the search.
 
-    Programs that tune into one folder share the studies: each is claimed, others take the next one.
+    Programs that tune into one folder, and the processes of several `workers`, share the studies: each is claimed,
+    others take the next one.
     """
     if any(study.left() for study in plan.studies):
         require_writable(plan.out)
+    for study in plan.studies:
+        if study.record.untuned:
+            tuned.write(study.path, study.record)
+    studies = [study for study in plan.studies if study.left()]
     claims = Claims(plan.out)
     try:
         with progress() as display:
-            bar = display.add_task("", total=sum(study.record.budget for study in plan.studies))
-            display.advance(bar, sum(study.record.budget - study.left() for study in plan.studies))
+            budgets = sum(study.record.budget for study in plan.studies)
+            bar = display.add_task("", total=budgets, completed=budgets - sum(study.left() for study in studies))
             memory = InMemory(display, claims)
-            for study in plan.studies:
-                if study.record.untuned:
-                    tuned.write(study.path, study.record)
-            left = [study for study in plan.studies if study.left()]
-            with closing(claims.each(left, name=_work_of, is_open=_is_open)) as claimed:
-                for study in claimed:
-                    _do(study, plan.device, memory, display, bar)
+            local = Local(_one_by_one(studies, plan, memory, claims))
+            executor = executor_for(workers, local, [study.setting for study in studies], memory)
+            threads = torch.get_num_threads()
+            described = [_described(study, plan, threads) for study in studies]
+            executor.run(described, _Studies(plan, studies, display, bar))
     finally:
         claims.clear()
+
+
+def _one_by_one(
+    studies: Sequence[Study], plan: TuningPlan, memory: InMemory, claims: Claims
+) -> Generator[tuple[int, Callable[[Watch], None]]]:
+    """Each study as its turn comes, in this process."""
+    numbers = {id(study): number for number, study in enumerate(studies)}
+    with closing(claims.each(studies, name=_work_of, is_open=_is_open)) as mine:
+        for study in mine:
+            memory.take(study.setting)
+            yield numbers[id(study)], partial(search, study, plan.device)
+
+
+def perform(description: StudyDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> None:
+    """Do a described search; its record is on disk. `opened` keeps the data set of the last one, for the next."""
+    request = description.request
+    same = "tune " + request.model_dump_json(include={"datasets", "encoder", "splits", "seed", "device"})
+    if same not in opened:
+        opened.clear()
+        opened[same] = _open(request.datasets, request.encoder, request.device, request.splits, request.seed)
+    studies = _plan(request, opened[same]).studies
+    with closing(Claims(request.out).each(studies, name=_work_of, is_open=_is_open)) as mine:
+        for study in mine:
+            search(study, request.device, watch)
+
+
+def _described(study: Study, plan: TuningPlan, threads: int) -> StudyDescription:
+    names = {"methods": (study.entry.name,), "datasets": (study.setting.entry.name,)}
+    request = plan.request.model_copy(update=names)
+    return StudyDescription(request=request, registry=registry.used(), threads=threads)
+
+
+class _Studies(Display):
+    """The display of a search, which takes over the records that the jobs wrote."""
+
+    def __init__(self, plan: TuningPlan, studies: Sequence[Study], display: Progress, bar: TaskID) -> None:
+        super().__init__([study.name for study in studies], [study.left() for study in studies], display, bar)
+        self._plan, self._studies = plan, studies
+
+    def end(self, job: int, outcome: None) -> None:
+        study = self._studies[job]
+        study.record = tuned.read(study.path)
+        super().end(job, outcome)
+
+    def lose(self, job: int, reason: str) -> None:
+        """What was tried before stays on disk."""
+        self._plan.lost += 1
+        study = self._studies[job]
+        study.record = tuned.read(study.path) if study.path.is_file() else study.record
+        super().lose(job, reason)
 
 
 def _work_of(study: Study) -> str:
@@ -231,28 +324,25 @@ def _is_open(study: Study) -> bool:
     return study.left() > 0
 
 
-def _do(study: Study, device: str, memory: InMemory, display: Progress, bar: TaskID) -> None:
-    """Do the trials of a study that are missing."""
-    setting = study.setting
-    comparisons = memory.take(setting)
-    method = methods_module.make_method(study.entry, setting.entry, {})
-    if reason := method.unsupported(comparisons):
-        display.advance(bar, study.left())
+def search(study: Study, device: str, watch: Watch) -> None:
+    """Do the trials that a study lacks; `watch` hears of shares of them all."""
+    method = methods_module.make_method(study.entry, study.setting.entry, {})
+    if reason := method.unsupported(study.setting.comparisons()):
+        watch(1.0)
         study.record = study.record.model_copy(update={"untuned": reason})
         tuned.write(study.path, study.record)
         stderr().print(escape(f"{study.name} is not tuned: {reason}"), soft_wrap=True)
         return
-    while study.left():
-        display.update(bar, description=escape(f"{study.name}: trial {len(study.record.trials)}"))
+    for share in [1 / study.left()] * study.left():
         done = 0.0
 
-        def watch(share: float) -> None:
+        def within(part: float, share: float = share) -> None:
             nonlocal done
-            done += share
-            display.advance(bar, share)
+            done += part
+            watch(part * share)
 
-        study.record = study.record.with_trial(_trial(study, device, watch))
-        display.advance(bar, 1 - done)
+        study.record = study.record.with_trial(_trial(study, device, within))
+        watch((1 - done) * share)
         tuned.write(study.path, study.record)
 
 

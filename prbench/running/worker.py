@@ -8,15 +8,15 @@ import os
 import signal
 import sys
 import threading
-from contextlib import closing
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from prbench.base.errors import InputError
-from prbench.running.request import JobDescription
+from prbench.running.request import AnyDescription
 
 if TYPE_CHECKING:
-    from prbench.results.record import CellState
     from prbench.running.open_dataset import OpenDataset
 
 
@@ -40,9 +40,9 @@ class InputFault(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The job is over: its cells, or in one line why there are none."""
+    """The job is over: what it came to, or in one line why it came to nothing."""
 
-    cells: list[tuple[CellState, str, list[int]]]
+    outcome: Any
     error: str = ""
 
 
@@ -56,46 +56,43 @@ def serve(connection: Connection) -> None:
     outbox = _Outbox(connection)
     sys.stderr = _Lines(outbox)
     opened: dict[str, list[OpenDataset]] = {}
+    descriptions: TypeAdapter[AnyDescription] = TypeAdapter(AnyDescription)
     while True:
         try:
             text = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            _do(JobDescription.model_validate_json(text), outbox, opened)
+            _do(descriptions.validate_json(text), outbox, opened)
         except InputError as error:
             outbox.send(InputFault(str(error.args[0]), error.hint))
         except Exception as error:
             message = " ".join(f"{type(error).__name__}: {error}".split())
-            outbox.send(Ended([], message))
+            outbox.send(Ended(None, message))
 
 
-def _do(description: JobDescription, outbox: _Outbox, opened: dict[str, list[OpenDataset]]) -> None:
+def _do(description: AnyDescription, outbox: _Outbox, opened: dict[str, list[OpenDataset]]) -> None:
     """Do a job. `opened` keeps the data set of the last one, for the next."""
     import torch
 
     from prbench import registry
-    from prbench.results.claims import Claims
-    from prbench.running.job import claimed, run_job
-    from prbench.running.plan import open_settings, reads_text
-    from prbench.running.plan import plan as make_plan
+    from prbench.running import job, probe, tune
 
     if registry.used() != description.registry:
         registry.use(description.registry)
     torch.set_num_threads(description.threads)
-    request = description.request
-    alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "seed", "device"}
-    kind = [reads_text(registry.get("methods", name)) for name in request.methods]
-    same = f"{kind} {request.model_dump_json(include=alike)}"
-    if same not in opened:
-        opened.clear()
-        opened[same] = open_settings(request)
-    plan = make_plan(request, opened=opened[same], command=description.command)
-    [job] = [job for job in plan.jobs if job.restart == description.restart]
-    with closing(claimed([job], plan, Claims(plan.out))) as claims:
-        for mine in claims:
-            run_job(mine, plan, lambda share: outbox.send(Share(share)))
-    outbox.send(Ended([(cell.state, cell.reason, cell.shots) for cell in job.cells]))
+
+    def watch(share: float) -> None:
+        outbox.send(Share(share))
+
+    outcome: Any
+    if description.kind == "tune":
+        outcome = tune.perform(description, watch, opened)
+    elif description.kind == "probe":
+        outcome = probe.perform(description, watch, opened)
+    else:
+        outcome = job.perform(description, watch, opened)
+    outbox.send(Ended(outcome))
 
 
 def _end_with_parent() -> None:
