@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prbench.reporting.board import Row
+    from prbench.reporting.rows import Row
 
 
 DASH = "–"

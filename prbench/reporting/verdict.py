@@ -16,6 +16,7 @@ import numpy as np
 from prbench.base.seeds import Rng
 from prbench.protocol import stats
 from prbench.reporting.grid import percent
+from prbench.reporting.pairs import user_values
 from prbench.reporting.significance import (
     STARTS_SAID,
     TEST,
@@ -111,11 +112,11 @@ def answer(board: Board, users: pd.DataFrame) -> Answer:
     reference = next((r for name in REFERENCES for r in _rows_of(board, name)), None)
     if reference is None or not asked:
         return Answer(reference, asked)
-    base = _of_row(users, reference, "accuracy")
+    base = user_values(users, reference, "accuracy")
     found = []
     differences = []
     for row in asked:
-        adapted, cold = (_of_row(users, row, metric) for metric in ("accuracy", "cold_start"))
+        adapted, cold = (user_values(users, row, metric) for metric in ("accuracy", "cold_start"))
         shared = base.reindex(index=adapted.index, columns=adapted.columns)
         over_reference, over_cold = (
             stats.compare(
@@ -274,9 +275,3 @@ def _rows_of(board: Board, method: str) -> list[Row]:
     """The rows that may be the reference: under the entry's own rule before others, tuned ones last."""
     rows = [row for row in board.rows if row.method == method and row.rankable]
     return sorted(rows, key=lambda row: (not row.published, row.selection == "tuned", row.selection))
-
-
-def _of_row(users: pd.DataFrame, row: Row, metric: str) -> pd.DataFrame:
-    """A metric of every user in every split."""
-    own = users[(users["method"] == row.method) & (users["selection"] == row.selection)]
-    return own.pivot(index="user", columns="split", values=metric)
