@@ -18,50 +18,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
-
-from pydantic import Field, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, digest, home, write_json, writing
-from prbench.base.reading import SEAL, read_json, sealed, unsealed
-from prbench.registry.schema import Record, Sha256
+from prbench.base.reading import sealed
+from prbench.embedding.manifest import FORMAT, KEY_BYTES, MANIFEST, SHARD_ROWS, Manifest, Shard, read_manifest
+from prbench.embedding.shards import read_shard, type_name, unfit_row
 
 if TYPE_CHECKING:
     import torch
 
-
-FORMAT = 1
-SHARD_ROWS = 4096
-KEY_BYTES = 32
-WIDEST = 1_000_000
-"""No embedding is wider: a damaged width must not ask for more memory than there is."""
-MANIFEST = "manifest.json"
-StoredType = Literal["float32", "float16", "bfloat16"]
-STORED_TYPES = get_args(StoredType)
-
-
-class Shard(Record):
-    """One shard file: its name, its rows, the sha256 of its bytes, and for how many rows a context was cut."""
-
-    file: Annotated[str, Field(pattern=r"^shard-\d{5}\.safetensors$")]
-    rows: Annotated[int, Field(ge=1)]
-    sha256: Sha256
-    contexts_cut: Annotated[int, Field(ge=0)] = 0
-
-
-class Manifest(Record):
-    """What manifest.json says. `data` maps the data sets whose texts were encoded here to their fingerprints."""
-
-    format: Literal[1]
-    encoder: dict[str, Any]
-    dim: Annotated[int, Field(ge=1, le=WIDEST)]
-    dtype: StoredType
-    reward: bool
-    head: list[float] | None
-    data: dict[str, str]
-    shards: list[Shard]
+__all__ = ["KEY_BYTES", "MANIFEST", "SHARD_ROWS", "EmbeddingStore", "stores"]
 
 
 def stores() -> list[Path]:
@@ -95,7 +64,7 @@ class EmbeddingStore:
     @classmethod
     def open_or_none(cls, folder: Path) -> EmbeddingStore | None:
         """The store in `folder`, or None where there is none."""
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         return None if manifest is None else cls(folder, manifest.encoder, manifest)
 
     @classmethod
@@ -104,7 +73,7 @@ class EmbeddingStore:
 
         Raises InputError when the store there was made by another encoder, revision, precision or template.
         """
-        store = cls(folder, encoder, _read_manifest(folder))
+        store = cls(folder, encoder, read_manifest(folder))
         store._require_same_encoder()
         return store
 
@@ -217,7 +186,7 @@ class EmbeddingStore:
 
         Raises InputError when they used another encoder.
         """
-        self.manifest = _read_manifest(self.folder)
+        self.manifest = read_manifest(self.folder)
         self._require_same_encoder()
         self.__dict__.pop("known", None)
 
@@ -277,7 +246,7 @@ class EmbeddingStore:
             format=1,
             encoder=self.encoder,
             dim=embedding.shape[1],
-            dtype=_type_name(embedding),
+            dtype=type_name(embedding),
             reward=reward is not None,
             head=None if head is None else head.detach().cpu().double().tolist(),
             data={},
@@ -333,77 +302,11 @@ class EmbeddingStore:
 
     def problem(self, embedding: torch.Tensor, reward: torch.Tensor | None) -> tuple[int, str] | None:
         """The first row that this store cannot take and why, or None."""
-        import torch
+        return unfit_row(embedding, reward, self.manifest)
 
-        if embedding.ndim != 2 or not embedding.shape[1]:
-            return 0, f"the embeddings have the shape {list(embedding.shape)}, not [rows, width]"
-        if _type_name(embedding) not in STORED_TYPES:
-            return 0, f"its embedding is {_type_name(embedding)}, a store takes {', '.join(STORED_TYPES)}"
-        if reward is not None and reward.shape != embedding.shape[:1]:
-            return 0, f"{list(reward.shape)} rewards for {len(embedding)} embeddings"
-        if self.manifest is not None:
-            if embedding.shape[1] != self.manifest.dim:
-                return 0, f"its embedding has width {embedding.shape[1]}, the store has {self.manifest.dim}"
-            if _type_name(embedding) != self.manifest.dtype:
-                return 0, f"its embedding is {_type_name(embedding)}, the store has {self.manifest.dtype}"
-            if (reward is not None) != self.manifest.reward:
-                return 0, f"the store has {'a reward' if self.manifest.reward else 'no rewards'} for every row"
-        finite = torch.isfinite(embedding).all(dim=1)
-        if reward is not None:
-            finite &= torch.isfinite(reward)
-        if not bool(finite.all()):
-            return int((~finite).nonzero()[0]), "its embedding or reward is NaN or infinite" + (
-                "; numbers may be too large for float16, --dtype bfloat16 or float32 hold them"
-                if embedding.dtype == torch.float16
-                else ""
-            )
-        return None
-
-    def _read(self, shard: Shard, *, check: bool = True) -> dict[str, torch.Tensor]:
-        """The columns of a shard; `check` hashes its bytes and looks whose they are."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        path = self.folder / shard.file
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise self._corrupt(shard, error.strerror or str(error)) from error
-        if check and _made_by(content) not in (None, digest(self.encoder)):
-            raise InputError(
-                f"{path} was made by another encoder or revision than its {MANIFEST} names"
-                f" ({self.encoder.get('id')}, revision {self.encoder.get('revision')})",
-                hint="delete it and run `prbench embed` again",
-            )
-        if check and hashlib.sha256(content).hexdigest() != shard.sha256:
-            raise self._corrupt(shard, f"its sha256 is not the one in {MANIFEST}")
-        try:
-            tensors: dict[str, torch.Tensor] = load(content)
-        except SafetensorError as error:
-            raise self._corrupt(shard, str(error)) from error
-        if fault := self._fault_of(tensors, shard):
-            raise self._corrupt(shard, fault)
-        return tensors
-
-    def _fault_of(self, tensors: Mapping[str, torch.Tensor], shard: Shard) -> str:
-        """How the columns of a shard differ from what the manifest says; nothing where they do not."""
+    def _read(self, shard: Shard) -> dict[str, torch.Tensor]:
         assert self.manifest is not None
-        wanted = {"embedding": [shard.rows, self.manifest.dim], "key": [shard.rows, KEY_BYTES]}
-        wanted |= {"reward": [shard.rows]} if self.manifest.reward else {}
-        for name, shape in wanted.items():
-            if name not in tensors:
-                return f"it lacks the column {name} that {MANIFEST} says"
-            if list(tensors[name].shape) != shape:
-                if tensors[name].shape[:1] != (shard.rows,):
-                    return f"it does not have the {shard.rows} rows that {MANIFEST} says"
-                return f"its column {name} has the shape {list(tensors[name].shape)}, {MANIFEST} says {shape}"
-        return ""
-
-    def _corrupt(self, shard: Shard, why: str) -> InputError:
-        path = self.folder / shard.file
-        if not path.exists():
-            return InputError(f"{path} is missing", hint="run `prbench embed` again")
-        return InputError(f"{path} is corrupt: {why}", hint="delete it and run `prbench embed` again")
+        return read_shard(self.folder, shard, self.manifest, self.encoder)
 
     def _require_same_encoder(self) -> None:
         if self.manifest is None or self.manifest.encoder == self.encoder:
@@ -431,19 +334,6 @@ class EmbeddingStore:
         self.__dict__.pop("known", None)
 
 
-def _made_by(content: bytes) -> str | None:
-    """The encoder that a shard's header names, or None where the header cannot be read."""
-    try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return str(header["__metadata__"]["encoder"])
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return None
-
-
-def _type_name(tensor: torch.Tensor) -> Any:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
 @contextlib.contextmanager
 def _locked(lock: Path, *, shared: bool, wait: bool) -> Iterator[None]:
     """Hold the file `lock`; see `EmbeddingStore.writer`."""
@@ -467,27 +357,3 @@ def _locked(lock: Path, *, shared: bool, wait: bool) -> Iterator[None]:
             if os.fstat(handle.fileno()).st_nlink:
                 yield
                 return
-
-
-def _read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in `folder`, or None where there is none. Raises InputError when it is broken."""
-    path, hint = folder / MANIFEST, "delete its folder and run `prbench embed` again"
-    if not path.exists():
-        return None
-    value = read_json(path, hint=hint)
-    if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
-        raise InputError(
-            f"{path} has format {value['format']!r}; this prbench reads format {FORMAT}",
-            hint="move its folder away and run `prbench embed` again",
-        )
-    plain = {key: each for key, each in value.items() if key != SEAL} if isinstance(value, dict) else value
-    try:
-        manifest = Manifest.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise InputError(
-            f"{path}: {where}: {first['msg']}", hint="delete its folder and run `prbench embed` again"
-        ) from error
-    unsealed(value, path, hint=hint)
-    return manifest
