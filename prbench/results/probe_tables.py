@@ -114,7 +114,8 @@ def read(runs: Path, kind: str) -> pd.DataFrame:
         path = folder / f"probe-{kind}.parquet"
         if digests.of(folder).has(path):
             record = cells.read_record(folder)
-            same = {**dict(zip(scores.COLUMNS, record.row, strict=True)), "split": record.split}
+            same: dict[str, Any] = {"split": record.split}
+            same |= dict(zip(scores.COLUMNS, record.row, strict=True))
             parts.append(read_table(path, kind).assign(**same))
     return pd.concat(parts, ignore_index=True) if parts else nothing(kind)
 

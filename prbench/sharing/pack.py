@@ -275,7 +275,7 @@ def check_pack(folder: Path, *, shown: Path | None = None) -> PackManifest:
 def quick_record(cell: Path) -> dict[str, Any]:
     """A record without its digests, for folders that hold records alone. Raises InputError where it is none."""
     record = read_json(cell / "cell.json", hint=AGAIN, most=cells.RECORD_BYTES)
-    if not isinstance(record, dict) or record_module.fault(record):
+    if not isinstance(record, dict) or isinstance(record_module.read(record), str):
         raise InputError(f"{cell}/cell.json is not a record of a cell", hint=AGAIN)
     return record
 
