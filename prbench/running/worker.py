@@ -85,9 +85,9 @@ def _do(description: AnyDescription, outbox: _Outbox, opened: dict[str, list[Ope
     def watch(share: float) -> None:
         outbox.send(Share(share))
 
-    outcome: Any
+    outcome: Any = None
     if description.kind == "tune":
-        outcome = tune.perform(description, watch, opened)
+        tune.perform(description, watch, opened)
     elif description.kind == "probe":
         outcome = probe.perform(description, watch, opened)
     else:
