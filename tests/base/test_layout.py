@@ -128,7 +128,7 @@ def test_columns_that_are_left_out_are_named_with_the_file_that_has_them() -> No
     whole, narrow = shown(table, 100), shown(table, 60)
     assert "Left out" not in whole
     said = " ".join(narrow.split())
-    assert "Left out at 60 columns: Worst 10%, Worst 20%, Worst 50%; leaderboard.csv has them." in said
+    assert "Left out at 60 columns: Worst 10%, Worst 20%, Worst 50%, SD starts; leaderboard.csv has them." in said
     assert "Overall" in narrow
     assert "vs BT" in narrow
 

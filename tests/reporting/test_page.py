@@ -424,7 +424,7 @@ def test_missing_cells_are_shown_with_their_reason(opened: Page) -> None:
     row = opened.locator(f"{TABLE} tr").filter(has_text="PAL")
     assert "0 of 4 splits: skipped: the encoder has no prompts" in row.inner_text()
     cells = row.locator("td .missing")
-    assert cells.count() == row.locator("td").count() == 11
+    assert cells.count() == row.locator("td").count() == 12
     assert all(text.startswith("–") for text in cells.all_inner_texts())
     partial = opened.locator(f"{TABLE} tr").filter(has_text="LORE-EARLY")
     assert "2 of 4 splits: not run" in partial.inner_text()
