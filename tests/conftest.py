@@ -49,7 +49,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left]
     config.hook.pytest_deselected(items=left)
     if not wanted:
-        config.stash[LEFT] = sorted({item.nodeid.split("[")[0] for item in left})
+        config.stash[LEFT] = named(left, items)
+
+
+def named(left: list[pytest.Item], kept: list[pytest.Item]) -> list[str]:
+    """The tests that are left out: a name once for all its cases, and each of its cases where others are kept."""
+    partly = {item.nodeid.split("[")[0] for item in kept}
+    names = {item.nodeid if (name := item.nodeid.split("[")[0]) in partly else name for item in left}
+    return sorted(names)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -55,6 +55,13 @@ class Good(LoRe):
         super().fit_splits(methods, problems, device=device, watch=watch)
 
 
+class Guesses(Good):
+    """Learns nothing: every margin is a coin's."""
+
+    def margins(self, states: UserStates, comparisons: Comparisons) -> Tensor:
+        return torch.randn(len(comparisons), generator=Rng("guesses").torch())
+
+
 class Raises(Good):
     """Cannot be fitted while `broken`."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from trained import measured
 
 from prbench import cli, results
 
@@ -33,29 +34,34 @@ def test_every_method_has_a_complete_row(leaderboard: tuple[pd.DataFrame, result
     assert (board["worst10"] <= board["worst50"]).all()
 
 
+@pytest.mark.trained
 def test_methods_that_should_beat_bt_do_and_stay_under_the_ceiling(
     leaderboard: tuple[pd.DataFrame, results.Results],
 ) -> None:
     board, _ = leaderboard
-    overall = board["overall"]
+    overall, floor, ceiling = board["overall"], board["floor"].iloc[0], board["ceiling"].iloc[0]
     for method in ("lore-early", "mrm-no-meta"):
         # The personal part of the simulated preferences is worth 11 points; 20 splits give them 6 over BT.
-        assert overall[method] > overall["bt"] + 0.03
-        assert overall[method] > board["floor"].iloc[0]
-        assert board["flip_rate"][method] > 0.05
-    assert (overall < board["ceiling"].iloc[0]).all()
+        gain, nothing_personal = (overall[name] - overall["bt"] for name in (method, "bt-ridge"))
+        measured(f"{method} over bt", gain, at_least=0.03, control=nothing_personal)
+        measured(f"{method} over the floor", overall[method] - floor, at_least=0, control=overall["bt"] - floor)
+        measured(f"flips of {method}", board["flip_rate"][method], at_least=0.05, control=board["flip_rate"]["mrm"])
+    measured("best under the ceiling", ceiling - overall.max(), at_least=0)
 
 
+@pytest.mark.trained
 def test_methods_without_personal_state_flip_nothing_and_stay_near_the_floor(
     leaderboard: tuple[pd.DataFrame, results.Results],
 ) -> None:
     board, _ = leaderboard
+    floor, personal = board["floor"].iloc[0], board["overall"]["lore-early"]
     for method in ("reference", "bt", "bt-ridge"):
         assert board["flip_rate"][method] == 0
         # The floor is the best that any score without the user can expect; three splits leave sampling noise.
-        assert board["overall"][method] < board["floor"].iloc[0] + 0.01
+        measured(f"{method} over the floor", board["overall"][method] - floor, at_most=0.02, control=personal - floor)
     # The published inner step moves each logit by 0.005, whatever the user chose.
-    assert board["flip_rate"]["mrm"] < 0.005
+    flips = board["flip_rate"]
+    measured("flips of mrm", flips["mrm"], at_most=0.005, control=flips["lore-early"])
 
 
 def test_every_cell_says_what_produced_it(leaderboard: tuple[pd.DataFrame, results.Results]) -> None:
