@@ -2,6 +2,8 @@
 
     python tests/robustness.py                       all trained tests, 20 starts, with 1 and with 2 threads
     python tests/robustness.py -k gpo --threads 1    some of them, with 1 thread
+    python tests/robustness.py --keep seen.jsonl     write down each start; the same command goes on where it stopped
+                                                 (delete the file when tests have changed)
 
 A start gives every random stream one more axis (`trained.move`): planted data, first weights and orders of training are
 drawn anew. Start 0, that of `make test`, is not among them. A line of the table is one measurement of one test. Its
@@ -59,14 +61,38 @@ class Outcome:
     errors: list[str]
 
 
+class Kept:
+    """Outcomes of earlier runs of one selection of tests in a file, one a line; without a file nothing is kept."""
+
+    def __init__(self, file: Path | None, **selection: object) -> None:
+        self.file, self.selection = file, json.loads(json.dumps(selection))
+
+    def at(self, start: int) -> Outcome | None:
+        """The outcome at `start` under this selection, if there is one."""
+        if self.file is None or not self.file.exists():
+            return None
+        for row in map(json.loads, self.file.read_text().splitlines()):
+            if row["selection"] == self.selection and row["start"] == start:
+                return Outcome(start, row["lines"], row["errors"])
+        return None
+
+    def add(self, outcome: Outcome) -> None:
+        """Append an outcome."""
+        if self.file is not None:
+            with self.file.open("a") as file:
+                file.write(json.dumps({"selection": self.selection, **vars(outcome)}) + "\n")
+
+
 def apart(values: list[float], bound: float, sign: int) -> float:
     """How many sample standard deviations the mean of `values` lies above (`sign` 1) or below (-1) `bound`."""
     gap, spread = sign * (float(np.mean(values)) - bound), float(np.std(values, ddof=1))
     return gap / spread if spread else math.copysign(math.inf, gap)
 
 
-def repeated(start: int, *, threads: int, selection: str, paths: list[str]) -> Outcome:
+def repeated(start: int, *, threads: int, selection: str, paths: list[str], kept: Kept) -> Outcome:
     """Run the trained tests once, in a process of their own, whose caches and compute threads are its own too."""
+    if (earlier := kept.at(start)) is not None:
+        return earlier
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "record.jsonl"
         environment = {
@@ -85,7 +111,9 @@ def repeated(start: int, *, threads: int, selection: str, paths: list[str]) -> O
     # 5: the selection is empty.
     if done.returncode not in (0, 1, 5):
         failed.append(f"pytest ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
-    return Outcome(start, [json.loads(line) for line in lines], failed)
+    outcome = Outcome(start, [json.loads(line) for line in lines], failed)
+    kept.add(outcome)
+    return outcome
 
 
 def collected(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], Measurement]:
@@ -128,11 +156,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="compute threads (default 1 2)")
     parser.add_argument("--jobs", type=int, default=1, help="starts that run side by side (default 1)")
     parser.add_argument("-k", default="", dest="selection", help="pytest's expression over the names of tests")
+    parser.add_argument("--keep", type=Path, help="a file of outcomes; starts that it holds are not run again")
     parser.add_argument("paths", nargs="*", default=["tests"], help="test files or folders (default tests)")
     asked = parser.parse_args()
     good = True
     for threads in asked.threads:
-        run = partial(repeated, threads=threads, selection=asked.selection, paths=asked.paths)
+        selected = {"threads": threads, "selection": asked.selection, "paths": asked.paths}
+        run = partial(repeated, **selected, kept=Kept(asked.keep, **selected))
         with ThreadPoolExecutor(asked.jobs) as pool:
             outcomes = list(pool.map(run, range(1, asked.starts + 1)))
         found = collected(outcomes)
