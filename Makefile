@@ -21,12 +21,13 @@ demo: $(VENV)/.installed
 	$(BIN)/prbench report leaderboard --runs runs --out out
 	@echo "open out/index.html in a browser: the page has all tables and figures"
 
-# One thread a worker: pytest's two workers would otherwise each start a thread per core.
+# One thread a worker: pytest's two workers would otherwise each start a thread per core. A file stays with one worker,
+# which makes its fixtures once.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist loadscope $(ARGS)
 
 test-extras: $(VENV)/.installed-test-extras
-	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --extras -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --extras -n 2 --dist loadscope $(ARGS)
 
 # All campaigns of tests/faults, then its tests; SHARE of the cases, from SEED. `make test` runs a sample.
 SHARE ?= 1

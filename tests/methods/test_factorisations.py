@@ -200,11 +200,30 @@ def three_tastes() -> SmallWorld:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def shared_taste(three_tastes: SmallWorld) -> Method:
+    """Bradley-Terry on these users."""
+    return three_tastes.fit(BT(), select=False)
+
+
+def entered(name: str) -> Method:
+    return methods.make_method(registry.get("methods", name), None, {})
+
+
+@pytest.fixture(scope="module")
+def personal_gains(three_tastes: SmallWorld, shared_taste: Method) -> dict[str, float]:
+    """What the methods gain over Bradley-Terry where users differ."""
+    fitted = {name: three_tastes.fit(entered(name)) for name in ("pref", "rfm")}
+    return {name: three_tastes.gain(method, shared_taste) for name, method in fitted.items()}
+
+
 @pytest.mark.trained
 @pytest.mark.parametrize(
     "method", [LoRe(bases=5, divisor=1.0, rate=0.1, steps=400), PReF(features=3), RFM(rate=0.003)]
 )
-def test_the_planted_subspace_is_found(three_tastes: SmallWorld, method: LoRe | PReF | RFM) -> None:
+def test_the_planted_subspace_is_found(
+    three_tastes: SmallWorld, shared_taste: Method, method: LoRe | PReF | RFM
+) -> None:
     world = three_tastes
     _, strengths, planted = np.linalg.svd(world.rewards)
     assert strengths[3] < 1e-3 * strengths[2]
@@ -219,9 +238,8 @@ def test_the_planted_subspace_is_found(three_tastes: SmallWorld, method: LoRe | 
     found = np.linalg.svd((mixed @ method.bases_matrix.double()).numpy(), full_matrices=False)[2]
     drawn = RNG.child("subspace").numpy().normal(size=(3, world.rewards.shape[1]))
     measured("angle", angle(found[:3]), at_most=40, control=angle(drawn))
-    bt = world.fit(BT(), select=False)
-    cold = world.accuracy(world.cold(method)) - world.accuracy(world.adapted(bt))
-    measured("gain", world.gain(method, bt), at_least=0.1, control=cold)
+    cold = world.accuracy(world.cold(method)) - world.accuracy(world.adapted(shared_taste))
+    measured("gain", world.gain(method, shared_taste), at_least=0.1, control=cold)
 
 
 # Free weights that are fitted to a user's 80 choices alone cost something where all users are alike. The published
@@ -232,14 +250,10 @@ COST = 0.07
 @pytest.mark.trained
 @pytest.mark.parametrize("name", ["pref", "rfm"])
 @pytest.mark.parametrize("permuted", [False, True])
-def test_little_is_lost_where_nobody_differs(three_tastes: SmallWorld, name: str, permuted: bool) -> None:
+def test_little_is_lost_where_nobody_differs(personal_gains: dict[str, float], name: str, permuted: bool) -> None:
     world = small_world({} if permuted else NOTHING_PERSONAL, permuted=permuted)
     bt = world.fit(BT(), select=False)
 
-    def method() -> Method:
-        return methods.make_method(registry.get("methods", name), None, {})
-
-    gain = world.gain(world.fit(method()), bt)
+    gain = world.gain(world.fit(entered(name)), bt)
     measured("cost", -gain, at_most=COST, control=world.overfitting_cost(bt))
-    personal = three_tastes.gain(three_tastes.fit(method()), three_tastes.fit(BT(), select=False))
-    measured("gain", gain, at_most=0.1, control=personal)
+    measured("gain", gain, at_most=0.1, control=personal_gains[name])
