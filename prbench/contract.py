@@ -268,14 +268,8 @@ def planted_accuracy(method: Method, *, recurring: int = 0) -> float:
     seen, test = data.user < 6, data.group >= 16
     train = data.take(seen & ~test)
     method.fit_seen(train, train.take([]), rng=rng)
-    return _share_right(
-        method.margins(method.adapt_unseen(data.take(~seen & ~test), rng=rng), data.take(~seen & test))
-    )
-
-
-def _share_right(margins: Tensor) -> float:
-    """The share of positive margins, a tie counting one half."""
-    return float((margins > 0).float().mean() + 0.5 * (margins == 0).float().mean())
+    margins = method.margins(method.adapt_unseen(data.take(~seen & ~test), rng=rng), data.take(~seen & test))
+    return float(decisions(margins.numpy()).mean())
 
 
 def _over(comparisons: Comparisons, items: Items) -> Comparisons:
