@@ -28,10 +28,12 @@ def damaged_commands(folder: Path, count: int, seed: int = 0, every: Sequence[St
     base = _base({story.name: story for story in every or stories(folder / "bases")}, folder / "base")
     files = sorted(path for path in base.rglob("*") if path.is_file() and _is_ours(path.relative_to(base)))
     kinds = sorted({_kind(path.relative_to(base)) for path in files})
-    expected = {kind: [_said(words, base, folder / "try") for words in _commands(kind)] for kind in kinds}
+    expected: dict[str, list[tuple[int, str, str]]] = {}
     found = without = 0
     for number in range(count):
         kind = kinds[number % len(kinds)]
+        if kind not in expected:
+            expected[kind] = [_said(words, base, folder / "try") for words in _commands(kind)]
         path = draw.choice([file for file in files if _kind(file.relative_to(base)) == kind])
         whole = path.read_bytes()
         changed, place = flips.flipped(whole, draw)

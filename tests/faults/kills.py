@@ -17,7 +17,7 @@ from pathlib import Path
 
 import campaign
 import programs
-from stories import Story, left, stories
+from stories import Story, Whole, left, stories, undisturbed
 
 from prbench.results import digests
 
@@ -30,27 +30,14 @@ def kills(folder: Path, count: int, seed: int = 0, every: Sequence[Story] = ()) 
     draw, figures = random.Random(seed), campaign.Figures("kills")
     folder.mkdir(parents=True, exist_ok=True)
     every = every or stories(folder / "bases")
-    whole: dict[str, tuple[float, dict[str, str]]] = {}
     landed: Counter[str] = Counter()
     for number in range(count):
         story = every[number % len(every)]
-        if story.name not in whole:
-            whole[story.name] = _uninterrupted(story, folder / "whole")
+        whole = undisturbed(story, folder / "whole")
         number_of_signal = draw.choice(SIGNALS)
-        landed[story.name] += _one(story, folder / "try", number_of_signal, draw.random(), whole[story.name], figures)
+        landed[story.name] += _one(story, folder / "try", number_of_signal, draw.random(), whole, figures)
     figures.note(f"landed: {', '.join(f'{name} {n}' for name, n in landed.items())}")
     return figures
-
-
-def _uninterrupted(story: Story, folder: Path) -> tuple[float, dict[str, str]]:
-    words, begin = story.start(folder), time.monotonic()
-    ended = programs.done(words, folder)
-    assert ended.code == 0, (story.name, ended)
-    seconds, made = time.monotonic() - begin, story.made(folder)
-    assert made, story.name
-    assert not left(folder), (story.name, left(folder))
-    shutil.rmtree(folder)
-    return seconds, made
 
 
 def _one(
@@ -58,11 +45,11 @@ def _one(
     folder: Path,
     stop: int,
     share: float,
-    whole: tuple[float, dict[str, str]],
+    whole: Whole,
     figures: campaign.Figures,
 ) -> bool:
     """Stop a story after a `share` of its time and run it again; whether the signal found it running."""
-    seconds, expected = whole
+    expected, seconds = whole
     what = f"{story.name}, {signal.Signals(stop).name} at {share * seconds:.2f} s"
     words = story.start(folder)
     program = programs.Program(words, folder)

@@ -29,11 +29,11 @@ def main() -> int:
         os.environ["PRBENCH_HOME"] = f"{name}/home"
         every = [story for story in stories(folder / "bases") if story.name != SLOW]
         found = [
-            kills(folder / "kills", 8, 0, every),
-            side_by_side(folder / "beside", 4, 0, every),
-            surroundings(folder / "around", 9, 0, every),
-            damaged_commands(folder / "damaged", 3, 0, every),
-            fuzz(folder / "fuzz", 200),
+            kills(folder / "kills", 6, 0, every),
+            side_by_side(folder / "beside", 3, 0, every),
+            surroundings(folder / "around", 6, 0, every),
+            damaged_commands(folder / "damaged", 2, 0, every),
+            fuzz(folder / "fuzz", 140),
         ]
     for figures in found:
         sys.stdout.write(f"{figures}\n")

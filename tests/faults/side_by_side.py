@@ -14,7 +14,7 @@ from typing import Any
 
 import campaign
 import programs
-from stories import Story, left, stories
+from stories import Story, left, stories, undisturbed
 
 from prbench.embedding.store import EmbeddingStore
 from prbench.results import cells
@@ -31,15 +31,10 @@ def side_by_side(folder: Path, count: int, seed: int = 0, every: Sequence[Story]
     figures = campaign.Figures("side by side")
     folder.mkdir(parents=True, exist_ok=True)
     every = every or stories(folder / "bases")
-    whole: dict[str, dict[str, str]] = {}
     for number in range(count):
         story = every[number % len(every)]
-        if story.name not in whole:
-            words = story.start(folder / "whole")
-            assert programs.done(words, folder / "whole").code == 0
-            whole[story.name] = story.made(folder / "whole")
-            shutil.rmtree(folder / "whole")
-        _one(story, folder / "try", NUMBERS[(number // len(every) + seed) % 2], whole[story.name], figures)
+        expected = undisturbed(story, folder / "whole").made
+        _one(story, folder / "try", NUMBERS[(number // len(every) + seed) % 2], expected, figures)
     return figures
 
 

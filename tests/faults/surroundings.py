@@ -18,7 +18,7 @@ from pathlib import Path
 
 import campaign
 import programs
-from stories import Story, left, stories
+from stories import Story, left, stories, undisturbed
 
 HOUR = 3600.0
 SPACE = 2**26
@@ -31,27 +31,17 @@ def surroundings(folder: Path, count: int, seed: int = 0, every: Sequence[Story]
     draw, figures = random.Random(seed), campaign.Figures("surroundings")
     folder.mkdir(parents=True, exist_ok=True)
     every = every or stories(folder / "bases")
-    whole: dict[str, dict[str, str]] = {}
     for number in range(count):
         story = every[number // 3 % len(every)]
-        if story.name not in whole:
-            whole[story.name] = _whole(story, folder / "whole")
+        expected = undisturbed(story, folder / "whole").made
         place = folder / "try"
         if number % 3 == 0:
-            _full_disk(story, place, draw, whole[story.name], figures)
+            _full_disk(story, place, draw, expected, figures)
         elif number % 3 == 1:
             _read_only(story, place, figures)
         else:
-            _backwards(story, place, draw, whole[story.name], figures)
+            _backwards(story, place, draw, expected, figures)
     return figures
-
-
-def _whole(story: Story, folder: Path) -> dict[str, str]:
-    words = story.start(folder)
-    assert programs.done(words, folder).code == 0, story.name
-    made = story.made(folder)
-    shutil.rmtree(folder)
-    return made
 
 
 def _mount(folder: Path, options: str) -> bool:
