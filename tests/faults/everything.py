@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests:tests/faults:tests/loaders python tests/faults/everything.py [SHARE] [SEED]
 
-SHARE of the cases are tried: 1 takes about 20 minutes, the sample of `make test` half a minute.
+SHARE of the cases are tried: 1 takes about 20 minutes, the sample of `make test-extras` a minute or two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sample of the campaigns of `make faults`, which prints their figures and takes about 20 minutes."""
+"""A sample of the campaigns of `make faults`, which prints their figures; left to `make test-extras`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 NOTHING = "tried: lost none, doubled none, silently different none, traceback none"
 
 
+@pytest.mark.extras
 def test_a_sample_finds_nothing() -> None:
     """The campaigns are a program of their own, since they copy themselves: pytest has threads."""
     path = os.pathsep.join(str(folder) for folder in (HERE.parent, HERE, HERE.parent / "loaders"))
