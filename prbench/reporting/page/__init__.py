@@ -80,9 +80,10 @@ def write_page(
     title: str = "Leaderboard",
     curves: pd.DataFrame | None = None,
     extras: Sequence[Extra] = (),
+    home: str = "",
 ) -> Path:
     """Write `render`'s page to `path` and return it."""
-    text = render(boards, users, results, options=options, title=title, curves=curves, extras=extras)
+    text = render(boards, users, results, options=options, title=title, curves=curves, extras=extras, home=home)
     write_text(path, text)
     return path
 
@@ -96,11 +97,13 @@ def render(
     title: str = "Leaderboard",
     curves: pd.DataFrame | None = None,
     extras: Sequence[Extra] = (),
+    home: str = "",
 ) -> str:
     """The page as text.
 
     `boards` and `users` come from `board.build`; `curves` is `metrics.worst_k_curves(users)`, made where it is not
-    given. `options` are named in the provenance: what the report was made with.
+    given. `options` are named in the provenance: what the report was made with. `home` is the address of a site's
+    first page, where this is a page of one.
     """
     from plotly.offline import get_plotlyjs
 
@@ -115,6 +118,7 @@ def render(
     ]
     return _environment().get_template("page.html.j2").render(
         title=title,
+        home=home,
         version=prbench.__version__,
         overview=sentences.overview(boards, own),
         sections=sections,

@@ -1,0 +1,194 @@
+"""A static site of a leaderboard: `prbench report site --runs runs --out site`.
+
+    site/index.html                 every method on every data set, ranks, and what was submitted or kept apart
+    site/data/<board>.html          one data set and encoder: the leaderboard's page
+    site/methods/<method>.html      one method: paper, recipe, cost, results, and how to make them again
+    site/compare/<a>--<b>.html      two methods: every split and user, the test, and what it could show
+
+It works from disk without a network; every page lists all others for its search box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import prbench
+from prbench.base.console import progress
+from prbench.base.files import write_text
+from prbench.protocol import metrics, stats
+from prbench.registry import marks
+from prbench.reporting import merging, submitted, verdict
+from prbench.reporting.board import Board, build
+from prbench.reporting.frames import _comparisons_planned
+from prbench.reporting.options import of_methods, require_options
+from prbench.reporting.page import _json, _slug, cards, write_page
+from prbench.reporting.placing import placed
+from prbench.reporting.site import overview, pairs
+from prbench.results import Results
+
+if TYPE_CHECKING:
+    import jinja2
+    import pandas as pd
+
+Link = dict[str, str]
+
+
+@marks.report
+def site(
+    results: Results,
+    out: Path,
+    *,
+    baseline: str = "bt",
+    methods: str = "",
+    shots: int = metrics.ALL_SHOTS,
+    alpha: float = 0.05,
+    resamples: int = stats.RESAMPLES,
+) -> list[Path]:
+    """Write the site's pages below `out`; returns their paths, the first page first.
+
+    Options as those of the leaderboard. Raises InputError as `prbench.reporting.leaderboard.leaderboard`.
+    """
+    if methods:
+        results = of_methods(results, methods)
+    results = placed(results)
+    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
+    with progress() as display:
+        task = display.add_task("comparing methods", total=_comparisons_planned(results))
+        boards, users = build(
+            results,
+            baseline=baseline,
+            shots=shots,
+            alpha=alpha,
+            resamples=resamples,
+            watch=lambda: display.advance(task),
+            count_all=bool(methods),
+        )
+    options = {"baseline": baseline, "shots": shots, "alpha": alpha, "resamples": resamples}
+    return _Pages(results, boards, users, out, options).write()
+
+
+class _Pages:
+    """The pages of one site, which know one another's addresses."""
+
+    def __init__(
+        self, results: Results, boards: Sequence[Board], users: pd.DataFrame, out: Path, options: Mapping[str, Any]
+    ) -> None:
+        self.results, self.boards, self.users, self.out, self.options = results, boards, users, out, options
+        self.cards = cards.cards(boards, results)
+        self.meetings = pairs.meetings(boards, users)
+        self.titles = {row.key: row.title for board in boards for row in board.rows}
+        self.links: list[Link] = [
+            *({"at": _data(b), "title": f"{b.dataset} ({b.encoder})", "kind": "data set"} for b in boards),
+            *({"at": _method(card.method), "title": card.title, "kind": "method"} for card in self.cards),
+            *(
+                {"at": _compare(a, b), "title": f"{self.titles[a]} and {self.titles[b]}", "kind": "comparison"}
+                for a, b in self.meetings
+            ),
+        ]
+
+    def write(self) -> list[Path]:
+        """Write all pages and return their paths."""
+        paths = [self._page("index.html", "overview.html.j2", **self._overview())]
+        for board in self.boards:
+            own = self._of(board)
+            title = f"{board.dataset} ({board.encoder})"
+            path = self.out / _data(board)
+            paths.append(write_page(path, [board], *own, options=self.options, title=title, home="../index.html"))
+        for card in self.cards:
+            paths.append(self._page(_method(card.method), "method.html.j2", **self._method_page(card)))
+        for (a, b), found in self.meetings.items():
+            title = f"{self.titles[a]} and {self.titles[b]}"
+            paths.append(
+                self._page(_compare(a, b), "pair.html.j2", title=title, meetings=found, summary=pairs.summary(found))
+            )
+        return paths
+
+    def _page(self, name: str, template: str, **values: Any) -> Path:
+        path = self.out / name
+        root = "../" * name.count("/")
+        links = [{**link, "at": root + link["at"]} for link in self.links]
+        text = (
+            _environment()
+            .get_template(template)
+            .render(root=root, version=prbench.__version__, links_json=_json(links), **values)
+        )
+        write_text(path, text)
+        return path
+
+    def _of(self, board: Board) -> tuple[pd.DataFrame, Results]:
+        """The users and results of one board."""
+        names = {"dataset": board.dataset, "encoder": board.encoder}
+
+        def here(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[(frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)]
+
+        own = [cell for cell in self.results.cells if all(cell[key] == value for key, value in names.items())]
+        return here(self.users), Results(here(self.results.scores), own, self.results.folder)
+
+    def _overview(self) -> dict[str, Any]:
+        rows = [
+            {
+                "title": self.titles[key],
+                "at": _method(key[0]),
+                "fields": overview.entries(self.boards, key),
+            }
+            for key in overview.names(self.boards)
+        ]
+        return {
+            "title": "Leaderboards",
+            "boards": [
+                {"board": board, "at": _data(board), "said": " ".join(verdict.sentences(board))}
+                for board in self.boards
+            ],
+            "rows": rows,
+            "ranks": overview.ranks(self.boards, self.options["alpha"]),
+            "least": overview.LEAST_BOARDS,
+            "extras": [*submitted.grids(self.results), *merging.grids(self.results)],
+            "options": self.options,
+        }
+
+    def _method_page(self, card: cards.Card) -> dict[str, Any]:
+        own = [cell for cell in self.results.cells if cell["method"] == card.method]
+        commands = sorted({cell["command"] for cell in own if cell.get("command")})
+        against = [
+            {"at": f"../{_compare(*key)}", "title": self.titles[key[1] if key[0][0] == card.method else key[0]]}
+            for key in self.meetings
+            if card.method in (key[0][0], key[1][0])
+        ]
+        return {"title": card.title, "card": card, "commands": commands, "against": against}
+
+
+def _data(board: Board) -> str:
+    return f"data/{_slug(f'{board.dataset}-{board.encoder}')}.html"
+
+
+def _method(method: str) -> str:
+    return f"methods/{_slug(method)}.html"
+
+
+def _compare(a: tuple[str, str], b: tuple[str, str]) -> str:
+    return f"compare/{_slug('-'.join(a))}--{_slug('-'.join(b))}.html"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    import jinja2
+    from markupsafe import Markup
+
+    loader = jinja2.ChoiceLoader(
+        [jinja2.PackageLoader("prbench.reporting.site"), jinja2.PackageLoader("prbench.reporting.page")]
+    )
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+    def asset(name: str) -> Markup:
+        """A file of the templates' folders as it is."""
+        return Markup(loader.get_source(environment, name)[0])
+
+    environment.globals["asset"] = asset
+    environment.filters["slug"] = _slug
+    return environment
