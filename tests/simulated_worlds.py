@@ -46,11 +46,13 @@ class SmallWorld:
         type(method).fit_splits([method], [one])
         return method
 
-    def adapted(self, method: Method, shots: int | None = None) -> torch.Tensor:
-        """Margins of the unseen users' test choices after adaptation, to `shots` choices of each where given."""
+    def adapted(self, method: Method, shots: int | None = None, first: int = 0) -> torch.Tensor:
+        """Margins of the unseen users' test choices after adaptation, to `shots` choices of each from `first` on."""
         order = np.argsort(self.support.user, kind="stable")
         place = np.arange(len(order)) - np.searchsorted(self.support.user[order], self.support.user[order])
-        support = self.support if shots is None else self.support.take(order[place < shots])
+        support = (
+            self.support if shots is None else self.support.take(order[(place >= first) & (place < first + shots)])
+        )
         return method.margins(method.adapt_unseen(support, users=self.unseen, rng=RNG), self.test)
 
     def cold(self, method: Method) -> torch.Tensor:
@@ -62,9 +64,9 @@ class SmallWorld:
         right = expit(np.sign(margins.numpy()) * self.truth)
         return float(np.mean([right[self.test.user == user].mean() for user in self.unseen]))
 
-    def gain(self, method: Method, baseline: Method, shots: int | None = None) -> float:
+    def gain(self, method: Method, baseline: Method, shots: int | None = None, first: int = 0) -> float:
         """How much more accurate an adapted method is on unseen users than another."""
-        return self.accuracy(self.adapted(method, shots)) - self.accuracy(self.adapted(baseline, shots))
+        return self.accuracy(self.adapted(method, shots, first)) - self.accuracy(self.adapted(baseline, shots, first))
 
     def overfitting_cost(self, baseline: Method) -> float:
         """How much less accurate than a baseline is a reward of four choices of each user alone."""
