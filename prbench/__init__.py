@@ -25,7 +25,17 @@ The rooms, from bottom to top; a module imports from its own room and from those
     reporting    tables, figures, pages: a function of results alone; never imports running, nor running it
     user         one person's choices in, scores of new texts out
     timing       how fast prbench itself is
+    evaluation   running and reporting as one call: `prbench.evaluate`
     commands, cli    the command line
 """
 
 __version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> object:
+    """`prbench.evaluate`, imported when it is first asked for: it needs torch."""
+    if name == "evaluate":
+        from prbench.evaluation import evaluate
+
+        return evaluate
+    raise AttributeError(f"module 'prbench' has no attribute {name!r}")

@@ -6,6 +6,7 @@ Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 some of it failed
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,20 @@ import typer
 from prbench import __version__
 from prbench.base.errors import InputError
 from prbench.base.screen_text import message, print_anything
-from prbench.commands import bench, data, embedding, inspection, probe, results, runs, splits, tune, user, words
+from prbench.commands import (
+    bench,
+    data,
+    embedding,
+    encoder,
+    inspection,
+    probe,
+    results,
+    runs,
+    splits,
+    tune,
+    user,
+    words,
+)
 from prbench.commands.options import GROUP
 
 if TYPE_CHECKING:
@@ -31,6 +45,7 @@ app = typer.Typer(
     **GROUP,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(encoder.app, name="encoder")
 app.add_typer(user.app, name="user")
 app.add_typer(results.app, name="results")
 app.add_typer(splits.app, name="splits")
@@ -100,14 +115,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def global_options(
     registry: Annotated[
-        list[Path] | None, typer.Option(help="Also find entries in DIR/methods, DIR/datasets, ...", metavar="DIR")
+        list[Path] | None,
+        typer.Option(
+            help="Also find entries in DIR/methods, ...; PRBENCH_REGISTRY too names folders.",
+            metavar="DIR",
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     """The benchmark suite for personalised reward models."""
-    if registry:
+    if registry or os.environ.get("PRBENCH_REGISTRY"):
         from prbench import registry as found
 
-        found.use(registry)
+        found.use([*found.named_folders(), *(registry or [])])

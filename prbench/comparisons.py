@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prbench.base.errors import InputError
+from prbench.base.seeds import Rng
 from prbench.base.texts import canonical_text
 
 if TYPE_CHECKING:
@@ -381,7 +382,24 @@ class PreferenceData:
     def select_users(self, keep: IntArray) -> PreferenceData:
         """Only the users `keep`, renumbered 0.. in ascending order; items nobody compared are dropped."""
         keep = np.unique(keep)
-        index = np.flatnonzero(np.isin(self.user, keep))
+        return self._selected(np.flatnonzero(np.isin(self.user, keep)), keep)
+
+    def limited(self, most: int) -> PreferenceData:
+        """At most `most` comparisons of each user, for a trial run; whole groups drawn at random, the last one cut.
+
+        The result is called NAME[limit=MOST]. What is drawn depends on the data set's name and on the user alone.
+        """
+        kept: list[IntArray] = []
+        for user in range(self.n_users):
+            own = np.flatnonzero(self.user == user)
+            order = Rng("limit", self.name, user).numpy().permutation(np.unique(self.group[own]))
+            place = np.argsort(order)[np.searchsorted(np.sort(order), self.group[own])]
+            kept.append(own[np.argsort(place, kind="stable")][:most])
+        index = np.sort(np.concatenate(kept)) if kept else np.empty(0, dtype=np.int64)
+        return replace(self._selected(index, np.unique(self.user[index])), name=f"{self.name}[limit={most}]")
+
+    def _selected(self, index: IntArray, keep: IntArray) -> PreferenceData:
+        """The comparisons at `index` [n'], which are of the users `keep`, renumbered 0.. in ascending order."""
         renumbered = np.full(self.n_users, -1, dtype=np.int64)
         renumbered[keep] = np.arange(len(keep))
         used = np.unique(np.concatenate([self.chosen[index], self.rejected[index]]))
@@ -432,3 +450,24 @@ def _digests(items: Items) -> Iterable[bytes]:
         for column in columns:
             state.update(column[row])
         yield state.digest()
+
+
+class WatchedComparisons(Comparisons):
+    """Comparisons that know whether anything of them was read."""
+
+    was_read: bool
+
+    @classmethod
+    def of_rows(cls, rows: Comparisons) -> WatchedComparisons:
+        """The same comparisons, not read yet."""
+        made = cls(**{field.name: getattr(rows, field.name) for field in fields(rows)})
+        object.__setattr__(made, "was_read", False)
+        return made
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _COLUMNS:
+            object.__setattr__(self, "was_read", True)
+        return super().__getattribute__(name)
+
+
+_COLUMNS = frozenset(field.name for field in fields(Comparisons))

@@ -33,6 +33,7 @@ ROOMS = (
     "reporting",
     "user",
     "timing",
+    "evaluation",
     "commands cli __main__",
 )
 """From bottom to top; a line is one level. A module imports from its own room and from levels above its own."""

@@ -40,15 +40,40 @@ app = typer.Typer(help="Download, check and import data.", **GROUP)
 
 
 @app.command(epilog="Example: prbench data get convarg")
-def get(dataset: Annotated[str, typer.Argument(help="Data sets: names, patterns or all.")]) -> None:
+def get(
+    dataset: Annotated[str, typer.Argument(help="Data sets: names, patterns or all.")],
+    listing: Annotated[
+        bool, typer.Option("--list", help="Only list the files: addresses, sizes, hashes, whether they are here.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Download and read data sets, and compare them with the counts that their entries expect."""
     from prbench import data, registry
     from prbench.commands import output
     from prbench.data import describe
 
+    if listing:
+        from prbench.data.downloads import RawFiles
+        from prbench.running.prerequisites import in_bytes
+
+        rows = [
+            {
+                "file": f"{entry.family}/{file.path}",
+                "size": in_bytes(file.size),
+                "sha256": file.pinned,
+                "address": file.address,
+                "here": str(file.here) if file.here else "no",
+            }
+            for entry in (registry.get("datasets", name) for name in registry.select("datasets", dataset))
+            for file in (RawFiles(entry).listing() if entry.download else [])
+        ]
+        if not rows:
+            raise InputError(f"{dataset} needs no files", hint="it is simulated: `prbench run` makes it")
+        output.show_rows(rows, as_json)
+        return
     for name in registry.select("datasets", dataset):
         entry = registry.get("datasets", name)
-        output.show_record(describe.describe(data.load(entry), entry), as_json=False)
+        output.show_record(describe.describe(data.load(entry), entry), as_json)
 
 
 @app.command(epilog="Example: prbench data info convarg --json")

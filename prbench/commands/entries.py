@@ -10,6 +10,7 @@ from prbench.base.errors import InputError
 from prbench.registry import methods as method_makers
 from prbench.registry.schema import DatasetEntry, EncoderEntry, JudgeEntry, Kind, MethodEntry
 
+NOT_PINNED = "not pinned: no sha256 is published"
 # Parameters are counted for embeddings of an 8B model and these numbers of users.
 DIM = 4096
 USERS = (10, 100, 1_000, 10_000)
@@ -31,6 +32,10 @@ def full(name: str, kind: Kind | None = None) -> dict[str, Any]:
     entry = registry.get(found, name)
     record: dict[str, Any] = {"kind": found, "file": str(registry.source(found, name))}
     record |= entry.model_dump(mode="json", exclude_none=True)
+    if not any(record.get("size", {}).values()):
+        record.pop("size", None)
+    if isinstance(entry, DatasetEntry) and entry.download:
+        record["download"]["files"] = {path: sha256 or NOT_PINNED for path, sha256 in entry.download.files.items()}
     if isinstance(entry, MethodEntry):
         if unused := method_makers.unused_tables(entry):
             record["unused"] = [f"params.{table}: no data set or family of that name is known" for table in unused]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +26,7 @@ from prbench.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from prbench.running.outline import Outline
     from prbench.running.plan import Plan
     from prbench.running.request import RunRequest
 
@@ -56,6 +57,10 @@ def run(
         Path | None, typer.Option(help="Folder of split files, see `prbench splits export`: run exactly these.")
     ] = None,
     restarts: Restarts = 1,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="A trial: at most so many comparisons of each user; the data set is NAME[limit=N]."),
+    ] = None,
     shots: Annotated[
         str, typer.Option(metavar=LIST, help="Support comparisons per unseen user, as in 0,5,10,all.")
     ] = "all",
@@ -104,7 +109,11 @@ def run(
     if methods is not None and report is not None:
         raise InputError("give one of --methods and --report, not both", hint="--report says itself what to run")
     if split_files is not None:
-        if drawing := [option for option, given in (("--splits", splits), ("--seed", seed)) if given is not None]:
+        if drawing := [
+            option
+            for option, given in (("--splits", splits), ("--seed", seed), ("--limit", limit))
+            if given is not None
+        ]:
             raise InputError(f"--split-files {split_files} says which splits to run: leave out {', '.join(drawing)}")
         if dataset is None:
             from prbench.sharing.split_files import read_folder
@@ -122,6 +131,7 @@ def run(
         raise InputError("several workers share no budget", hint="leave out --workers, or --max-calls and the like")
     if report is not None:
         given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
+        given |= {"--limit": limit is not None}
         given |= {"--refit": refit, "--tuned": tuned is not None, "--precision": precision is not Precision.highest}
         if named := [option for option, used in given.items() if used]:
             raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
@@ -169,6 +179,7 @@ def run(
         splits=splits,
         split_files=split_files,
         restarts=restarts,
+        limit=limit,
         seed=seed,
         shots=tuple(counts),
         selection=selection,
@@ -185,13 +196,17 @@ def run(
 
 def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int) -> None:
     from prbench.commands import output
-    from prbench.running import run
+    from prbench.running import prerequisites, run
+    from prbench.running.outline import Outline, planned_fits
     from prbench.running.plan import plan as make_plan
 
-    plan = make_plan(request)
     if dry_run:
-        _show_plan(plan, as_json, counts_calls=request.judge is not None)
+        here, absent = prerequisites.divided(request.datasets, request.encoder)
+        plan = make_plan(request.model_copy(update={"datasets": tuple(here)})) if here else None
+        outlines = [Outline(each, planned_fits(request, each.entry)) for each in absent]
+        _show_plan(plan, as_json, outlines, request)
         return
+    plan = make_plan(request)
     _say_packed(plan)
     outcome = run.execute(plan, workers=workers)
     if as_json:
@@ -214,21 +229,47 @@ def _say_packed(plan: Plan) -> None:
         stderr().print(f"{said} makes them again", soft_wrap=True)
 
 
-def _show_plan(plan: Plan, as_json: bool, *, counts_calls: bool) -> None:
-    """The plan, and what its judge model would be asked."""
+def _show_plan(plan: Plan | None, as_json: bool, outlines: Sequence[Outline], request: RunRequest) -> None:
+    """The plan of what is here, what its judge model would be asked, and the outlines of what is not here."""
     from prbench.commands import output
 
     calls = []
-    if counts_calls:
+    if plan and request.judge is not None:
         from prbench.running import estimate
 
         calls = estimate.estimates(plan)
     if as_json:
-        output.show_json({**plan.as_dict(), **({"judging": calls} if calls else {})})
+        cells = plan.as_dict() if plan else {"out": str(request.out), "cells": []}
+        output.show_json(cells | ({"judging": calls} if calls else {}) | outlined(outlines))
         return
-    output.show(plan.table())
+    if plan:
+        output.show(plan.table())
     if calls:
         output.show(estimate.table(calls))
+    show_outlines(outlines)
+
+
+def outlined(outlines: Sequence[Outline]) -> dict[str, Any]:
+    """Outlines and what is missing as plain values; nothing where there are none."""
+    from prbench.running.outline import missing
+
+    return {"outlines": [each.as_dict() for each in outlines], "missing": missing(outlines)} if outlines else {}
+
+
+def show_outlines(outlines: Sequence[Outline]) -> None:
+    """Print what is known of data sets that cannot be opened here, and all that is missing."""
+    from prbench.base.console import stderr
+    from prbench.commands import output
+    from prbench.running.outline import missing
+
+    for each in outlines:
+        output.show_record(each.as_dict(), as_json=False)
+    if outlines:
+        typer.echo("\nMissing here:")
+        for found in missing(outlines):
+            typer.echo(f"  {found['missing']}, {found['size']}, {found['sha256']}")
+            typer.echo(f"    from {found['address']}\n    to   {found['place']}")
+        stderr().print("nothing was downloaded; without --dry-run all that can be is", soft_wrap=True)
 
 
 def _planned_reports() -> list[str]:
@@ -249,20 +290,30 @@ def _run_report(
     **options: Any,
 ) -> None:
     from prbench.commands import output
+    from prbench.running import prerequisites
     from prbench.running import report as report_runs
+    from prbench.running.outline import Outline
 
+    outlines: list[Outline] = []
+    if dry_run:
+        datasets, absent = prerequisites.divided(datasets, options["encoder"])
+        outlines = [Outline(each, report_runs.planned_fits(report, each.entry, options["splits"])) for each in absent]
+        if not datasets:
+            output.show_json({"out": str(out)} | outlined(outlines)) if as_json else show_outlines(outlines)
+            return
     plan = report_runs.plan(report, datasets, out=out, **options)
     failed = None if dry_run else report_runs.execute(plan, workers=workers)
     if as_json:
-        output.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict())
+        output.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict() | outlined(outlines))
     else:
         output.show(plan.table(f"{'Plan' if dry_run else 'Results'} of the report {report}, in {out}"))
+        show_outlines(outlines)
     if failed:
         raise typer.Exit(1)
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="Name of a report, see `prbench list reports`.")],
+    name: Annotated[str, typer.Argument(help="Name of a report, see `prbench list reports`.")] = "",
     runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
     methods: Annotated[
@@ -272,12 +323,29 @@ def report(
         ),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Compare rows with this method.")] = None,
+    also: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="paper: add these methods to its tables and figures that compare methods."),
+    ] = None,
+    columns: Annotated[
+        bool, typer.Option("--columns", help="Only explain the columns of the CSV files and the tests' formulas.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a report from results, and print which files were written."""
     import inspect
 
     from prbench import registry, results
     from prbench.base.errors import InputError
+
+    if columns:
+        from prbench.commands import output
+        from prbench.reporting import dictionary
+
+        output.show_rows(dictionary.rows(), as_json)
+        return
+    if not name:
+        raise InputError("give the name of a report", hint=f"one of {', '.join(registry.names('reports'))}")
     from prbench.base.files import require_writable
     from prbench.registry import arguments, targets
 
@@ -285,7 +353,11 @@ def report(
     require_writable(out)
     make = targets.load_target("reports", entry)
     file = str(registry.source("reports", name))
-    given = {key: value for key, value in (("methods", methods), ("baseline", baseline)) if value is not None}
+    given = {
+        key: value
+        for key, value in (("methods", methods), ("baseline", baseline), ("also", also))
+        if value is not None
+    }
     options = arguments.options(make, entry.options, positional=2, where=file)
     for key in given:
         if key not in inspect.signature(make).parameters:

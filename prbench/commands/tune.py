@@ -31,14 +31,30 @@ def tune(
     from prbench.commands import output
 
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
-    from prbench.running import tune
+    from prbench.commands.runs import outlined, show_outlines
+    from prbench.running import prerequisites, tune
+    from prbench.running.outline import Outline
 
+    outlines = []
+    if dry_run:
+        here, absent = prerequisites.divided(chosen[1], encoder)
+        outlines = [Outline(each, dict.fromkeys(chosen[0], trials * splits)) for each in absent]
+        chosen = chosen[0], here
+        if not here:
+            output.show_json({"out": str(out)} | outlined(outlines)) if as_json else show_outlines(outlines)
+            return
+    else:
+        prerequisites.require([prerequisites.prerequisites(name, encoder) for name in chosen[1]])
     plan = tune.plan(*chosen, trials=trials, splits_=splits, encoder=encoder, seed=seed, device=device.value, out=out)
     if not dry_run:
         from prbench.training.compute import compute_threads
 
         with compute_threads(threads, workers):
             tune.execute(plan, workers=workers)
-    output.show_json(plan.as_dict()) if as_json else output.show(plan.table())
+    if as_json:
+        output.show_json(plan.as_dict() | outlined(outlines))
+    else:
+        output.show(plan.table())
+        show_outlines(outlines)
     if plan.failed and not dry_run:
         raise typer.Exit(1)

@@ -67,6 +67,9 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
         out["marked_test"] = int((data.mark == 1).sum())
     out["split_0"] = shared_in_first_split(data, entry)
     out["protocol"] = entry.protocol.model_dump()
+    if entry.download:
+        pinned = all(entry.download.files.values())
+        out["files"] = "pinned by sha256" if pinned else "not pinned: no sha256 is published of some"
     out["counts"] = dict(data.counts)
     out["fingerprint"] = data.fingerprint
     return out

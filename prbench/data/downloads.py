@@ -6,15 +6,37 @@ its hash is part of what names the cache of the loaded data, and the loader chec
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from prbench.base.errors import InputError
 from prbench.base.files import file_sha256, home, raw_data_folder
-from prbench.base.network import require_usable_network_settings
+from prbench.base.git_lfs import require_contents
+from prbench.base.network import hub_address, reachable, require_usable_network_settings
 from prbench.registry.schema import DatasetEntry, JudgeEntry
 
 HUB = "hf://datasets/"
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file: its upstream path and address, its bytes (0: unknown), its sha256 ("": not pinned), where it is.
+
+    `here` is its place on this machine, or None; `place` is where prbench looks for it first without PRBENCH_DATA.
+    """
+
+    path: str
+    address: str
+    size: int
+    sha256: str
+    here: Path | None
+    place: Path
+
+    @property
+    def pinned(self) -> str:
+        """Its sha256, or that there is none."""
+        return self.sha256 or "not pinned"
 
 
 class RawFiles:
@@ -32,6 +54,7 @@ class RawFiles:
         self.family = entry.family
         self.base = entry.download.base.rstrip("/") if entry.download else ""
         self.hashes = dict(entry.download.files) if entry.download else {}
+        self.sizes = dict(entry.download.sizes) if entry.download else {}
         instead = dict(entry.download.instead) if entry.download else {}
         for path in (*self.hashes, *instead, entry.family, *([] if self.is_remote else [self.base])):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
@@ -58,6 +81,26 @@ class RawFiles:
             repository, revision = self._repository()
             return f"https://huggingface.co/datasets/{repository}/resolve/{quote(revision, safe='')}/{quote(path)}"
         return f"{self.base}/{quote(path)}"
+
+    def listing(self) -> list[RawFile]:
+        """Every file, by upstream path, and whether it is here; nothing is downloaded, and no hash is checked."""
+        found = []
+        for path in sorted(self.hashes):
+            local = self._at_hand(path) or self._in_hub_cache(path)
+            size = local.stat().st_size if local else self.sizes.get(path, 0)
+            place = (self._own_folder() if self.is_remote else home() / self.base) / path
+            found.append(RawFile(path, self.url(path), size, self.hashes[path], local, place))
+        return found
+
+    def _in_hub_cache(self, path: str) -> Path | None:
+        """The file in the hub's own cache, where it is there."""
+        if not self.is_hub:
+            return None
+        from huggingface_hub import try_to_load_from_cache
+
+        repository, revision = self._repository()
+        cached = try_to_load_from_cache(repository, path, repo_type="dataset", revision=revision)
+        return Path(cached) if isinstance(cached, str) else None
 
     def identity(self) -> dict[str, str]:
         """What tells one version of the files from another, by upstream path: a hash, or the hub's revision.
@@ -95,6 +138,7 @@ class RawFiles:
         local = self._at_hand(path)
         if local is None:
             local = self._from_hub(path) if self.is_hub else self._download(path)
+        require_contents(local)
         if self.hashes[path]:
             self._check(local, self.hashes[path])
         return local
@@ -152,7 +196,15 @@ class RawFiles:
             instead=self._by_hand(path),
             as_error=InputError,
         ):
-            return Path(hf_hub_download(repository, path, repo_type="dataset", revision=revision))
+            return Path(
+                hf_hub_download(
+                    repository,
+                    path,
+                    repo_type="dataset",
+                    revision=revision,
+                    local_files_only=not reachable(hub_address()),
+                )
+            )
 
     def _download(self, path: str) -> Path:
         if not self.is_remote:
@@ -167,6 +219,8 @@ class RawFiles:
         local = self._own_folder() / path
         url = self.url(path)
         by_hand = self._by_hand(path)
+        if not reachable(url):
+            raise InputError(f"cannot download {url}: no connection", hint=by_hand)
         try:
             local.parent.mkdir(parents=True, exist_ok=True)
             pooch.retrieve(url, known_hash=f"sha256:{self.hashes[path]}", fname=local.name, path=local.parent)

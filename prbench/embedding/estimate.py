@@ -31,7 +31,8 @@ def account(
 ) -> dict[str, Any]:
     """What `embed` would do, as plain values; needs the tokenizer and the data, and the weights only for the time.
 
-    `texts` are both sides of every comparison, as the published scripts read them, and `tokens` theirs;
+    `example` is the first chosen reply as the model reads it. `texts` are both sides of every comparison, as the
+    published scripts read them, and `tokens` theirs;
     `distinct_texts` and `distinct_tokens` count equal ones once. Of these, `missing` texts have no embedding yet:
     `packed_tokens` go through the model for them, padding included, and `shards` of `bytes` are written.
     `estimated_seconds` is the rate, measured on a sample with the weights at hand, times what is missing; where it
@@ -48,7 +49,11 @@ def account(
         "missing": plan.missing,
     }
     if entry.name != OWN:
-        record |= _counts(open_job(data, entry, family, device, token_budget), data, device)
+        job = open_job(data, entry, family, device, token_budget)
+        record |= _counts(job, data, device)
+        if job.encoder is not None and len(data):
+            # After the counts: a text that cannot be encoded has been named by its row.
+            record["example"] = job.encoder.example(job.text(int(data.chosen[0])))
     return {**record, "fingerprint": plan.fingerprint, "folder": str(plan.folder or "")}
 
 

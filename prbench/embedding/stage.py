@@ -231,7 +231,7 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
         if option == "model":
             # A folder goes by its own name, wherever it is.
             same = made.get("id") in (value, Path(str(value)).name)
-        if not same and option not in ("revision", "end", "form") and value != "auto":
+        if not same and option not in ("revision", "end", "form", "copy") and value != "auto":
             raise error
     stderr().print(
         f"{made.get('id')} is not here; using the embeddings of revision {made.get('revision')} in {folder}"

@@ -49,14 +49,20 @@ OWN_ENTRY = EncoderEntry(
 def encoder_entry_for(name: str) -> EncoderEntry:
     """The entry called `name`, or one made for a folder or a Hugging Face id ("organisation/model").
 
-    "own" stands for the embeddings that a data set comes with, and "NAME@mean-float32" for the variant of an entry
-    with these options. The made entry's name can be a folder's: "organisation--model", or a folder's own name and
-    8 hex digits of its path. Raises InputError, with the nearest names, when `name` is none of these.
+    "own" stands for the embeddings that a data set comes with, "NAME@mean-float32" for the variant of an entry with
+    these options, "NAME=FOLDER" for the entry NAME with a local copy of its model. The made entry's name can be a
+    folder's: "organisation--model", or a folder's own name and 8 hex digits of its path. Raises InputError, with the
+    nearest names, when `name` is none of these.
     """
     from prbench import registry
 
     if name == OWN:
         return OWN_ENTRY
+    if "=" in name and not Path(name).expanduser().is_dir():
+        from prbench.encoders.copies import copied
+
+        base, _, copy = name.partition("=")
+        return copied(base, Path(copy).expanduser())
     if name in registry.names("encoders"):
         return registry.get("encoders", name)
     folder = expanded(name)

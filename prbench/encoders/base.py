@@ -139,6 +139,13 @@ class Encoder(ABC):
         """
         return None
 
+    def example(self, text: Text) -> dict[str, Any]:
+        """One text as the model reads it, where the encoder can show that: `rendered`, and what is `read_out` where.
+
+        Raises TextError for a text that cannot be encoded.
+        """
+        return {}
+
     def weights_size(self) -> int | None:
         """The bytes of the weights' files on this machine, or None where they would have to be downloaded first."""
         return 0

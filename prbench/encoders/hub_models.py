@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from prbench.base.errors import InputError
 from prbench.base.files import digest, expanded, file_sha256, home, write_json
+from prbench.base.git_lfs import require_contents
+from prbench.base.network import hub_address, reachable
 from prbench.encoders import MODEL_FILES
 from prbench.encoders.base import ModelUnavailableError
 
@@ -33,7 +34,7 @@ def snapshot(model: str, revision: str) -> Snapshot:
         folder = folder.resolve()
         if not (folder / "config.json").is_file():
             raise ModelUnavailableError(f"{folder} holds no config.json", hint=f"a model's folder has {MODEL_FILES}")
-        return Snapshot(folder, folder.name, _content_revision(folder))
+        return Snapshot(folder, folder.name, content_revision(digests(folder)))
     found = _download(model, revision, SMALL)
     return Snapshot(found, model, found.name)
 
@@ -77,10 +78,12 @@ def _download(model: str, revision: str, patterns: list[str]) -> Path:
         model,
         page=f"https://huggingface.co/{model}",
         revision=revision,
-        instead=f"place {MODEL_FILES} in a folder and name it: --encoder FOLDER",
+        instead=f"place {MODEL_FILES} in a folder and name it: --encoder NAME=FOLDER for the entry NAME, or"
+        " --encoder FOLDER; or copy another machine's hub cache and set HF_HOME",
         as_error=ModelUnavailableError,
     ):
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        offline = not reachable(hub_address())
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=offline))
 
 
 # What transformers may read of a folder beside configuration, fast tokenizer and weights. Their digests join the
@@ -90,11 +93,15 @@ ALSO_READ = (
     *("adapter_config.json", "config_sentence_transformers.json"),
 )
 SLOW_TOKENIZERS = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "*.tiktoken", "*.bpe.codes")
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def _content_revision(folder: Path) -> str:
-    """16 hex digits of every file of a folder that tokenizer and model are read from.
+def content_revision(found: dict[str, str]) -> str:
+    """16 hex digits of a folder's `digests`."""
+    return digest(found)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of a folder that tokenizer and model are read from, by its path in the folder.
 
     The digest of a file is kept with its size, times and inode, so that it is computed once; putting another file
     in its place, even one of the same size and time of change, gives it another inode or another ctime. Raises
@@ -124,14 +131,4 @@ def _content_revision(folder: Path) -> str:
         found[path.relative_to(folder).as_posix()] = entry[1]
     if known != before:
         write_json(memory, known)
-    return digest(found)
-
-
-def require_contents(path: Path) -> None:
-    """Raise InputError where a file is a pointer that Git LFS left in place of the contents."""
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(
-                f"{path} is a pointer of Git LFS, not the file itself",
-                hint=f"run `git lfs pull` in {path.parent}, or download the file",
-            )
+    return found

@@ -34,9 +34,11 @@ from prbench.encoders.base import (
     require_device,
 )
 from prbench.encoders.chat import Chat, Form, Loss, System, unreadable
+from prbench.encoders.copies import copy_of
 from prbench.encoders.engines import ENGINES, TOKEN_BUDGET, Engine, Model
 from prbench.encoders.hub_models import snapshot, weights_here, with_weights
 from prbench.encoders.packing import Rows, size_of
+from prbench.encoders.reward_head import reward_labels, reward_layer
 from prbench.encoders.sentence import declared
 from prbench.encoders.trie import Trie
 
@@ -60,7 +62,9 @@ class HuggingFace(Encoder):
     end with and that padding must not be, where that is known of the model. `engine` "auto" is the trie where the
     model is known to take it, else padded. `attention` "auto" is flash_attention_2 where it is installed, the GPU
     and `dtype` support it and the engine can use it, else sdpa: the trie needs a mask of its own, which
-    flash_attention_2 does not take. Code that a model brings along is never run.
+    flash_attention_2 does not take. `copy` is a folder with the files of the hub's `model`, read in its place and
+    under its name where there is such a folder. `label` is which of a classifier's two labels is the better reply:
+    the reward is its logit less the other's. Code that a model brings along is never run.
 
     A conversation that is too long loses its oldest messages, then the beginning of the message before the
     response; a response is never cut.
@@ -82,6 +86,8 @@ class HuggingFace(Encoder):
         form: Form = "auto",
         system: System = "apart",
         template_loss: Loss = "refuse",
+        copy: str = "",
+        label: int | None = None,
     ) -> None:
         for name, value, allowed in (
             ("dtype", dtype, DTYPES),
@@ -108,14 +114,25 @@ class HuggingFace(Encoder):
         self.pooling: Literal["last", "mean"] = "mean" if pooling == "mean" else "last"
         self._adopted: dict[str, str] = {}
         self._loaded: Model | None = None
-        self._snapshot = snapshot(model, revision)
+        # A record may come from a machine that had a copy where this one has none.
+        self._copy = Path(copy) if copy and Path(copy).is_dir() else None
+        self._snapshot = copy_of(model, self._copy) if self._copy else snapshot(model, revision)
         self.id, self.revision = self._snapshot.name, self._snapshot.revision
         config = _config(self.id, self._snapshot.folder)
         text_config = config.get_text_config()
-        self._config = text_config
+        self._whole_config, self._config = config, text_config
         self.dim = int(text_config.hidden_size)
-        self.has_reward = _has_reward(self.id, config)
-        self._declared = declared(self.id, self._snapshot.folder, self.dim) if pooling == "declared" else None
+        self.label = label
+        self.has_reward = _has_reward(self.id, config, label)
+        # A head that reads whole sequences in its own way has no states of single tokens to average.
+        self._own_head = self.has_reward and not _reads_last_token(config)
+        if self._own_head and pooling == "mean":
+            raise InputError(
+                f"{self.id}: its reward head reads texts in its own way", hint="leave --pooling mean out"
+            )
+        self._architecture = (getattr(config, "architectures", None) or [config.model_type])[0]
+        follow = pooling == "declared" and not self._own_head
+        self._declared = declared(self.id, self._snapshot.folder, self.dim) if follow else None
         if self._declared is not None:
             self.dim = self._declared.dim
             max_length = max_length or self._declared.max_length
@@ -142,6 +159,7 @@ class HuggingFace(Encoder):
             "form": self._chat.form if self._chat.form != "template" else "",
             "system": self.system if self.system != "apart" else "",
             "template_loss": self.template_loss if self.template_loss != "refuse" else "",
+            "head": self._head_name,
         }
         return {
             "id": self.id,
@@ -153,6 +171,36 @@ class HuggingFace(Encoder):
             "engine": self._engine.name,
             "attention": self._attention(self.device),
             **{name: value for name, value in further.items() if value},
+        }
+
+    @property
+    def _head_name(self) -> str:
+        """What tells another head than one linear layer on the last token, "" for that one."""
+        own = self._architecture if self._own_head else ""
+        return own if self.label is None else f"{own} label {self.label}".strip()
+
+    def example(self, text: Text) -> dict[str, Any]:
+        """As in `Encoder`: the conversation with its special tokens, and where the embedding is read out."""
+        rendered, tokens = self._chat.rendered(*text)
+        if self._own_head:
+            place = f"the input of the last linear layer of the head of {self._architecture}"
+        elif self._declared is not None:
+            place = f"the token states, pooled as modules.json declares: {self._declared.description}"
+        elif self.pooling == "mean":
+            place = "the mean of the final hidden states of all tokens"
+        else:
+            place = f"the final hidden state of the last token, {tokens[-1]!r}"
+        head = "none"
+        if self.has_reward:
+            head = "a linear layer on that" if self.pooling == "last" else "a linear layer on the last token's state"
+        if self.label is not None:
+            head += f": the logit of label {self.label} less the other's"
+        return {
+            "rendered": rendered,
+            "tokens": len(tokens),
+            "last_tokens": tokens[-4:],
+            "read_out": place,
+            "reward": head,
         }
 
     def adopt(self, fingerprint: Mapping[str, Any]) -> None:
@@ -167,7 +215,7 @@ class HuggingFace(Encoder):
 
     def weights_size(self) -> int | None:
         """The bytes of the weights' files on this machine, or None where they are not here, or not all."""
-        return weights_here(self.model, self._snapshot)
+        return weights_here(self._source, self._snapshot)
 
     def head(self) -> Tensor | None:
         """The reward head's weights, float32 [d]; None without a head, or where the embedding is not its input."""
@@ -209,6 +257,11 @@ class HuggingFace(Encoder):
         return Encoded(embedding, reward, len(work.cut))
 
     @property
+    def _source(self) -> str:
+        """What is read: the copy's folder, else the model's folder or id."""
+        return str(self._copy) if self._copy else self.model
+
+    @property
     def _engine(self) -> Engine:
         name = self.engine if self.engine != "auto" else self._adopted.get("engine", "")
         if not name:
@@ -223,6 +276,8 @@ class HuggingFace(Encoder):
         if adopted := self._adopted.get("attention"):
             return adopted
         usable = self._engine.name != "trie" and self.dtype != "float32" and _has_flash_attention(device)
+        if not usable and not _takes_sdpa(self._whole_config, self.has_reward):
+            return "eager"
         return "flash_attention_2" if usable else "sdpa"
 
     def _load(self, device: str) -> Model:
@@ -230,8 +285,9 @@ class HuggingFace(Encoder):
         if self._loaded is None or (self._loaded.device, self._loaded.attention) != (device, attention):
             require_device(device)
             _require_attention(self.id, attention, device)
-            folder = with_weights(self.model, self._snapshot)
-            loaded = _load(self.id, folder, self.has_reward, getattr(torch, self.dtype), attention, device)
+            folder = with_weights(self._source, self._snapshot)
+            dtype = getattr(torch, self.dtype)
+            loaded = _load(self.id, folder, self.has_reward, dtype, attention, device, self.label)
             if self._declared is not None:
                 self._declared.load(device)
             if self._engine.name == "trie":
@@ -362,18 +418,40 @@ def _config(name: str, folder: Path) -> Any:
         raise unreadable(name, "configuration", error) from error
 
 
-def _has_reward(name: str, config: Any) -> bool:
+def _has_reward(name: str, config: Any, label: int | None) -> bool:
     """Whether a model has a reward head. Raises InputError for a model of neither kind."""
     architecture = (getattr(config, "architectures", None) or ["Model"])[0]
     if architecture.endswith("ForSequenceClassification"):
-        if config.num_labels != 1:
-            raise InputError(f"{name} is a classifier with {config.num_labels} labels, not a reward model with one")
+        reward_labels(name, config, label)
         return True
     if architecture.endswith(("ForCausalLM", "ForMaskedLM", "Model")) and not architecture.endswith("RewardModel"):
         return False
     raise InputError(
-        f"{name} is a {architecture}; prbench reads sequence-classification and causal models of transformers"
+        f"{name} is a {architecture}; prbench reads sequence-classification and causal models of transformers",
+        hint="another kind needs a class of your own and an entry in DIR/encoders, given as --registry DIR",
     )
+
+
+def _takes_sdpa(config: Any, reward: bool) -> bool:
+    """Whether transformers' class of this model takes torch's own attention; a few old ones do not."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
+
+    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if reward else MODEL_MAPPING
+    return bool(getattr(mapping.get(type(config), None), "_supports_sdpa", True))
+
+
+def _reads_last_token(config: Any) -> bool:
+    """Whether transformers' class for rewards of this model puts a linear layer `score` on the last token."""
+    import inspect
+
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    kind: Any = mapping.get(type(config), None)
+    if kind is None or issubclass(kind, GenericForSequenceClassification):
+        return True
+    return "self.score =" in inspect.getsource(kind.__init__)
 
 
 def _require_attention(name: str, attention: str, device: str) -> None:
@@ -388,7 +466,9 @@ def _require_attention(name: str, attention: str, device: str) -> None:
         )
 
 
-def _load(name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: str, device: str) -> Model:
+def _load(
+    name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: str, device: str, label: int | None
+) -> Model:
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -417,7 +497,5 @@ def _load(name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: 
         )
     if not reward:
         return Model(model, None, device, attention)
-    head = getattr(model, "score", None)
-    if not isinstance(head, torch.nn.Linear):
-        raise InputError(f"the reward head of {name} is not a linear layer called 'score' on the last token")
-    return Model(model.base_model, head, device, attention)
+    base, head = reward_layer(name, model, label)
+    return Model(base, head, device, attention)

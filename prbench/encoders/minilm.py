@@ -122,6 +122,21 @@ class MiniLM(Encoder):
             return lengths, int(lengths.sum())
         return np.array([read(c) + read(r) for c, r in pairs], dtype=np.int64), sum(map(read, alone.values()))
 
+    def example(self, text: Text) -> dict[str, Any]:
+        """As in `Encoder`; apart, context and response are two texts."""
+        parts = [plain_context(text[0]), text[1]]
+        tokens = self._tokens(sorted(set(parts)))
+        cls, sep = self._tokenizer.cls_token, self._tokenizer.sep_token
+        if self.mode == "separate":
+            rendered = "\n".join(f"{cls} {self._tokenizer.decode(tokens[part])} {sep}" for part in parts)
+            place = "the mean of the token states of each of the two, normalised, side by side"
+        else:
+            before, after = (tokens[part] for part in parts)
+            kept = before[max(0, len(before) - max(0, self.window - len(after))) :]
+            rendered = f"{cls} {self._tokenizer.decode([*kept, *after])} {sep}"
+            place = "the mean of the token states, normalised"
+        return {"rendered": rendered, "tokens": sum(map(len, tokens.values())), "read_out": place, "reward": "none"}
+
     def plan(self, texts: Sequence[Text], *, at_once: int | None = None) -> TextWork:
         """As in `Encoder`; where context and response are read apart, each with the first chunk that holds it."""
         require_unicode(texts)

@@ -8,6 +8,7 @@ themselves in the entry-point group `prbench.registry`. Nothing here imports wha
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -32,6 +33,7 @@ NOUNS: dict[Kind, str] = {
     "reports": "report",
 }
 ENTRY_POINTS = "prbench.registry"
+FOLDERS = "PRBENCH_REGISTRY"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # Keys that a variant does not inherit.
@@ -64,6 +66,11 @@ def use(folders: Sequence[Path]) -> None:
             raise InputError(f"--registry {folder}: {what}", hint="put entries in DIR/methods/NAME.toml and the like")
     _folders = tuple(folder.resolve() for folder in folders)
     importable_from(_folders)
+
+
+def named_folders() -> list[Path]:
+    """The folders that `PRBENCH_REGISTRY` names, separated as in PATH."""
+    return [Path(part) for part in os.environ.get(FOLDERS, "").split(os.pathsep) if part]
 
 
 def used() -> tuple[Path, ...]:
@@ -117,7 +124,10 @@ def source(kind: Kind, name: str) -> Path:
     files = _files(kind)
     name = known_name(kind, name)
     if name not in files:
-        raise nearest(name, sorted(files), noun=NOUNS[kind], listing=f"prbench list {kind}")
+        error = nearest(name, sorted(files), noun=NOUNS[kind], listing=f"prbench list {kind}")
+        if not _folders:
+            error.hint = f"{error.hint}; entries of your own are found with --registry DIR or PRBENCH_REGISTRY"
+        raise error
     return files[name]
 
 
@@ -182,6 +192,10 @@ def select(kind: Kind, wanted: str) -> list[str]:
     for part in parts:
         if part == "all":
             chosen.update(dict.fromkeys(entry.name for entry in load_all(kind) if getattr(entry, "default", True)))
+            if kind == "datasets" and (left := sorted(_imported() - set(parts))):
+                from prbench.base.console import stderr
+
+                stderr().print(f"all leaves out what was imported: {', '.join(left)}", markup=False, soft_wrap=True)
         elif part == "quick" and kind == "methods":
             chosen.update(dict.fromkeys(QUICK))
         elif _is_pattern(part):
@@ -195,6 +209,12 @@ def select(kind: Kind, wanted: str) -> list[str]:
             source(kind, part)
             chosen[known_name(kind, part)] = None
     return list(chosen)
+
+
+def _imported() -> set[str]:
+    """The names of imported data sets."""
+    folder = imported_folder().resolve()
+    return {name for name, file in _files("datasets").items() if file.parent == folder}
 
 
 def _is_pattern(text: str) -> bool:

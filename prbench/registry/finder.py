@@ -68,6 +68,16 @@ def place_of(error: BaseException, module: str) -> str:
     return f"{frames[-1].filename} line {frames[-1].lineno}: " if frames else f"{spec.origin}: "
 
 
+def own_line(error: BaseException) -> str:
+    """ "FILE line N" of the innermost line in a folder given as `--registry` that an error passed; "" for none."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if any(Path(frame.filename).resolve().is_relative_to(folder) for folder in folders_beside())
+    ]
+    return f"{frames[-1].filename} line {frames[-1].lineno}" if frames else ""
+
+
 def message_of(error: BaseException) -> str:
     """What an error says, without the place that a syntax error repeats."""
     return str(error.msg) if isinstance(error, SyntaxError) else str(error)

@@ -22,7 +22,8 @@ def params_for(entry: MethodEntry, dataset: DatasetEntry | None, overrides: Mapp
     table named like the data set, then `overrides`.
     """
     merged = {key: value for key, value in entry.params.items() if not isinstance(value, dict)}
-    for table in (dataset.family, dataset.name) if dataset else ():
+    # A data set that was opened with a limit is called NAME[limit=N].
+    for table in (dataset.family, dataset.name.partition("[")[0]) if dataset else ():
         merged.update(entry.params.get(table, {}))
     return {**merged, **overrides}
 

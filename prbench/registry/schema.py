@@ -99,17 +99,21 @@ class Download(Record):
 
     `base` is a URL, a folder below PRBENCH_HOME, or "hf://datasets/OWNER/NAME@REVISION". A file of the hub whose hash
     is not known has "" as its hash. `instead` are other files with the same contents, which nothing downloads: they
-    are read where PRBENCH_DATA has all of them.
+    are read where PRBENCH_DATA has all of them. `sizes` are the files' bytes, about, where they are known: for
+    estimates, and checked by nothing.
     """
 
     base: str
     files: dict[str, Sha256 | Literal[""]]
+    sizes: dict[str, int] = Field(default_factory=dict)
     instead: dict[str, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
         if not self.base.startswith("hf://datasets/") and "" in self.files.values():
             raise ValueError('only files of "hf://datasets/..." may go without a sha256')
+        if unknown := sorted(set(self.sizes) - set(self.files)):
+            raise ValueError(f"sizes names {unknown[0]!r}, which is not one of the files")
         return self
 
 
@@ -120,6 +124,27 @@ class TestSample(Record):
 
     users: Annotated[float, Field(gt=0, le=1)] = 1.0
     choices: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class DataSize(Record):
+    """About how much a data set holds, for estimates before it is here; checked by nothing, 0 where unknown.
+
+    `texts` are distinct (context, response) pairs, `tokens` those that a model reads of them.
+    """
+
+    comparisons: Annotated[int, Field(ge=0)] = 0
+    texts: Annotated[int, Field(ge=0)] = 0
+    tokens: Annotated[int, Field(ge=0)] = 0
+
+
+class ModelSize(Record):
+    """About how large a model is, for estimates before it is here; a copy of it is compared with `dim`; 0: unknown.
+
+    `weights_gb` are the weights' files in 10^9 bytes, `dim` the width of an embedding.
+    """
+
+    weights_gb: Annotated[float, Field(ge=0)] = 0.0
+    dim: Annotated[int, Field(ge=0)] = 0
 
 
 class ProtocolEntry(Record):
@@ -161,6 +186,7 @@ class DatasetEntry(Record):
     protocol: ProtocolEntry = ProtocolEntry()
     expect: dict[str, int] = Field(default_factory=dict)
     """Counts checked after loading: users, comparisons, prompts, items."""
+    size: DataSize = DataSize()
     simulated: bool = False
     public: Annotated[str, StringConstraints(pattern=DAY)] = ""
     """When texts and labels were published: a judge model of a later day may have seen them; "" where not known."""
@@ -174,12 +200,13 @@ class EncoderEntry(Record):
     title: str
     target: Target
     extends: str | None = None
-    licence: str
-    homepage: str
-    summary: str
+    licence: str = ""
+    homepage: str = ""
+    summary: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
     needs: str = ""
     """Extra pip requirement, empty if none."""
+    size: ModelSize = ModelSize()
 
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -18,6 +18,7 @@ from prbench.base.reading import parse_toml, read_bytes
 Model = TypeVar("Model", bound=BaseModel)
 
 TOML_BYTES = 2**24
+PIECES = ("options", "pieces")
 PATTERNS = {"target": '"module:Name"', "loader": '"module:Name"', "colour": '"#rrggbb"'}
 
 
@@ -53,6 +54,7 @@ def _read(path: Path, _modified: int, _size: int) -> dict[str, Any]:
 def merge(parent: Mapping[str, Any], child: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
     """A child's table over its parent's: tables merge key by key, any other value replaces the parent's.
 
+    A report's pieces merge by name: one that the parent has too is changed key by key in its place, others follow.
     `path` is where in the entry the two tables are.
     """
     merged = dict(parent)
@@ -61,9 +63,22 @@ def merge(parent: Mapping[str, Any], child: Mapping[str, Any], path: tuple[str, 
         # A search range is one value: half a range and half a list of choices would be neither.
         if isinstance(value, dict) and isinstance(old, dict) and path != ("search",):
             merged[key] = merge(old, value, (*path, key))
+        elif (*path, key) == PIECES and _are_named(old) and _are_named(value):
+            named = {table["name"]: table for table in old}
+            for table in value:
+                named[table["name"]] = merge(named.get(table["name"], {}), table, PIECES)
+            merged[key] = list(named.values())
         else:
             merged[key] = value
     return merged
+
+
+def _are_named(tables: Any) -> bool:
+    """Whether this is a list of tables that each have a name, and no two the same."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        return False
+    names = [table.get("name") for table in tables]
+    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
 
 
 def validate(record: type[Model], table: Mapping[str, Any], path: Path) -> Model:

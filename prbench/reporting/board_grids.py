@@ -94,6 +94,8 @@ def notes(board: Board) -> list[str]:
         if len(row.splits) < board.splits:
             over = ", compared over the splits in common" if row.splits and not row.oracle else ""
             said.append(f"{row.title}: {len(row.splits)} of {board.splits} splits ({row.note}); not ranked{over}.")
+        if row.older_code:
+            said.append(f"{row.title}: made by other code than its file has now; `prbench run` makes it again.")
         if not row.counted:
             said.append(f"{row.title}: repeats or varies another row; in no family of tests (--methods names it in).")
         elif not row.complete and len(row.splits) == board.splits:

@@ -197,7 +197,7 @@ def baseline_name(baselines: Sequence[Row]) -> str:
 
 def selected_on(row: Row) -> str:
     """What a row's epochs and hyper-parameters were chosen on."""
-    return SELECTED_ON.get(row.selection, row.selection)
+    return "nothing chosen" if row.chose_nothing else SELECTED_ON.get(row.selection, row.selection)
 
 
 # What a comparison gives to a CSV file: name, meaning, value.

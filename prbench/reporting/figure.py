@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prbench.reporting.own_style import own_style
+from prbench.base.files import writing
+from prbench.reporting.own_style import METADATA, own_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,6 +124,35 @@ def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str] = ()
     columns = min(across, len(handles), max(2, round(figure.get_figwidth() / 1.6)))
     figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns) + 0.08)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def save_apart(figure: Figure, stem: Path) -> list[Path]:
+    """Write each titled panel of a finished figure as `stem`.<title>.pdf, the title being left out, and the legend.
+
+    For papers, whose captions say what the title says; a single panel has its file too.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    inches = figure.dpi_scale_trans.inverted()
+    found: list[Path] = []
+
+    def save(part: Any, name: str) -> None:
+        box = part.get_tightbbox(renderer).transformed(inches).padded(0.02)
+        path = stem.with_name(f"{stem.name}.{name}.pdf")
+        with styled(), writing(path) as temporary:
+            figure.savefig(temporary, format="pdf", bbox_inches=box, metadata=METADATA["pdf"])
+        found.append(path)
+
+    for one in figure.axes:
+        if title := one.get_title():
+            one.set_title("")
+            name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+            save(one, name[:60].rstrip("-"))
+            one.set_title(title)
+    for legend in figure.legends:
+        save(legend, "legend")
+    return found
 
 
 def finished(figure: Figure) -> Figure:

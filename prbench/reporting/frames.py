@@ -96,6 +96,22 @@ def _of_starts(pair: Pair) -> dict[str, float | bool]:
     return dict(zip(STARTS, (pair.start_error, bool(starts_mark(pair))), strict=True))
 
 
+def splits_frame(users: pd.DataFrame) -> pd.DataFrame:
+    """splits.csv: one row per row of the leaderboard, split, random start and population; accuracies as fractions.
+
+    `users` as `metrics.user_metrics` makes them; `reporting.dictionary` says what the columns hold.
+    """
+    import pandas as pd
+
+    from prbench.reporting.dictionary import FILES
+
+    names = list(FILES["splits.csv"])
+    if not len(users):
+        return pd.DataFrame(columns=names)
+    found = metrics.split_metrics(users)
+    return (found if "restart" in found else found.assign(restart=0))[names]
+
+
 def _comparisons_planned(results: Results) -> int:
     rows = {tuple(c[key] for key in metrics.ROW) for c in results.cells if c["status"] == "done"}
     boards = Counter(row[:2] for row in rows)

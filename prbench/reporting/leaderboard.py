@@ -21,6 +21,7 @@ from prbench.reporting.frames import (
     adapting_frame,
     comparisons_frame,
     leaderboard_frame,
+    splits_frame,
 )
 from prbench.reporting.options import of_methods, require_options
 from prbench.reporting.placing import placed
@@ -48,7 +49,8 @@ def leaderboard(
 ) -> list[Path]:
     """Print the tables on stdout (or `console`) and write the report's files; returns their paths.
 
-    leaderboard.csv (a row per data set, encoder, method and selection rule; accuracies as fractions),
+    leaderboard.csv (a row per data set, encoder, method and selection rule; accuracies as fractions), splits.csv (the
+    same of each split and population),
     comparisons.csv (every pair of rows, per population), adapting.csv (every row against its own cold start),
     calibration.csv, properties.csv (the data sets') and budget.csv, with their meaning in the `CAPTION` of the
     module of `reporting` that makes each,
@@ -86,6 +88,7 @@ def leaderboard(
     }
     paths = [
         _write_csv(leaderboard_frame(boards), out / "leaderboard.csv"),
+        _write_csv(splits_frame(users), out / "splits.csv"),
         _write_csv(comparisons_frame(boards), out / "comparisons.csv"),
         _write_csv(adapting_frame(boards), out / "adapting.csv"),
         *(_write_csv(frame, out / f"{name}.csv") for name, frame in stored.items()),

@@ -42,20 +42,26 @@ def of_methods(results: Results, patterns: str) -> Results:
     """
     from prbench.results import Results
 
+    chosen = set(rows_named(results, patterns, "--methods"))
+    scores = results.scores[results.scores["method"].isin(chosen)]
+    cells = [cell for cell in results.cells if cell["method"] in chosen]
+    return Results(scores, cells, getattr(results, "folder", None))
+
+
+def rows_named(results: Results, patterns: str, option: str) -> list[str]:
+    """The methods of the results that `patterns` name, sorted. Raises InputError for one that no row has."""
     rows = sorted({cell["method"] for cell in results.cells})
     chosen: set[str] = set()
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         fitting = {name for name in rows if name == pattern or fnmatchcase(name, pattern)}
         if not fitting:
             raise InputError(
-                f"--methods {pattern}: no row fits it{near(pattern, rows)}", hint=f"there are {', '.join(rows)}"
+                f"{option} {pattern}: no row fits it{near(pattern, rows)}", hint=f"there are {', '.join(rows)}"
             )
         chosen |= fitting
     if not chosen:
-        raise InputError("--methods is empty", hint=f"there are {', '.join(rows)}")
-    scores = results.scores[results.scores["method"].isin(chosen)]
-    cells = [cell for cell in results.cells if cell["method"] in chosen]
-    return Results(scores, cells, getattr(results, "folder", None))
+        raise InputError(f"{option} is empty", hint=f"there are {', '.join(rows)}")
+    return sorted(chosen)
 
 
 def _whole(value: Any) -> bool:

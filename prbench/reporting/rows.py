@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prbench.protocol import metrics, stats
+from prbench.registry.code_hash import code_has_changed
 from prbench.reporting.judging import mean_of, models_of
 from prbench.reporting.looks import style_of
 from prbench.reporting.placing import SAMPLE_MARK, sample_of
+from prbench.results.record import NOTHING_CHOSEN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +53,10 @@ class Row:
     own_method: str = ""
     family: str = ""
     counted: bool = True
+    # The method was given choices to choose by and looked at none.
+    chose_nothing: bool = False
+    # The code of the method, one of the user's own, is not what made the row.
+    older_code: bool = False
     starts: int = 1
     random_start: bool = True
     start_std: Mapping[str, float] = field(default_factory=dict)
@@ -175,6 +181,8 @@ def rows_of(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list
                 start_std=start_std,
                 gain_start_std=gain_start_std,
                 start_note=_incomplete_starts(group, by_start),
+                chose_nothing=any((cell.get("fit") or {}).get(NOTHING_CHOSEN) for cell in group),
+                older_code=any(code_has_changed(cell) for cell in group),
             )
         )
     return rows

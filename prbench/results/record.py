@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 Precision = Literal["highest", "high", "medium"]
+
+
+NOTHING_CHOSEN = "nothing_chosen"
+"""Key of a fit's record: a method was given choices to choose by, and read none of them."""
+
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]

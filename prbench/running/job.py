@@ -7,6 +7,8 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,15 +19,16 @@ from prbench import registry
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json
-from prbench.comparisons import Comparisons
+from prbench.comparisons import Comparisons, WatchedComparisons
 from prbench.method import Method, Watch
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import fit_problem
 from prbench.protocol.splits import Split
+from prbench.registry import finder
 from prbench.results import cells as results
-from prbench.results import superseded
+from prbench.results import own_code, superseded
 from prbench.results.claims import Claims
-from prbench.results.record import CellState, DoneRecord
+from prbench.results.record import NOTHING_CHOSEN, CellState, DoneRecord
 from prbench.running.judged import judged_part, verdict_counts
 from prbench.running.open_dataset import OpenDataset, adapt_rng
 from prbench.running.plan import MethodJob, Plan, open_settings, reads_text
@@ -51,7 +54,7 @@ class CellEnd(NamedTuple):
 def perform(description: JobDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> list[CellEnd]:
     """Do a described job and say how its cells stand; `opened` keeps the data set of the last job, for the next."""
     request = description.request
-    alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "seed", "device"}
+    alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "limit", "seed", "device"}
     kind = [reads_text(registry.get("methods", name)) for name in request.methods]
     same = f"{kind} {request.model_dump_json(include=alike)}"
     if same not in opened:
@@ -142,14 +145,21 @@ def _failures(job: MethodJob, cells: Sequence[int], plan: Plan) -> Iterator[None
         raise
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
+        if line := finder.own_line(error):
+            message = f"{line}: {message}"
+        told = {cell.reason for cell in job.cells}
+        place = ""
         for cell in (job.cells[i] for i in cells):
             # A result that only lacks some shots stays as it is.
             if cell.state != CellState.done:
-                told = traceback.format_exc()
-                results.write_undone(plan.out, cell.record, CellState.failed, message, traceback=told)
+                trace = traceback.format_exc()
+                folder = results.write_undone(plan.out, cell.record, CellState.failed, message, traceback=trace)
+                place = place or f"; the traceback is in {folder / 'cell.json'}"
             cell.state, cell.reason = CellState.failed, message
-        where = f"{job.title} failed on {job.setting.entry.name}"
-        stderr().print(f"[red]{escape(where)}[/red]: {escape(message)}", soft_wrap=True)
+        # What fails in every split alike is said once.
+        if message not in told:
+            where = f"{job.title} failed on {job.setting.entry.name}"
+            stderr().print(f"[red]{escape(where)}[/red]: {escape(message + place)}", soft_wrap=True)
 
 
 def _skip(job: MethodJob, cells: Sequence[int], plan: Plan, reason: str) -> None:
@@ -170,6 +180,10 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
         fit_problem(job.rule, setting.data, comparisons, split, entry.protocol, job.restart)
         for split in setting.splits
     ]
+    watched = []
+    if job.rule == "validation" and job.cells[0].record.code:
+        watched = [WatchedComparisons.of_rows(problem.validation) for problem in problems]
+        problems = [replace(problem, validation=rows) for problem, rows in zip(problems, watched, strict=True)]
     methods = [job.make() for _ in setting.splits]
     if plan.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -179,9 +193,15 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
     type(methods[0]).fit_splits(methods, problems, device=plan.device, watch=watch)
     seconds = time.perf_counter() - start
     fitting = judged_part(setting.reader, before, len(methods))
+    chose = not watched or any(rows.was_read for rows in watched)
+    if not chose:
+        said = (
+            'never looks at `validation`, which is kept from training: selection = "last" in its entry trains on all'
+        )
+        stderr().print(escape(f"{job.name} on {entry.name} {said}"), soft_wrap=True)
     for i in missing:
         with _failures(job, [i], plan):
-            _score_and_store(job, i, methods[i], plan, seconds / len(methods), fitting)
+            _score_and_store(job, i, methods[i], plan, seconds / len(methods), fitting, chose)
 
 
 def require_memory(method: Method, comparisons: Comparisons, name: str) -> None:
@@ -200,10 +220,10 @@ def require_memory(method: Method, comparisons: Comparisons, name: str) -> None:
 
 
 def _score_and_store(
-    job: MethodJob, i: int, method: Method, plan: Plan, seconds: float, fitting: dict[str, Any]
+    job: MethodJob, i: int, method: Method, plan: Plan, seconds: float, fitting: dict[str, Any], chose: bool
 ) -> None:
     cell, setting = job.cells[i], job.setting
-    fit = method.fit_record()
+    fit = method.fit_record() if chose else {**method.fit_record(), NOTHING_CHOSEN: True}
     require_rule(job.name, fit, job.rule)
     before = None if setting.reader is None else setting.reader.tally.copy()
     scores, spent, verdicts = _score(method, setting, setting.splits[i], plan.shots, job.restart)
@@ -216,6 +236,7 @@ def _score_and_store(
         counts={**cell.record.counts, "equal_vectors": _equal_vectors(setting, setting.splits[i])},
         encoder_fingerprint=setting.encoder_fingerprint(),
         seconds={"fit": seconds, **spent},
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
         trained_together=len(setting.splits),
         peak_memory_mb=round(peak_memory(plan.device) / 2**20, 1),
         parameters={"shared": count.shared, "per_user": count.per_user},
@@ -223,6 +244,7 @@ def _score_and_store(
         **judging,
     )
     results.write_done(plan.out, record, method, scores)
+    own_code.keep(plan.out, record)
     cell.state, cell.reason, cell.shots, cell.record = CellState.done, "", [], record
 
 

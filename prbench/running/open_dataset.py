@@ -33,6 +33,7 @@ from prbench.protocol.samples import sampled
 from prbench.protocol.selection import fit_rng
 from prbench.protocol.splits import Split
 from prbench.registry.schema import DatasetEntry, EncoderEntry, JudgeEntry, ProtocolEntry, TestSample
+from prbench.running import prerequisites
 from prbench.running.judged import CallNotes
 from prbench.sharing import split_files as split_files_module
 
@@ -140,14 +141,19 @@ def open_dataset(
     draw: Callable[[PreferenceData, DatasetEntry], list[Split]],
     *,
     protocol: ProtocolEntry | None = None,
+    limit: int | None = None,
 ) -> OpenDataset:
     """A data set with its encoder and the splits that `draw` gives; nothing is embedded yet.
 
-    `protocol` takes the place of the entry's.
+    `protocol` takes the place of the entry's. With a `limit` of comparisons for each user the data set has another
+    name, which every row of its results shows.
     """
     entry = registry.get("datasets", name)
     entry = entry.model_copy(update={"protocol": protocol}) if protocol else entry
     data = datasets.load(entry)
+    if limit:
+        data = data.limited(limit)
+        entry = entry.model_copy(update={"name": data.name})
     chosen = encoder_entry_for(OWN if data.embedded is not None and encoder is None else encoder or entry.encoder)
     embedding = plan_embedding(data, chosen, family=entry.family, device=device)
     return OpenDataset(entry, chosen, data, embedding.fingerprint, embedding.folder, draw(data, entry), device)
@@ -207,13 +213,16 @@ def open_datasets(
     seed: int,
     device: str,
     split_files: Path | None = None,
+    limit: int | None = None,
 ) -> list[OpenDataset]:
     """The data sets with the splits that results are reported on, drawn or read from files.
 
-    Raises InputError as `plan`, and where split files are to serve several data sets.
+    Raises InputError as `plan`, where split files are to serve several data sets, and, naming everything at once,
+    where files or models are missing and out of reach.
     """
+    prerequisites.require([prerequisites.prerequisites(name, encoder) for name in names])
     drawn = drawing(names, splits, seed, split_files)
-    return [open_dataset(name, encoder, device, drawn.draw, protocol=drawn.protocol) for name in names]
+    return [open_dataset(name, encoder, device, drawn.draw, protocol=drawn.protocol, limit=limit) for name in names]
 
 
 class Drawing(NamedTuple):

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 import prbench
 from prbench import registry
+from prbench.base import provenance
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.screen_text import listed
@@ -128,7 +129,7 @@ class Plan:
         own = self.request.model_copy(
             update={
                 "methods": (job.entry.name,),
-                "datasets": (job.setting.entry.name,),
+                "datasets": (unlimited(job.setting.entry.name),),
                 "selection": job.selection,
                 "overrides": tuple(t for t in self.request.overrides if t.startswith(f"{job.entry.name}.")),
             }
@@ -208,6 +209,11 @@ def open_settings(request: RunRequest) -> list[OpenDataset]:
             seed=request.seed,
             device=device,
             split_files=request.split_files,
+            limit=request.limit,
+        )
+    if texts and request.judge is not None and request.limit:
+        raise InputError(
+            "--limit is for methods that read embeddings", hint="--test-sample is for those that read texts"
         )
     if texts and request.judge is None:
         said, hint = f"{listed(texts)}: reading texts needs a judge model", "add --judge, see `prbench list judges`"
@@ -269,6 +275,11 @@ def _jobs_on(
 def selections_of(entry: MethodEntry, wanted: Sequence[Selection]) -> list[SelectionRule | Literal["tuned"]]:
     """What results call the selections `wanted` of a method: `published` by its own rule, and each once."""
     return list(dict.fromkeys(entry.selection if each == "published" else each for each in wanted))
+
+
+def unlimited(dataset: str) -> str:
+    """The entry's name of a data set that was opened with a limit."""
+    return dataset.partition("[")[0]
 
 
 @dataclass(frozen=True)
@@ -390,7 +401,10 @@ def _recorded(setting: OpenDataset, split: Split, variant: _Variant, method: Met
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
+            **provenance.versions(),
         },
+        **({"commit": commit} if (commit := provenance.commit()) else {}),
+        "machine": provenance.machine(),
         "tuned": dict(variant.provenance) if variant.provenance else None,
         "random_start": method.random_start,
     }

@@ -96,7 +96,9 @@ def tasks(
     cells = [
         (folder, record)
         for folder, record in finished(runs)
-        if (methods is None or record.entry.name in methods) and (datasets_ is None or record.dataset in datasets_)
+        if not record.dataset.endswith("]")
+        and (methods is None or record.entry.name in methods)
+        and (datasets_ is None or record.dataset in datasets_)
     ]
     if not cells:
         raise InputError(

@@ -171,6 +171,15 @@ def plan(
     return ReportPlan(report, out, plans, _probes(wanted, plans, datasets_))
 
 
+def planned_fits(report: str, dataset: DatasetEntry, splits: int | None) -> dict[str, int]:
+    """The number of fits by method that a report needs on a data set that need not be here."""
+    rows: dict[str, set[str]] = {}
+    for selection, method in needs_of(registry.get("reports", report)).shots:
+        rules = selections_of(registry.get("methods", method), parse_selections(selection))
+        rows.setdefault(method, set()).update(rules)
+    return {method: len(rules) * (splits or dataset.protocol.splits) for method, rules in rows.items()}
+
+
 def needs_of(entry: ReportEntry) -> RunNeeds:
     """What a report's entry needs. Raises InputError where it has no pieces."""
     tables = entry.options.get("pieces")

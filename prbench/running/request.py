@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prbench import registry
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.splits import DEFAULT_SEED
 from prbench.registry.schema import TestSample
@@ -34,9 +35,9 @@ class RunRequest(PlainRecord):
     `encoder` is for methods that read embeddings, `judge` for those that read texts, which alone `test_sample` and
     `budget` concern.
 
-    `shots` are numbers of support comparisons, `ALL_SHOTS` for all. `split_files` is a folder of
-    splits, in place of `splits` and `seed`. Methods that have a random start are fitted from `restarts` of them on
-    every split. `selection` is a comma-separated list, see
+    `limit` is the most comparisons of each user. `shots` are numbers of support comparisons, `ALL_SHOTS` for all.
+    `split_files` is a folder of splits, in place of `splits` and `seed`. Methods that have a random start are fitted
+    from `restarts` of them on every split. `selection` is a comma-separated list, see
     `prbench.protocol.selection.parse_selections`; `overrides` are the values of `--set`; tuned parameters are read
     from the folder `tuned`. `refit` makes cells again that were packed without their models.
     """
@@ -50,6 +51,7 @@ class RunRequest(PlainRecord):
     splits: Annotated[int, Field(ge=1)] | None = None
     split_files: Path | None = None
     restarts: Annotated[int, Field(ge=1)] = 1
+    limit: Annotated[int, Field(ge=2)] | None = None
     seed: int = DEFAULT_SEED
     shots: tuple[int, ...] = (ALL_SHOTS,)
     selection: str | None = None
@@ -61,14 +63,16 @@ class RunRequest(PlainRecord):
     refit: bool = False
 
     def command(self) -> str:
-        """The command line that plans the same cells; without folders, which say nothing to another machine."""
-        words = ["prbench", "run", "--methods", ",".join(self.methods), "--dataset", ",".join(self.datasets)]
-        words += ["--encoder", self.encoder] if self.encoder else []
+        """The command line that plans the same cells, without the folders of results and of a model's local copy."""
+        words = ["prbench", *registry_words(), "run"]
+        words += ["--methods", ",".join(self.methods), "--dataset", ",".join(self.datasets)]
+        words += ["--encoder", self.encoder.partition("=")[0]] if self.encoder else []
         words += ["--judge", self.judge] if self.judge else []
         if self.test_sample:
             words += ["--test-sample", f"users={self.test_sample.users:g},choices={self.test_sample.choices:g}"]
         words += ["--splits", str(self.splits)] if self.splits else []
         words += ["--restarts", str(self.restarts)] if self.restarts > 1 else []
+        words += ["--limit", str(self.limit)] if self.limit else []
         shots = ",".join("all" if k == ALL_SHOTS else str(k) for k in self.shots)
         if self.split_files is None:
             words += ["--seed", str(self.seed)]
@@ -80,6 +84,13 @@ class RunRequest(PlainRecord):
         words += [word for text in self.overrides for word in ("--set", text)]
         words += ["--precision", self.precision] if self.precision != "highest" else []
         return shlex.join(words)
+
+
+def registry_words() -> list[str]:
+    """The options that name the folders of further entries in use: as seen from here where they lie below."""
+    here = Path.cwd()
+    shown = [str(f.relative_to(here)) if f.is_relative_to(here) else str(f) for f in registry.used()]
+    return [word for folder in shown for word in ("--registry", folder)]
 
 
 class TuneRequest(PlainRecord):

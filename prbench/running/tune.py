@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -60,7 +61,7 @@ from prbench.running.display import Display
 from prbench.running.executors import Local, executor_for
 from prbench.running.job import require_rule
 from prbench.running.open_dataset import InMemory, OpenDataset, open_dataset
-from prbench.running.request import StudyDescription, TuneRequest
+from prbench.running.request import StudyDescription, TuneRequest, registry_words
 from prbench.running.tuned import Trial, TuningRecord
 from prbench.training.compute import computing
 
@@ -194,6 +195,11 @@ def _open(datasets: Sequence[str], encoder: str | None, device: str, count: int,
 
 def _plan(request: TuneRequest, settings: Sequence[OpenDataset]) -> TuningPlan:
     """The searches on open data sets, as far as each has come."""
+    words = ["prbench", *registry_words(), "tune", "--methods", ",".join(request.methods)]
+    words += ["--dataset", ",".join(request.datasets)]
+    words += ["--encoder", request.encoder.partition("=")[0]] if request.encoder else []
+    words += ["--trials", str(request.trials), "--splits", str(request.splits), "--seed", str(request.seed)]
+    command = shlex.join(words)
     studies = []
     for setting in settings:
         for split in setting.splits:
@@ -201,7 +207,9 @@ def _plan(request: TuneRequest, settings: Sequence[OpenDataset]) -> TuningPlan:
         for name in request.methods:
             entry = registry.get("methods", name)
             _require_search(entry, setting.entry)
-            studies.append(_study(setting, entry, request.trials, request.seed, request.out, request.encoder))
+            study = _study(setting, entry, request.trials, request.seed, request.out, request.encoder)
+            study.record = study.record.model_copy(update={"command": command})
+            studies.append(study)
     return TuningPlan(studies, request)
 
 
@@ -239,9 +247,6 @@ def execute(plan: TuningPlan, *, workers: int = 1) -> None:
     """
     if any(study.left() for study in plan.studies):
         require_writable(plan.out)
-    for study in plan.studies:
-        if study.record.untuned:
-            tuned.write(study.path, study.record)
     studies = [study for study in plan.studies if study.left()]
     claims = Claims(plan.out)
     try:
@@ -320,7 +325,9 @@ def _is_open(study: Study) -> bool:
         found = tuned.read(study.path)
         tuned.require_basis(found, study.record.basis, study.path, hint="tune into another folder with --out")
         budget = max(study.record.budget, len(found.trials))
-        study.record = found.model_copy(update={"budget": budget, "untuned": study.record.untuned})
+        study.record = found.model_copy(
+            update={"budget": budget, "untuned": study.record.untuned, "command": study.record.command}
+        )
     return study.left() > 0
 
 

@@ -103,6 +103,7 @@ class TuningRecord(Record):
     trials: list[Trial] = Field(default_factory=list)
     best: int | None = None
     versions: dict[str, str]
+    command: str = ""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -155,6 +156,8 @@ class TuningRecord(Record):
         assert self.tuned is not None
         assert self.published is not None
         table = self.model_dump(mode="json", exclude={"trials": {"__all__": {"seconds"}}})
+        # What was typed is not what was found; older records have no command.
+        del table["command"]
         # Records made before revisions were counted keep their digest.
         if self.basis.revision == 1:
             del table["basis"]["revision"]
@@ -170,6 +173,7 @@ class TuningRecord(Record):
             "seed": self.basis.seed,
             "sampler": self.sampler,
             "versions": self.versions,
+            **({"command": self.command} if self.command else {}),
         }
 
 

@@ -67,7 +67,8 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
             f"unknown method in {run}: {method!r}{near(method, methods)}", hint=f"it has {', '.join(methods)}"
         )
     # A run names an encoder by its entry; a folder given here has the name that the run gave it.
-    names = (None, encoder, encoder_entry_for(encoder).name if encoder and Path(encoder).is_dir() else encoder)
+    local = encoder_entry_for(encoder) if encoder and ("=" in encoder or Path(encoder).is_dir()) else None
+    names = (None, encoder, local.name if local else encoder)
     chosen = [
         (folder, record)
         for folder, record in fitted
@@ -102,6 +103,9 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
         )
     folder, record = chosen[0]
     encoder_entry = reader_entry(record, folder / "cell.json")
+    if local and "copy" in local.options:
+        copied = {**encoder_entry.options, "copy": local.options["copy"]}
+        encoder_entry = encoder_entry.model_copy(update={"options": copied})
     return FittedModel(
         cells.load_method(folder, record),
         folder / cells.MODEL,

@@ -371,9 +371,14 @@ def test_a_model_that_will_not_do_is_one_line_and_leaves_nothing(
     assert not (folder / "ran").exists()
 
 
-def test_a_classifier_of_two_labels_is_no_reward_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a classifier with 2 labels"):
-        fp32(tiny_llama.build(tmp_path / "two", labels=2))
+def test_a_classifier_of_two_labels_needs_to_say_which_is_better(tmp_path: Path) -> None:
+    folder = tiny_llama.build(tmp_path / "two", labels=2)
+    with pytest.raises(
+        InputError, match=r"a classifier with 2 labels \(0: LABEL_0, 1: LABEL_1\).*options\.label = 1"
+    ):
+        fp32(folder)
+    with pytest.raises(InputError, match="label is 0 or 1"):
+        HuggingFace(model=str(folder), dtype="float32", label=2)
 
 
 def hub_error(kind: str) -> Exception:
@@ -422,7 +427,7 @@ def test_a_hub_model_is_pinned_by_its_commit_and_weights_come_last(
     commit = tmp_path / "snapshots" / ("c0ffee" * 7)[:40]
     asked: list[tuple[str, bool]] = []
 
-    def download(model: str, *, revision: str, allow_patterns: list[str]) -> str:
+    def download(model: str, *, revision: str, allow_patterns: list[str], **_: Any) -> str:
         weights = any("safetensors" in pattern and "json" not in pattern for pattern in allow_patterns)
         asked.append((revision, weights))
         ignore = None if weights else shutil.ignore_patterns("*.safetensors")

@@ -137,7 +137,7 @@ def test_the_hub_is_asked_for_a_data_set_at_its_revision(
     file.parent.mkdir(parents=True)
     file.touch()
 
-    def download(repository: str, path: str, *, repo_type: str, revision: str) -> str:
+    def download(repository: str, path: str, *, repo_type: str, revision: str, **_: Any) -> str:
         asked.append((repository, path, repo_type, revision))
         return str(file)
 

@@ -308,6 +308,19 @@ def test_a_search_range_is_replaced_as_a_whole(folder: Folder) -> None:
     assert (found.low, found.high, found.choices) == (None, None, [1, 2])
 
 
+def test_pieces_of_a_report_merge_by_name() -> None:
+    parent = {"options": {"pieces": [{"name": "a", "methods": ["x"], "title": "A"}, {"name": "b", "methods": ["y"]}]}}
+    child = {"options": {"pieces": [{"name": "b", "methods": ["z"]}, {"name": "c", "methods": ["w"]}]}}
+    assert toml_files.merge(parent, child)["options"]["pieces"] == [
+        {"name": "a", "methods": ["x"], "title": "A"},
+        {"name": "b", "methods": ["z"]},
+        {"name": "c", "methods": ["w"]},
+    ]
+    # What cannot be told apart by name replaces the parent's list, and is found wrong where it is read.
+    twice = {"options": {"pieces": [{"name": "b"}, {"name": "b"}]}}
+    assert toml_files.merge(parent, twice)["options"]["pieces"] == [{"name": "b"}, {"name": "b"}]
+
+
 def test_inheritance_that_does_not_work_is_refused(folder: Folder) -> None:
     folder.write("methods/orphan.toml", 'extends = "tow"\ntitle = "O"\n')
     folder.write("methods/a.toml", 'extends = "b"\ntitle = "A"\n')

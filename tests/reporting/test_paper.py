@@ -361,6 +361,53 @@ def test_broken_and_foreign_folders_are_one_line(
     assert "holds no results" in capsys.readouterr().err
 
 
+def test_a_method_can_be_added_and_one_that_no_piece_shows_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = two_methods()
+    for split in range(2):
+        store.add("mrm", dict.fromkeys(FOUR, 0.8), split=split)
+    sweep = CURVE | {"name": "sweep", "parameter": "bases", "values": [1.0, 2.0, 3.0]}
+    made = written(store, tmp_path / "plain", TABLE, sweep)
+    assert "in no table or figure: mrm" in capsys.readouterr().err
+    assert "in no table or figure: mrm" in made["index.md"].decode()
+    assert b"mrm" not in made["table.csv"]
+    made = written(store, tmp_path / "also", TABLE, sweep, also="mr*")
+    assert "in no table or figure" not in capsys.readouterr().err
+    assert b"mrm" in made["table.csv"]
+    # A sweep shows the values of its parameter and nothing else.
+    assert b"mrm" not in made["sweep.csv"]
+    with pytest.raises(InputError, match="--also lroe: no row fits it"):
+        paper(store.results(), tmp_path / "none", pieces=[TABLE], also="lroe")
+    assert not (tmp_path / "none").exists()
+
+
+def test_each_panel_is_a_file_without_its_title(tmp_path: Path) -> None:
+    store = two_methods()
+    for split in range(2):
+        store.add("bt", dict.fromkeys(FOUR, 0.6), split=split, dataset="crowdrag")
+    written(store, tmp_path, CURVE)
+    panels = sorted(path.name for path in tmp_path.glob("curve.*.pdf"))
+    assert panels == ["curve.convarg-minilm-2-splits.pdf", "curve.crowdrag-minilm-2-splits.pdf", "curve.legend.pdf"]
+    # What an earlier report drew and this one does not is gone.
+    written(two_methods(), tmp_path, CURVE)
+    assert not list(tmp_path.glob("curve.crowdrag*"))
+
+
+def test_a_piece_that_is_wrong_in_an_extended_report_names_that_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own" / "reports"
+    folder.mkdir(parents=True)
+    file = folder / "mine.toml"
+    file.write_text('extends = "paper"\n[[options.pieces]]\nname = "table-1"\nmethods = ["lroe"]\n')
+    registry.use([tmp_path / "own"])
+    entry = registry.get("reports", "mine")
+    with pytest.raises(InputError, match=rf"{re.escape(str(file))}: piece table-1: .*lroe"):
+        paper(two_methods().results(), tmp_path / "out", pieces=entry.options["pieces"])
+    registry.reset()
+
+
 # --- what a run must make
 
 

@@ -43,7 +43,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert mrm["p_corrected"] == pytest.approx(1 - 2 / np.pi * np.arctan(t))  # Student with 1 degree of freedom
     assert np.isnan(table.loc["bt", "difference"])
     assert {p.name for p in paths} == {
-        "leaderboard.csv", "comparisons.csv", "adapting.csv", "calibration.csv", "properties.csv",
+        "leaderboard.csv", "splits.csv", "comparisons.csv", "adapting.csv", "calibration.csv", "properties.csv",
         "budget.csv", "leaderboard.md", "leaderboard.tex", "worst-k.csv", "worst-k.png",
         "worst-k.pdf", "index.html",
     }  # fmt: skip

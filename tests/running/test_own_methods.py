@@ -250,3 +250,96 @@ def test_a_defect_of_prbench_keeps_its_traceback(own: Own, monkeypatch: pytest.M
     monkeypatch.setattr(LoRe, "__init__", fail)
     with pytest.raises(TypeError, match="a defect"):
         methods.make_method(registry.get("methods", "lore"), None, {})
+
+
+WHOLE = """
+import torch
+from prbench.method import Method, ParameterCount, UserStates
+
+class Mine(Method):
+    def fit_seen(self, train, validation, *, rng, device="cpu"):
+        {body}
+        self.users = train.users
+        return self
+
+    def seen_users(self):
+        return UserStates(self.users, {{"own": torch.zeros(len(self.users), 1)}})
+
+    def adapt_unseen(self, support, *, users=None, rng):
+        users = support.users if users is None else users
+        return UserStates(users, {{"own": torch.zeros(len(users), 1)}})
+
+    def score_features(self, states, position, features):
+        return features.sum(1)
+
+    def parameter_count(self):
+        return ParameterCount(shared=1, per_user=1)
+
+    def learned(self):
+        return {{"shared": torch.zeros(1)}}
+
+    def restore(self, tensors):
+        return self
+"""
+
+
+def test_a_failure_names_the_last_own_line_once_and_where_its_traceback_is(own: Own) -> None:
+    own.write("own_method.py", WHOLE.format(body='raise ValueError("too few")'))
+    code, _, err = own.call(
+        "run", "--methods", "mine", "--dataset", "tiny", "--splits", "2", "--out", own.runs, "--json"
+    )
+    assert code == 1
+    line = f"{own.folder / 'own_method.py'} line 7"
+    assert err.count("too few") == 1
+    assert f"mine failed on tiny: {line}: ValueError: too few; the traceback is in {own.runs}" in err
+    place = Path(err.rpartition("the traceback is in ")[2].strip())
+    assert 'raise ValueError("too few")' in json.loads(place.read_text())["traceback"]
+
+
+@pytest.mark.parametrize(("body", "chosen"), [("pass", False), ("validation.differences()", True)])
+def test_choosing_nothing_is_said(own: Own, tmp_path: Path, body: str, chosen: bool) -> None:
+    own.write("own_method.py", WHOLE.format(body=body))
+    cells, said = own.run("--selection", "validation")
+    assert ("never looks at `validation`" in said) is not chosen
+    record = json.loads((Path(cells[0]["folder"]) / "cell.json").read_text())
+    assert record["fit"].get("nothing_chosen", False) is not chosen
+    own.call("report", "leaderboard", "--runs", own.runs, "--out", tmp_path / "out", "--baseline", "mine")
+    table = (tmp_path / "out" / "leaderboard.md").read_text()
+    assert ("Selected on: nothing chosen." in table) is not chosen
+
+
+def test_a_row_of_other_code_is_marked_until_it_runs_again(own: Own, tmp_path: Path) -> None:
+    def table() -> str:
+        code, _, err = own.call("report", "leaderboard", "--runs", own.runs, "--out", tmp_path / "out")
+        assert code == 0, err
+        return (tmp_path / "out" / "leaderboard.md").read_text()
+
+    own.run()
+    assert "other code" not in table()
+    own.write("own_helper.py", "STEPS = 4\n")
+    assert "made by other code than its file has now" in table()
+    own.run()
+    assert "other code" not in table()
+
+
+def test_results_keep_the_files_of_the_method_and_the_folder_in_the_command(own: Own) -> None:
+    cells, _ = own.run()
+    record = json.loads((Path(cells[0]["folder"]) / "cell.json").read_text())
+    kept = own.runs / "code" / record["code"]
+    assert (kept / "own_method.py").read_text() == CODE
+    assert (kept / "own_helper.py").read_text() == "STEPS = 3\n"
+    assert record["command"].startswith(f"prbench --registry {own.folder} run --methods mine")
+    code, _, err = own.call("results", "verify", own.runs)
+    assert code == 0, err
+
+
+def test_an_unknown_method_points_to_the_folders_that_may_have_it(
+    own: Own, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.reset()
+    words = ["run", "--methods", "mine", "--dataset", "simulated", "--dry-run"]
+    assert cli.main(words) == 2
+    assert "--registry DIR or PRBENCH_REGISTRY" in capsys.readouterr().err
+    monkeypatch.setenv("PRBENCH_REGISTRY", str(own.folder))
+    own.forget()
+    assert cli.main(words) == 0

@@ -485,7 +485,7 @@ def test_an_entry_renamed_keeps_its_scores_and_a_record_its_facts(out: Path) -> 
     assert 0.5 < truth["floor"] < truth["ceiling"] < 1
 
 
-def test_a_record_holds_the_command_that_plans_it_again(out: Path) -> None:
+def test_a_record_holds_the_command_that_plans_it_again(out: Path, entries: Path) -> None:
     changes = ["good.bases=3"]
     plan = make_plan(
         ["good", "unsupported"], ["tiny"], splits=2, seed=7, shots=[2], selection="last", device="cpu",
@@ -493,7 +493,7 @@ def test_a_record_holds_the_command_that_plans_it_again(out: Path) -> None:
     )  # fmt: skip
     command = plan.jobs[0].cells[0].record["command"]
     assert command == (
-        "prbench run --methods good,unsupported --dataset tiny --splits 2 --seed 7 --shots all,2 --selection last "
+        f"prbench --registry {entries} run --methods good,unsupported --dataset tiny --splits 2 --seed 7 --shots all,2 --selection last "
         "--device cpu --set good.bases=3"
     )
     assert str(out) not in command

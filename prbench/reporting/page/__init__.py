@@ -18,6 +18,7 @@ from prbench.reporting.board import RANKED, Board
 from prbench.reporting.board_grids import marked_for_starts
 from prbench.reporting.board_grids import notes as table_notes
 from prbench.reporting.board_tests import grids
+from prbench.reporting.dictionary import FORMULAS
 from prbench.reporting.figure import DPI
 from prbench.reporting.grid import Grid
 from prbench.reporting.page import cards, chart_data, table
@@ -120,6 +121,7 @@ def render(
         title=title,
         home=home,
         version=prbench.__version__,
+        formulas=FORMULAS,
         overview=sentences.overview(boards, own),
         sections=sections,
         extras=extras,

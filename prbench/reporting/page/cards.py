@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from prbench import registry
 from prbench.base.files import canonical_json
 from prbench.reporting.board import Board, Row
 from prbench.reporting.board_grids import corrected_test
@@ -109,6 +110,11 @@ def provenance(board: Board, results: Results) -> Provenance:
         ("Test choices between equal vectors", _counts(done, ("equal_vectors",))),
         ("Devices", _distinct(cell.get("device") for cell in done)),
         ("Versions", _distinct(assignments(cell["versions"]) for cell in done if cell.get("versions"))),
+        ("Commit", _distinct(cell.get("commit") for cell in done)),
+        ("Machine", _distinct(cell.get("machine") for cell in done)),
+        ("Made", _days(done)),
+        ("Splits trained together", _distinct(_text(cell.get("trained_together")) for cell in done)),
+        ("Not run", _not_run(board, cells)),
         ("Results format", _distinct(str(cell["format"]) for cell in cells)),
     ]
     commands = sorted({cell["command"] for cell in cells if cell.get("command")})
@@ -116,6 +122,26 @@ def provenance(board: Board, results: Results) -> Provenance:
         (row, [f"{_place(c)}: {c['key']} {c['status']}" for c in cells_of(board, results, row)]) for row in board.rows
     ]
     return Provenance(board, facts, commands, keys)
+
+
+def _days(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The first and the last day on which cells were made."""
+    days = sorted({str(cell["finished"])[:10] for cell in cells if cell.get("finished")})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else DASH
+
+
+def _not_run(board: Board, cells: Sequence[Mapping[str, Any]]) -> str:
+    """The methods of `all` that have no row, and the splits of the protocol that no row has."""
+    there = {cell["entry"].get("name", cell["method"]) for cell in cells}
+    left = [entry.name for entry in registry.load_all("methods") if entry.default and entry.name not in there]
+    planned = int(cells[0]["protocol"].get("splits", 0))
+    said = [f"methods of all: {', '.join(left)}"] if left else []
+    said += [f"{planned - board.splits} of the protocol's {planned} splits"] if planned > board.splits else []
+    return "; ".join(said) or "nothing"
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def assignments(values: Mapping[str, Any]) -> str:

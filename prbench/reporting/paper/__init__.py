@@ -5,12 +5,14 @@ Which tables and figures there are is data (reports/paper.toml); what each is ma
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from prbench import registry
 from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError
 from prbench.base.files import write_text, writing
@@ -19,8 +21,9 @@ from prbench.registry import marks, targets
 from prbench.registry.pieces import Piece, read_pieces
 from prbench.reporting import writers
 from prbench.reporting.checks import refuse_mixtures
-from prbench.reporting.figure import DPI, styled
-from prbench.reporting.options import require_options
+from prbench.reporting.figure import DPI, save_apart, styled
+from prbench.reporting.frames import _write_csv, splits_frame
+from prbench.reporting.options import require_options, rows_named
 from prbench.reporting.own_style import METADATA
 from prbench.reporting.paper import printed_numbers as numbers
 from prbench.reporting.paper.evidence import Evidence, PieceResult
@@ -44,16 +47,21 @@ def paper(
     alpha: float = 0.05,
     resamples: int = stats.RESAMPLES,
     published: Sequence[str] = (),
+    also: str = "",
 ) -> list[Path]:
     """Write every piece as CSV and, where it has them, Markdown, LaTeX, PNG and PDF; returns the paths.
 
+    Each panel of a figure, and its legend, is a PDF of its own too, for papers: without the title inside.
+
     index.md says what each file shows and what it lacks, and index.html is a page with all of it. A piece without any
     results is named there and not drawn; files that an earlier report left of it are removed.
+    `also` names further rows (patterns, comma-separated) for the pieces that compare `baseline` with other methods;
+    rows that no piece shows are named on stderr and in index.md.
     Raises InputError for options that cannot be, for malformed pieces and where results that do not belong together
     would share a table; nothing is written then.
     """
     papers = [numbers.load(name) for name in published]
-    return write_pieces(results, out, pieces, WHERE, baseline, alpha, resamples, papers)
+    return write_pieces(results, out, pieces, _file_of(pieces), baseline, alpha, resamples, papers, also=also)
 
 
 def write_pieces(
@@ -66,9 +74,13 @@ def write_pieces(
     resamples: int,
     papers: Sequence[numbers.Published] = (),
     title: str = "The paper's evaluation",
+    also: str | None = None,
 ) -> list[Path]:
-    """Write the pieces that the report's entry `where` lists, and a page called `title`; see `paper`."""
-    read = read_pieces(pieces, where)
+    """Write the pieces that the report's entry `where` lists, and a page called `title`; see `paper`.
+
+    Rows that no piece shows are named unless `also` is None.
+    """
+    read = with_methods(read_pieces(pieces, where), rows_named(results, also, "--also") if also else [], baseline)
     results = placed(results)
     evidence = Evidence(results, baseline, alpha, resamples, papers, read)
     if not evidence.settings:
@@ -94,11 +106,36 @@ def write_pieces(
     lines = [f"# {len(read)} tables and figures of {names}", ""]
     for piece, made, written in finished:
         lines += index_lines(piece, made, written)
+    shown = {method for piece in read for method in piece.methods}
+    if also is not None and (left := sorted({cell["method"] for cell in results.cells} - shown)):
+        said = f"in no table or figure: {', '.join(left)}; --also NAME adds methods to those that compare methods"
+        stderr().print(escape(said), soft_wrap=True)
+        lines += [f"These results are {said}.", ""]
     lines += notes_on_published(papers) if papers else []
     write_text(out / "index.md", "\n".join(lines) + "\n")
     if empty := sum(not written for _, _, written in finished):
         stderr().print(f"{empty} of {len(read)} pieces have no results yet; index.md says what each needs")
-    return [*(path for _, _, written in finished for path in written), out / "index.md", *pages]
+    per_split = _write_csv(splits_frame(evidence.users), out / "splits.csv")
+    return [*(path for _, _, written in finished for path in written), per_split, out / "index.md", *pages]
+
+
+def _file_of(pieces: Sequence[Any]) -> str:
+    """The file of the report's entry that has these pieces, to be named in errors."""
+    for name in registry.names("reports"):
+        with contextlib.suppress(InputError):
+            if registry.get("reports", name).options.get("pieces") == list(pieces):
+                return str(registry.source("reports", name))
+    return WHERE
+
+
+def with_methods(pieces: Sequence[Piece], methods: Sequence[str], baseline: str) -> list[Piece]:
+    """The pieces, `methods` being added to those that show the baseline beside others and are not sweeps."""
+    return [
+        piece.model_copy(update={"methods": list(dict.fromkeys([*piece.methods, *methods]))})
+        if methods and baseline in piece.methods and not piece.parameter
+        else piece
+        for piece in pieces
+    ]
 
 
 def write_piece(made: PieceResult, piece: Piece, out: Path) -> list[Path]:
@@ -120,8 +157,9 @@ def write_piece(made: PieceResult, piece: Piece, out: Path) -> list[Path]:
                 with styled(), writing(paths[kind]) as temporary:
                     made.figure.savefig(temporary, format=kind, dpi=DPI, metadata=METADATA[kind])
                 written.append(paths[kind])
+            written += save_apart(made.figure, stem)
     # What an earlier report left here would pass for this one's.
-    for path in set(paths.values()) - set(written):
+    for path in {*paths.values(), *out.glob(f"{piece.name}.*.pdf")} - set(written):
         path.unlink(missing_ok=True)
     return written
 

@@ -201,16 +201,21 @@ class Evidence:
 
     def family(self, method: str) -> str:
         """A method's family: reference, no personalisation, personalised input, personalised parameters."""
+        for cell in self.results.cells:
+            if cell["method"] == method and cell["entry"].get("family"):
+                return str(cell["entry"]["family"])
         return registry.get("methods", method).family
 
 
-def among(frame: pd.DataFrame, rows: Collection[tuple[str, ...]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which lines of a frame with the columns `metrics.ROW` belong to these rows, [lines] bool."""
+def among(
+    frame: pd.DataFrame, rows: Collection[tuple[str, ...]], keys: Sequence[str] = metrics.ROW
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which lines of a frame with the columns `keys` belong to these rows of text, [lines] bool."""
     if not len(frame):
         return np.zeros(0, dtype=bool)
-    number = frame.groupby(metrics.ROW, observed=True, sort=False).ngroup()
+    number = frame.groupby(list(keys), observed=True, sort=False).ngroup()
     first = ~number.duplicated()
-    names = zip(*(frame.loc[first, key].astype(str) for key in metrics.ROW), strict=True)
+    names = zip(*(frame.loc[first, key].astype(str) for key in keys), strict=True)
     inside = [int(n) for n, name in zip(number[first], names, strict=True) if name in rows]
     return np.isin(number.to_numpy(), inside)
 

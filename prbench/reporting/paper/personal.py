@@ -81,7 +81,7 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
             one.margins(y=0.12)
             # Most methods flip few decisions: a linear axis would lay them on one another.
             one.set_xscale("function", functions=(_signed_root, _signed_square))
-            one.set(xlabel="flipped test decisions (%)", ylabel="user accuracy (%)")
+            one.set(xlabel="flipped test decisions (%, square-root axis)", ylabel="user accuracy (%)")
             one.set(xlim=(-0.05, 1.15 * max(1.0, *(100 * r["flip_rate"] for r in here))), xticks=_ticks(here))
             one.set_title(heading(board))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])

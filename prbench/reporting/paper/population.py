@@ -66,8 +66,10 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
             stored.annotate(
                 f"{per_user:,}", (per_user, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7
             )
-        trained.set(xscale="log", yscale="log", xlabel="users", ylabel="trained parameters", title=f"d = {DIM:,}")
-        stored.set(xlabel="numbers stored for each user", title="Stored per user")
+        trained.set(
+            xscale="log", yscale="log", xlabel="users (log)", ylabel="trained parameters (log)", title=f"d = {DIM:,}"
+        )
+        stored.set(xlabel="numbers stored for each user (log above 1)", title="Stored per user")
         # Linear up to 1, so that nothing stored is a bar of no length.
         stored.set_xscale("symlog", linthresh=1)
         stored.set_xlim(0, 30 * max(1, made.frame["stored_per_user"].max()))

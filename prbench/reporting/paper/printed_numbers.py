@@ -102,6 +102,17 @@ class Published(Record):
             if (judged if row.judge else row.encoder == encoder) and (values := getattr(row, dataset))
         }
 
+    def elsewhere(self, dataset: str, encoder: str) -> dict[str, list[str]]:
+        """The encoders with which the paper prints a method on this data set, where this one is not among them."""
+        if dataset not in DATASETS:
+            return {}
+        found: dict[str, list[str]] = {}
+        for row in self.accuracy:
+            # Rows of methods that read texts have no encoder.
+            if getattr(row, dataset) and row.encoder != "text":
+                found.setdefault(row.method, []).append(row.encoder)
+        return {method: encoders for method, encoders in found.items() if encoder not in encoders}
+
     def robustness_rows(self, dataset: str, encoder: str) -> dict[str, Robustness]:
         """The ablation rows by method on exactly this data set and encoder."""
         return {r.method: r for r in self.robustness if (r.dataset, r.encoder) == (dataset, encoder)}

@@ -15,7 +15,7 @@ from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 from prbench.reporting.paper.printed_numbers import OVERALL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from prbench.reporting.paper.printed_numbers import Printed
 
@@ -44,7 +44,8 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
             for paper in evidence.published
             if (rows := paper.rows(dataset, encoder, judged=board.judged))
         }
-        grids.append(_accuracy_grid(board, piece, printed))
+        others = {paper.source: paper.elsewhere(dataset, encoder) for paper in evidence.published}
+        grids.append(_accuracy_grid(board, piece, printed, others))
         records += [_record(board, row, printed) for row in board.rows]
     return PieceResult(pd.DataFrame(records), grids, missing=evidence.lacking(piece), boards=boards)
 
@@ -70,7 +71,13 @@ def in_spreads(row: Row, population: str, theirs: float) -> float:
     return (row.value(population) - theirs) / spread if spread > 0 else math.nan
 
 
-def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str, Printed]]) -> Grid:
+def _accuracy_grid(
+    board: Board,
+    piece: Piece,
+    printed: Mapping[str, Mapping[str, Printed]],
+    others: Mapping[str, Mapping[str, Sequence[str]]],
+) -> Grid:
+    """`others`: by paper, the methods that it prints on this data set with other encoders alone, and with which."""
     grid = board_grids.accuracy_grid(board)
     if gain := _gain_over_baselines(board, piece):
         grid.rows.append(gain)
@@ -97,13 +104,22 @@ def _accuracy_grid(board: Board, piece: Piece, printed: Mapping[str, Mapping[str
             row = by_title.get(line[0].text)
             theirs = rows.get(row.own_method) if row else None
             if row is None or theirs is None:
-                line += [TableCell("" if row is None else DASH)] * 2
+                elsewhere = others[source].get(row.method, []) if row else []
+                only = f"{', '.join(elsewhere)} only" if elsewhere else DASH
+                line += [TableCell("" if row is None else only), TableCell("" if row is None else DASH)]
                 continue
             apart = in_spreads(row, "overall", theirs.means[OVERALL] / 100)
             line += [
                 TableCell(theirs.text(OVERALL, row.reader)),
                 TableCell(DASH if theirs.other(row.reader) else grid_module.percent(apart / 100, signed=True)),
             ]
+    for source, rows_elsewhere in others.items():
+        encoders = sorted({encoder for found in rows_elsewhere.values() for encoder in found})
+        if encoders and source not in printed:
+            notes.append(
+                f"{source} prints numbers on this data set with {' and '.join(encoders)} only: none compares with "
+                f"{board.encoder}."
+            )
     return Grid(
         grid.title, tuple(header), grid.rows, grid.rules, notes, f"{piece.name}:{board.dataset}:{board.encoder}"
     )
