@@ -64,7 +64,7 @@ def merge(parent: Mapping[str, Any], child: Mapping[str, Any], path: tuple[str, 
         if isinstance(value, dict) and isinstance(old, dict) and path != ("search",):
             merged[key] = merge(old, value, (*path, key))
         elif (*path, key) == PIECES and _are_named(old) and _are_named(value):
-            named = {table["name"]: table for table in old}
+            named = {table["name"]: table for table in old or ()}
             for table in value:
                 named[table["name"]] = merge(named.get(table["name"], {}), table, PIECES)
             merged[key] = list(named.values())
