@@ -16,9 +16,10 @@ import numpy as np
 
 from prbench.base.errors import InputError
 from prbench.base.files import digest, file_sha256
+from prbench.base.git_lfs import require_contents
 from prbench.comparisons import Message
 from prbench.encoders.chat import DATE, TODAY, unreadable
-from prbench.encoders.hub_models import require_contents, snapshot, with_weights
+from prbench.encoders.hub_models import snapshot, with_weights
 from prbench.judging.backend import Answer, Backend, Request, Tell
 
 if TYPE_CHECKING:

@@ -133,7 +133,9 @@ def save_apart(figure: Figure, stem: Path) -> list[Path]:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    # matplotlib ships types, but this function has none.
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
     inches = figure.dpi_scale_trans.inverted()
     found: list[Path] = []
 
