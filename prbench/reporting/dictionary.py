@@ -22,6 +22,11 @@ PER_SPLIT = {
 }
 COMPARISON = {name: f"{meaning}; accuracies as fractions" for name, (meaning, _) in columns.COMPARISON.items()}
 
+STARTS = {
+    "start_error": "uncertainty that random starts leave in the difference, a fraction; empty where it is not known",
+    "within_starts": "whether the difference is below twice that",
+}
+
 FILES: dict[str, dict[str, str]] = {
     "leaderboard.csv": {column.key: column.help for column in columns.COLUMNS},
     "splits.csv": {
@@ -45,6 +50,7 @@ FILES: dict[str, dict[str, str]] = {
         **COMPARISON,
         "p_holm": "p_corrected, Holm-adjusted over all pairs of the data set, encoder and population",
         "p_holm_table": "p_corrected, Holm-adjusted over the comparisons that the table prints; empty for the others",
+        **STARTS,
     },
     "adapting.csv": {
         "dataset": ROW["dataset"],
@@ -57,6 +63,7 @@ FILES: dict[str, dict[str, str]] = {
         "flip_rate": PER_SPLIT["flip_rate"],
         **COMPARISON,
         "p_holm": "p_corrected, Holm-adjusted over the rows of the data set, encoder and population",
+        **STARTS,
     },
     "calibration.csv": {
         **ROW,

@@ -112,7 +112,7 @@ def provenance(board: Board, results: Results) -> Provenance:
         ("Versions", _distinct(assignments(cell["versions"]) for cell in done if cell.get("versions"))),
         ("Commit", _distinct(cell.get("commit") for cell in done)),
         ("Machine", _distinct(cell.get("machine") for cell in done)),
-        ("Made", _days(done)),
+        ("Made", _made(done)),
         ("Splits trained together", _distinct(_text(cell.get("trained_together")) for cell in done)),
         ("Not run", _not_run(board, cells)),
         ("Results format", _distinct(str(cell["format"]) for cell in cells)),
@@ -124,7 +124,7 @@ def provenance(board: Board, results: Results) -> Provenance:
     return Provenance(board, facts, commands, keys)
 
 
-def _days(cells: Sequence[Mapping[str, Any]]) -> str:
+def _made(cells: Sequence[Mapping[str, Any]]) -> str:
     """The first and the last day on which cells were made."""
     days = sorted({str(cell["finished"])[:10] for cell in cells if cell.get("finished")})
     return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else DASH
