@@ -5,23 +5,21 @@ runs/code/<hash of the code>/<module>.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from prbench.base.files import writing
 from prbench.registry.code_hash import source_files
+from prbench.results.record import CellRecord
 
 FOLDER = "code"
 
 
-def keep(runs: Path, record: Mapping[str, Any]) -> Path | None:
+def keep(runs: Path, record: CellRecord) -> Path | None:
     """Copy the files behind a cell's method, which this process has imported; None for a method of prbench."""
-    code = record.get("code")
-    if not code:
+    if not record.code:
         return None
-    folder = runs / FOLDER / str(code)
-    for name, file in source_files(record["entry"]["target"].partition(":")[0]).items():
+    folder = runs / FOLDER / record.code
+    for name, file in source_files(record.entry.target.partition(":")[0]).items():
         place = folder / f"{name}.py"
         if not place.is_file():
             with writing(place) as temporary:
