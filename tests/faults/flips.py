@@ -102,7 +102,7 @@ def other_kinds(folder: Path) -> Iterator[Kind]:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main(["data", "import", str(file), "--name", "texts"]) == 0
     entry = registry.get("datasets", "texts")
-    (imported,) = (file.parent for file in home().rglob(TABLE))
+    imported = home() / "imported" / "texts"
 
     def imported_rows() -> Any:
         found = data.load(entry)

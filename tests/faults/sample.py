@@ -33,8 +33,9 @@ def main() -> int:
             side_by_side(folder / "beside", 3, 0, every),
             surroundings(folder / "around", 6, 0, every),
             damaged_commands(folder / "damaged", 2, 0, every),
-            fuzz(folder / "fuzz", 140),
         ]
+        os.environ["PRBENCH_HOME"] = f"{name}/home"
+        found.append(fuzz(folder / "fuzz", 140))
     for figures in found:
         sys.stdout.write(f"{figures}\n")
         faults += figures.faults.total()
