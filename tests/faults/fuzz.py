@@ -170,13 +170,6 @@ def fuzz(folder: Path, count: int, seed: int = 0) -> campaign.Figures:
         every = list(readers(folder))
     each = -(-count // len(every))
     for number, reader in enumerate(every):
-        tried = [0]
-
-        def one(content: bytes, reader: Reader = reader, tried: list[int] = tried) -> None:
-            tried[0] += 1
-            if fault := fault_of(reader, content):
-                figures.fault(*fault)
-
         strategy = strategies.one_of(*_strategies(reader))
         settled = settings(
             max_examples=each,
@@ -185,10 +178,20 @@ def fuzz(folder: Path, count: int, seed: int = 0) -> campaign.Figures:
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        seeded(seed * 1000 + number)(settled(given(strategy)(one)))()
-        figures.tried += tried[0]
+        seeded(seed * 1000 + number)(settled(given(strategy)(_trying(reader, figures))))()
     figures.note(f"readers: {len(every)}")
     return figures
+
+
+def _trying(reader: Reader, figures: campaign.Figures) -> Callable[[bytes], None]:
+    """What gives a content to a reader and enters what it did wrong."""
+
+    def give(content: bytes) -> None:
+        figures.tried += 1
+        if fault := fault_of(reader, content):
+            figures.fault(*fault)
+
+    return give
 
 
 def _strategies(reader: Reader) -> Iterator[strategies.SearchStrategy[bytes]]:
