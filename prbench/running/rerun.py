@@ -28,7 +28,7 @@ from prbench.registry.schema import DatasetEntry, ProtocolEntry
 from prbench.results import cells, scores
 from prbench.results.record import CellState
 from prbench.running.job import run_job
-from prbench.running.open_dataset import Drawing, OpenDataset, open_dataset, open_recorded
+from prbench.running.open_dataset import OpenDataset, open_dataset
 from prbench.running.plan import MethodJob, Plan, _job, _Variant
 from prbench.running.request import RunRequest
 from prbench.sharing.agreement import ROWS, agreement, rows_agree
@@ -119,8 +119,7 @@ def _planned(folder: Path, record: dict[str, Any], out: Path) -> tuple[MethodJob
     request = RunRequest(
         methods=(entry.name,),
         datasets=(record["dataset"],),
-        encoder=None if setting.reader else record["encoder"],
-        judge=record["encoder"] if setting.reader else None,
+        encoder=record["encoder"],
         shots=(ALL_SHOTS, *few),
         device=setting.device,
         out=out,
@@ -146,10 +145,7 @@ def _setting(folder: Path, record: dict[str, Any]) -> OpenDataset:
         seed = record["seed"] - record["split"]
         return [make_split(data, protocol, index=record["split"], seed=seed, draw=record.get("draw", 0))]
 
-    if record.get("reader") == "judge":
-        setting = open_recorded(record, folder / "cell.json", device, Drawing(draw, protocol))
-    else:
-        setting = open_dataset(record["dataset"], record["encoder"], device, draw, protocol=protocol)
+    setting = open_dataset(record["dataset"], record["encoder"], device, draw, protocol=protocol)
     for key, now in (
         ("data_fingerprint", setting.data.fingerprint),
         ("embedding_fingerprint", setting.embedding_fingerprint),

@@ -288,9 +288,6 @@ def test_instructions_in_replies_are_measured(
     assert told.code == 0, told.err
     [row] = json.loads(told.out)["injection"]
     assert (row["method"], row["encoder"], row["turned"]) == ("judge-icl", judge, turned)
-    # The cell itself is made again, by the judge model that its record names.
-    again = run("results", "verify", out, "--rerun", "1")
-    assert again.code == 0, again.err
     assert run("run", "--methods", "length", "--dataset", "taste-text", "--out", str(tmp_path / "other")).code == 0
     assert (
         "has no finished fit that reads texts" in run("probe", "--runs", str(tmp_path / "other"), "--injection").err
