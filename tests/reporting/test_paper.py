@@ -309,7 +309,10 @@ def test_without_any_finished_cell_every_piece_says_why(tmp_path: Path, state: s
     options = registry.get("reports", "paper").options
     found = written(store, tmp_path, *options["pieces"], published=options["published"])
     # One figure counts the parameters of methods, which needs no results.
-    assert sorted(found) == sorted(["index.md", *(f"figure-7.{kind}" for kind in ("csv", "md", "tex", "png", "pdf"))])
+    # Its panels and its legend are files of their own too, and splits.csv has a header and no line.
+    kinds = ("csv", "md", "tex", "png", "pdf", "d-4-096.pdf", "stored-per-user.pdf", "legend.pdf")
+    assert sorted(found) == sorted(["index.md", "splits.csv", *(f"figure-7.{kind}" for kind in kinds)])
+    assert len(found["splits.csv"].splitlines()) == 1
     index = (tmp_path / "index.md").read_text()
     assert f"convarg (minilm), {state}: it cannot be: bt, lore" in index
     assert index.count("Not made: its results are not there.") == len(options["pieces"]) - 1
