@@ -267,7 +267,7 @@ def planted_accuracy(method: Method, *, recurring: int = 0) -> float:
     )  # fmt: skip
     seen, test = data.user < 6, data.group >= 16
     train = data.take(seen & ~test)
-    method.fit_seen(train, train.take([]), rng=rng)
+    method.fit_seen(train, train.take(np.empty(0, dtype=np.int64)), rng=rng)
     margins = method.margins(method.adapt_unseen(data.take(~seen & ~test), rng=rng), data.take(~seen & test))
     return float(decisions(margins.numpy()).mean())
 
