@@ -37,6 +37,7 @@ class Fake:
     keys: Any = field(default_factory=lambda: count())
     folder: Path | None = None
     on_sample: None = None
+    rounding: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @property
     def scores(self) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons, IntArray
+from prbench.comparisons import Comparisons, IntArray, Items
 from prbench.method import FitProblem, ParameterCount, UserStates, Watch
 from prbench.methods.lore import LoRe
 from prbench.registry.schema import MethodEntry
@@ -60,6 +60,16 @@ class Guesses(Good):
 
     def margins(self, states: UserStates, comparisons: Comparisons) -> Tensor:
         return torch.randn(len(comparisons), generator=Rng("guesses").torch())
+
+
+class LastBit(Good):
+    """Scores an item by the last bit of its first coordinate: nothing but rounding."""
+
+    def item_features(self, items: Items) -> Tensor:
+        return (items.embedding[:, :1].float().contiguous().view(torch.int32) & 1).float()
+
+    def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:
+        return features[:, 0]
 
 
 class Raises(Good):

@@ -12,7 +12,7 @@ import pandas as pd
 from prbench.running.plan import Plan, plan
 from prbench.running.request import RunRequest
 
-METHODS = ("Good", "Raises", "NanOnSplit1", "FewShots", "Unsupported", "IgnoresTheRule")
+METHODS = ("Good", "Raises", "NanOnSplit1", "FewShots", "Unsupported", "IgnoresTheRule", "LastBit")
 
 DATASET = """
 title = "{name}"

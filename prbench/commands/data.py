@@ -78,13 +78,16 @@ def get(
 
 @app.command(epilog="Example: prbench data info convarg --json")
 def info(dataset: Annotated[str, typer.Argument(help="One data set.")], as_json: AsJson = False) -> None:
-    """Describe a data set: users, comparisons, items, per-user counts, what was dropped, licence."""
+    """Describe a data set: users, comparisons, items, per-user counts, repeats, what was dropped, licence."""
     from prbench import data, registry
     from prbench.commands import output
     from prbench.data import describe
 
     entry = registry.get("datasets", dataset)
-    output.show_record(describe.describe(data.load(entry), entry), as_json)
+    loaded = data.load(entry)
+    from prbench.embedding.facts import stored
+
+    output.show_record({**describe.describe(loaded, entry), "embeddings": stored(loaded, entry)}, as_json)
 
 
 @app.command(epilog="Example: prbench data show convarg --comparison 17")

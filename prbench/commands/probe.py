@@ -22,6 +22,10 @@ def probe(
         ),
     ] = None,
     support: Annotated[bool, typer.Option("--support", help="Score the support choices themselves.")] = False,
+    rounding: Annotated[
+        bool,
+        typer.Option("--rounding", help="Fit two splits again on embeddings that differ in the last place."),
+    ] = False,
     kinds: Annotated[
         str | None,
         typer.Option(
@@ -43,16 +47,16 @@ def probe(
 ) -> None:
     """Adapt finished fits again: flipped labels, own support, another data set, strangers' choices, hostile replies.
 
-    Nothing is fitted.
+    Nothing is fitted, except with --rounding.
     """
     from prbench import registry
     from prbench.base.errors import InputError
     from prbench.commands import output
 
-    if noise is None and transfer is None and kinds is None and not support and not injection:
+    if noise is None and transfer is None and kinds is None and not support and not injection and not rounding:
         raise InputError(
             "nothing to probe",
-            hint="give --noise 0.1,0.2,0.4, --transfer all, --support, --injection or --kinds strangers",
+            hint="give --noise 0.1,0.2,0.4, --transfer all, --support, --rounding, --injection or --kinds strangers",
         )
     flips = [] if noise is None else shares(noise, "--noise")
     if noise is not None and not flips:
@@ -74,6 +78,7 @@ def probe(
         runs,
         noise=flips,
         support=support,
+        rounding=rounding,
         transfer=targets,
         kinds=tables,
         injection=injection,

@@ -65,7 +65,7 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
         out["has_reward"] = data.embedded.reward is not None
     if data.mark is not None:
         out["marked_test"] = int((data.mark == 1).sum())
-    out["split_0"] = shared_in_first_split(data, entry)
+    out["split_0"] = first_split(data, entry)
     out["protocol"] = entry.protocol.model_dump()
     if entry.download:
         pinned = all(entry.download.files.values())
@@ -75,12 +75,16 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
     return out
 
 
-def shared_in_first_split(data: PreferenceData, entry: DatasetEntry) -> dict[str, int] | None:
-    """How many test items and pairs of split 0 occur in its training too; None where the data cannot be divided."""
+def first_split(data: PreferenceData, entry: DatasetEntry) -> dict[str, int] | None:
+    """Who is left out of split 0, and how many of its test items and pairs occur in its training too.
+
+    None where the data cannot be divided.
+    """
     try:
-        return dict(make_split(data, entry.protocol, index=0).shared)
+        split = make_split(data, entry.protocol, index=0)
     except InputError:
         return None
+    return {"users_left_out": split.dropped["users_without_train_or_test"], **split.shared}
 
 
 def texts_of(data: PreferenceData, comparison: int) -> dict[str, Any]:

@@ -92,10 +92,7 @@ class LinearMAML(EpisodicMethod):
         def gradients(episodes: Episodes) -> list[Tensor]:
             return [self.outer_gradient(gather(episodes.where), scale, start, episodes)[1]]
 
-        row_bytes = table.matrix.shape[1] * table.matrix.element_size()
-        for split, epoch, tensors in self.train_on_episodes(
-            work, table, {"start": start}, gradients, row_bytes=row_bytes
-        ):
+        for split, epoch, tensors in self.train_on_episodes(work, table, {"start": start}, gradients):
             yield Snapshot(split, epoch, {**tensors, "scale": scale[split : split + 1]})
 
     def outer_gradient(self, rows: Tensor, scale: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor]:

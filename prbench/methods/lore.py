@@ -12,8 +12,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
 from prbench.hyperparameters import Count, Positive, Steps
 from prbench.method import ParameterCount, UserStates
-from prbench.training.compute import threads_for
-from prbench.training.full_batch import FullBatch, blocks_by_way
+from prbench.training.full_batch import FullBatch, blocks_by_way, divides_splits
 from prbench.training.gradient import Snapshot, SplitBatch, embedding_bytes, seen_states
 from prbench.training.linear_bases import LinearBases, drawn_weights, fit_weights
 from prbench.training.optimiser import StackedAdam
@@ -78,6 +77,10 @@ class LoRe(LinearBases):
         """The splits whose cheapest way through the embeddings is the same."""
         return blocks_by_way(work.trains, self.bases)
 
+    def divides_splits(self, train: Comparisons) -> bool:
+        """See `GradientMethod.divides_splits`."""
+        return divides_splits(train, self.bases)
+
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""
         batch = FullBatch(work.trains, bases=self.bases, scale=self.scale, device=work.device)
@@ -85,16 +88,15 @@ class LoRe(LinearBases):
         trained = 2 if self._personal else 1
         adam = StackedAdam([bases, weights][:trained])
         last = max(max(units) for units in work.wanted)
-        with threads_for(batch.rows.bytes_per_step):
-            for step in range(1, last + 1):
-                _, base_gradient, weight_gradient = batch.gradients(bases, weights)
-                adam.step([base_gradient, weight_gradient][:trained], self.rate)
-                for split, units in enumerate(work.wanted):
-                    if step in units:
-                        users = len(work.trains[split].users)
-                        tensors = {"bases": bases[split].clone(), "weight": weights[split, :users].clone()}
-                        yield Snapshot(split, step, tensors)
-                work.tell(1 / last)
+        for step in range(1, last + 1):
+            _, base_gradient, weight_gradient = batch.gradients(bases, weights)
+            adam.step([base_gradient, weight_gradient][:trained], self.rate)
+            for split, units in enumerate(work.wanted):
+                if step in units:
+                    users = len(work.trains[split].users)
+                    tensors = {"bases": bases[split].clone(), "weight": weights[split, :users].clone()}
+                    yield Snapshot(split, step, tensors)
+            work.tell(1 / last)
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """The seen users keep the weights of the joint training."""

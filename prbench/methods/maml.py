@@ -169,8 +169,7 @@ class MAML(EpisodicMethod):
             output = adapted["output"].view(*share.shape, -1)
             return list(backward(output, hidden, pairs, by_margin, kept, groups=len(share)).values())
 
-        row_bytes = 2 * table.items.shape[1] * table.items.element_size()
-        yield from self.train_on_episodes(work, table, shared, gradients, row_bytes=row_bytes)
+        yield from self.train_on_episodes(work, table, shared, gradients)
 
     def adapt(self, shared: Network, pairs: Tensor, weight: Tensor, kept: Kept) -> Network:
         """One inner step of B users in each of S splits: from shared networks [S, ...] to adapted ones [S·B, ...].

@@ -116,9 +116,8 @@ class MRM(LinearBases, EpisodicMethod):
             pull_back(by_projection.mul_(self.input_scale), rows, out=by_bases)
             return [by_bases, by_start]
 
-        row_bytes = table.matrix.shape[1] * table.matrix.element_size()
         parameters = {"bases": bases, "start": start}
-        yield from self.train_on_episodes(work, table, parameters, gradients, row_bytes=row_bytes)
+        yield from self.train_on_episodes(work, table, parameters, gradients)
 
     def outer_gradient(self, projected: Tensor, start: Tensor, episodes: Episodes) -> tuple[Tensor, Tensor, Tensor]:
         """The objective [S] of one update and its gradients.

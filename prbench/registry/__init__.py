@@ -37,7 +37,7 @@ FOLDERS = "PRBENCH_REGISTRY"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # Keys that a variant does not inherit.
-OWN_KEYS = ("name", "title", "extends", "default", "starts", "verified")
+OWN_KEYS = ("name", "title", "extends", "default", "starts", "verified", "rounding")
 
 # Methods that adapt in different ways and train in seconds: a shared reward, one reward per user, an offset from the
 # shared one, mixtures of shared bases, and starting weights made to be adapted.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from prbench.hyperparameters import OpenShare
+from prbench.hyperparameters import OpenShare, Share
 
 Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -68,6 +68,17 @@ class SearchRange(Record):
         return self
 
 
+class Rounding(Record):
+    """What `prbench probe --rounding` found for a method.
+
+    `changed` is the share of test decisions that change where the embeddings do by one unit in the last place, `on`
+    names data set, encoder and splits.
+    """
+
+    changed: Share
+    on: str
+
+
 class MethodEntry(Record):
     """methods/NAME.toml: one benchmarked method or variant.
 
@@ -91,6 +102,7 @@ class MethodEntry(Record):
     published: str = ""
     starts: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     verified: str = ""
+    rounding: Rounding | None = None
     default: bool = Field(default=True, description="part of `--methods all`")
 
 

@@ -8,7 +8,7 @@ splits it shares with others, but never ranked: rows that lack splits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from prbench.base.errors import InputError
 from prbench.protocol import metrics, stats
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
+from prbench.reporting.makings import said_of_makings
 from prbench.reporting.pairs import Compared, Pair, Watch, adjusted, against_cold_start, compare
 from prbench.reporting.placing import placed
 from prbench.reporting.rows import ORACLE, RANKED, TUNED, Row, bounds_of, counted, planned_splits, rows_of
@@ -51,6 +52,8 @@ class Board:
     adapting: list[Pair] = field(default_factory=list)
     # Whether personalising pays; None where nothing is compared.
     answer: Answer | None = None
+    # How the cells were made: sentences.
+    makings: Sequence[str] = ()
 
     def ranked(self, population: str) -> list[list[Row]]:
         """Rankable rows by falling accuracy in a population, rows of equal accuracy together."""
@@ -147,7 +150,7 @@ def build(
     boards = []
     for (dataset, encoder), cells in sorted(groups.items()):
         here = _of_board(mean_users, dataset, encoder)
-        rows = rows_of(cells, per_split)
+        rows = rows_of(cells, per_split, results.rounding)
         sampled = {row.key for row in rows if row.sampled}
         for tested in _apart(_of_board(users, dataset, encoder), sampled):
             refuse_unlike_tests(tested)
@@ -196,6 +199,7 @@ def _board(
         splits=len(planned_splits(cells)),
         alpha=alpha,
         bounds=bounds_of(cells),
+        makings=said_of_makings(cells),
     )
     if compared == "none":
         return bare

@@ -12,6 +12,7 @@ from prbench.reporting import columns
 from prbench.reporting.board import RANKED, TUNED, Board, Row
 from prbench.reporting.grid import DASH, STAR, Grid, TableCell, percent
 from prbench.reporting.judging import said_of_judges
+from prbench.reporting.makings import said_of_rounding
 from prbench.reporting.significance import TEST, Family, dagger_note, star_note, starts_mark, starts_rule
 from prbench.reporting.verdict import sentences as verdict
 
@@ -107,6 +108,9 @@ def notes(board: Board) -> list[str]:
                 "worst k%."
             )
     said += said_of_judges(board)
+    rows = [(row.title, row.rounding, row.rounding_on) for row in board.rows if row.splits]
+    said += [sentence for sentence in (said_of_rounding(rows),) if sentence]
+    said += board.makings
     if board.bounds:
         said.append("Ceiling and floor: known, because the data are simulated.")
     return said

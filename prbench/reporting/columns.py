@@ -460,6 +460,10 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ceiling", "overall accuracy of the true rewards", _bound("ceiling"), exists=_has_bound("ceiling")),
     Column("floor", "the best overall accuracy without personalisation", _bound("floor"), exists=_has_bound("floor")),
+    Column(
+        "rounding", "share of test decisions that one unit in the last place of the embeddings changes",
+        lambda _, row: row.rounding,
+    ),
     Column("note", "why splits are missing", lambda _, row: row.note),
     Column("start_note", "which random starts lack splits and are left out", lambda _, row: row.start_note),
 )  # fmt: skip

@@ -45,7 +45,7 @@ def of_methods(results: Results, patterns: str) -> Results:
     chosen = set(rows_named(results, patterns, "--methods"))
     scores = results.scores[results.scores["method"].isin(chosen)]
     cells = [cell for cell in results.cells if cell["method"] in chosen]
-    return Results(scores, cells, getattr(results, "folder", None))
+    return Results(scores, cells, getattr(results, "folder", None), rounding=getattr(results, "rounding", {}))
 
 
 def rows_named(results: Results, patterns: str, option: str) -> list[str]:

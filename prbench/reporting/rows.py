@@ -14,6 +14,7 @@ from prbench.protocol import metrics, stats
 from prbench.registry.code_hash import code_has_changed
 from prbench.reporting.judging import mean_of, models_of
 from prbench.reporting.looks import style_of
+from prbench.reporting.makings import rounding_of
 from prbench.reporting.placing import SAMPLE_MARK, sample_of
 from prbench.results.record import NOTHING_CHOSEN
 
@@ -35,7 +36,9 @@ class Row:
     parameters): they are shown, and take part in no family of tests. Means are over `splits` and their `starts`
     random starts. `start_std` [population] is the standard deviation over starts, pooled within splits, of one fit's
     accuracy and `gain_start_std` that of its gain over cold start: NaN for a single start, 0 for a method without
-    a `random_start`. `start_note` says which starts are left out because they lack splits.
+    a `random_start`. `start_note` says which starts are left out because they lack splits. `rounding` is the share of
+    test decisions that change where the embeddings do by one unit in the last place, and `rounding_on` says where
+    that was measured.
     """
 
     method: str
@@ -70,6 +73,8 @@ class Row:
     # Means over splits of what judge models cost and how their verdicts came about, see `reporting.judging`.
     judging: Mapping[str, float] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    rounding: float = math.nan
+    rounding_on: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -110,8 +115,10 @@ def planned_splits(cells: list[dict[str, Any]]) -> set[int]:
     return honest or {cell["split"] for cell in cells}
 
 
-def rows_of(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list[Row]:
-    """The rows of one board in the order of the cells."""
+def rows_of(
+    cells: list[dict[str, Any]], per_split: pd.DataFrame | None, probed: Mapping[tuple[str, ...], float] | None = None
+) -> list[Row]:
+    """The rows of one board in the order of the cells; `probed` as `Results.rounding`."""
     planned = planned_splits(cells)
     by_row: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:
@@ -155,6 +162,12 @@ def rows_of(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list
                     continue  # a population that some splits lack
                 mean[record["population"]] = {m: float(record[m]) for m in metrics.METRICS}
                 std[record["population"]] = {m: float(record[f"{m}_std"]) for m in metrics.METRICS}
+        own_method = group[0].get("own_method", method)
+        published = (own_method, selection) == (entry.get("name"), entry.get("selection"))
+        rounding, rounding_on = rounding_of(entry) if published else (math.nan, "")
+        own = (probed or {}).get((group[0]["dataset"], group[0]["encoder"], method, selection))
+        if own is not None:
+            rounding, rounding_on = own, "measured here"
         rows.append(
             Row(
                 method=method,
@@ -166,11 +179,12 @@ def rows_of(cells: list[dict[str, Any]], per_split: pd.DataFrame | None) -> list
                 mean=mean,
                 std=std,
                 note=_why_missing([c for c in group if not c.get("restart", 0)], planned - set(splits)),
-                own_method=group[0].get("own_method", method),
+                own_method=own_method,
                 method_title=group[0]["title"],
                 family=entry.get("family", ""),
-                published=(group[0].get("own_method", method), selection)
-                == (entry.get("name"), entry.get("selection")),
+                published=published,
+                rounding=rounding,
+                rounding_on=rounding_on,
                 reader=group[0].get("model", group[0]["encoder"]),
                 sampled=sampled,
                 known_before=bool(group[0].get("known_before")),

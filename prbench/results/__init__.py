@@ -14,13 +14,15 @@ A cell that failed or is not supported holds cell.json with its status and reaso
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError
+from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import digests
-from prbench.results.cells import REPEAT, SCORES, _lost, folders, read_record
+from prbench.results.cells import REPEAT, SCORES, _lost, folders, read_record, scores_file
 from prbench.results.record import CellRecord
 from prbench.results.scores import COLUMNS, _population_kind, _read_scores, _scores_files
 
@@ -37,13 +39,15 @@ class Results:
     `metrics.ALL_SHOTS` for all), comparison (int64), margin and cold_margin (float32).
     `on_sample` is made by reports, see `prbench.reporting.placing`.
     `cells` are the records of all cells, done or not, in plain values; a margin of 0 is a tie. `folder` is where
-    they were read.
+    they were read. `rounding` is the share of test decisions that rounding probes changed, by `COLUMNS`, where there
+    are such probes.
     """
 
     scores: pd.DataFrame
     cells: list[dict[str, Any]]
     folder: Path | None = None
     on_sample: pd.DataFrame | None = None
+    rounding: Mapping[tuple[str, ...], float] = field(default_factory=dict)
 
 
 def load(runs: Path) -> Results:
@@ -79,7 +83,20 @@ def load(runs: Path) -> Results:
     ]
     if not cells:
         raise InputError(f"{runs} holds no results", hint="make some with `prbench run`")
-    return Results(_joined(parts), cells, runs)
+    return Results(_joined(parts), cells, runs, rounding=_rounding(by_identity.values()))
+
+
+def _rounding(found: Iterable[tuple[Path, CellRecord]]) -> dict[tuple[str, ...], float]:
+    """The mean over a row's cells that have a rounding probe."""
+    from prbench.results.probes import changed_by_rounding
+
+    shares: dict[tuple[str, ...], list[float]] = {}
+    for folder, record in found:
+        if record.done:
+            share = changed_by_rounding(folder, scores_file(folder, ALL_SHOTS))
+            if share is not None:
+                shares.setdefault(tuple(getattr(record, name) for name in COLUMNS), []).append(share)
+    return {row: sum(each) / len(each) for row, each in shares.items()}
 
 
 def _say_unverified(done: list[Path]) -> None:

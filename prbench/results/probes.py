@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from prbench import registry
 from prbench.base.errors import InputError
-from prbench.protocol.metrics import ALL_SHOTS
+from prbench.protocol.metrics import ALL_SHOTS, flips
 from prbench.results import cells, digests, scores
 from prbench.results.probe_tables import TABLES
 from prbench.results.record import CellRecord
@@ -18,14 +20,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SUPPORT, INJECTION = "support", "injection"
+SUPPORT, INJECTION, ROUNDING = "support", "injection", "rounding"
+ROUNDING_SPLITS = 2
+"""How many splits of a row are fitted again on embeddings that differ in the last place."""
 COLUMNS = (*scores.COLUMNS, "split", "restart", "shots", *cells.SCORES, "probe", "noise", "on")
 
 
 @dataclass(frozen=True)
 class Probe:
     """One condition: a share of flipped support labels, the support itself, another data set, instructions to the
-    judge model in the rejected replies, or a kind of `TABLES`.
+    judge model in the rejected replies, another rounding, or a kind of `TABLES`.
     """
 
     kind: str
@@ -114,6 +118,24 @@ def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else nothing()
 
 
+def changed_by_rounding(folder: Path, scores_file: Path) -> float | None:
+    """The share of a cell's test decisions that its rounding probe changed, None without one; ties count one half.
+
+    Raises InputError for an unreadable file, and for one that has other choices than the cell.
+    """
+    path, again = Probe(ROUNDING).file(folder), "delete this file and run `prbench probe --rounding` again"
+    if not digests.of(folder).has(path):
+        return None
+    keys = ["population", "user", "comparison"]
+    before, after = (
+        scores.read_scores_file(file, hint).sort_values(keys)
+        for file, hint in ((scores_file, cells.AGAIN), (path, again))
+    )
+    if not np.array_equal(before[keys].astype(str).to_numpy(), after[keys].astype(str).to_numpy()):
+        raise InputError(f"{path} has other test choices than {scores_file}", hint=again)
+    return float(flips(after["margin"], before["margin"]).mean())
+
+
 def _condition(path: Path) -> tuple[str, str]:
     """A probe's kind, and the share of noise or the data set, from the name of its file."""
     kind, _, rest = path.stem.removeprefix("probe-").partition("-")
@@ -121,6 +143,7 @@ def _condition(path: Path) -> tuple[str, str]:
         known = {
             SUPPORT: not rest,
             INJECTION: not rest,
+            ROUNDING: not rest,
             "on": bool(rest),
             "noise": kind == "noise" and 0 < float(rest) <= 1,
         }.get(kind)
@@ -134,6 +157,7 @@ def _condition(path: Path) -> tuple[str, str]:
 def _command(kind: str, rest: str) -> str:
     """What makes such a probe."""
     options = {"noise": f"--noise {rest}", "on": f"--transfer {rest}", INJECTION: "--injection"}
+    options[ROUNDING] = "--rounding"
     return f"prbench probe {options.get(kind, '--support')}"
 
 

@@ -21,7 +21,6 @@ from prbench.base.errors import InputError
 from prbench.base.files import canonical_json
 from prbench.comparisons import Comparisons, WatchedComparisons
 from prbench.method import Method, Watch
-from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import fit_problem
 from prbench.protocol.splits import Split
 from prbench.registry import finder
@@ -29,12 +28,12 @@ from prbench.results import cells as results
 from prbench.results import own_code, superseded
 from prbench.results.claims import Claims
 from prbench.results.record import NOTHING_CHOSEN, CellState, DoneRecord
-from prbench.running.judged import judged_part, verdict_counts
-from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.judged import judged_part
+from prbench.running.open_dataset import OpenDataset
 from prbench.running.plan import MethodJob, Plan, open_settings, reads_text
 from prbench.running.plan import plan as make_plan
 from prbench.running.request import JobDescription
-from prbench.running.scoring import margins_of, score_columns, score_unseen
+from prbench.running.scoring import score_split, score_unseen
 from prbench.training.compute import computing, peak_memory
 
 
@@ -226,7 +225,7 @@ def _score_and_store(
     fit = method.fit_record() if chose else {**method.fit_record(), NOTHING_CHOSEN: True}
     require_rule(job.name, fit, job.rule)
     before = None if setting.reader is None else setting.reader.tally.copy()
-    scores, spent, verdicts = _score(method, setting, setting.splits[i], plan.shots, job.restart)
+    scores, spent, verdicts = score_split(method, setting, setting.splits[i], plan.shots, job.restart)
     asked = judged_part(setting.reader, before, 1)
     count = method.parameter_count()
     judging = {"judging": {"fit": fitting, "test": asked, **verdicts}} if setting.reader else {}
@@ -269,28 +268,3 @@ def _add_shots(job: MethodJob, i: int, plan: Plan) -> None:
         columns = score_unseen(method, setting, split, shots, job.restart).columns
         results.add_scores(results.scores_file(cell.folder, shots), columns, plan.out)
     cell.shots = []
-
-
-def _score(
-    method: Method, setting: OpenDataset, split: Split, shots: Sequence[int], restart: int
-) -> tuple[dict[int, dict[str, Any]], dict[str, float], dict[str, Any]]:
-    """Columns by number of shots, seconds spent, and what is counted of verdicts in both orders."""
-    comparisons = setting.comparisons()
-    test = comparisons.take(split.seen_test)
-    start = time.perf_counter()
-    features = method.features_of(test)
-    margin, judged = margins_of(method, method.seen_users(), test, features)
-    scoring = time.perf_counter() - start
-    cold = method.margins(
-        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split, restart)), test, features
-    )
-    seen = score_columns("seen", test, margin, cold)
-    scores, adapting, unseen = {}, 0.0, None
-    for k in shots:
-        columns, spent, verdicts = score_unseen(method, setting, split, k, restart)
-        if k == ALL_SHOTS:
-            adapting, unseen = spent, verdicts
-            columns = {name: np.concatenate([seen[name], columns[name]]) for name in columns}
-        scores[k] = columns
-    counted = verdict_counts({"seen": (test, judged), "unseen": (comparisons.take(split.unseen_test), unseen)})
-    return scores, {"adapt": adapting, "score": scoring}, counted

@@ -22,7 +22,7 @@ from prbench.base.screen_text import listed
 from prbench.encoders.base import require_device, resolved_device
 from prbench.judging.reader import Budget
 from prbench.method import Method
-from prbench.protocol import PROTOCOL_VERSION
+from prbench.protocol import PROTOCOL_VERSION, sentences
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.selection import parse_selections, validation_rows
 from prbench.protocol.splits import Split
@@ -162,8 +162,20 @@ class Plan:
         }
 
     def table(self) -> Sheet:
-        """One row per method and data set: how many cells are done, missing, failed or skipped."""
-        return states_table("Plan", self.jobs)
+        """One row per method and data set: how many cells are done, missing, failed or skipped.
+
+        Below it, how each data set is divided.
+        """
+        said = {job.setting.entry.name: self._divided(job) for job in self.jobs}
+        caption = " ".join(f"{name}: {'; '.join(each)}." for name, each in said.items() if each)
+        return states_table("Plan", self.jobs, caption=caption)
+
+    @staticmethod
+    def _divided(job: MethodJob) -> list[str]:
+        """Who is left out of a job's splits, what repeats, and what of the test is in training too."""
+        counts = [cell.record.counts.model_dump() for cell in job.cells]
+        found = (sentences.left_out(counts), sentences.repeated(counts), sentences.shared(counts))
+        return [sentence for sentence in found if sentence]
 
 
 def plan(request: RunRequest, *, opened: Sequence[OpenDataset] | None = None, command: str = "") -> Plan:
@@ -410,7 +422,7 @@ def _recorded(setting: OpenDataset, split: Split, variant: _Variant, method: Met
     }
 
 
-def states_table(title: str, jobs: Sequence[MethodJob]) -> Sheet:
+def states_table(title: str, jobs: Sequence[MethodJob], *, caption: str = "") -> Sheet:
     """One row per method and data set: how many cells are in which state, and why."""
     from prbench.base.layout import Sheet
 
@@ -436,6 +448,7 @@ def states_table(title: str, jobs: Sequence[MethodJob]) -> Sheet:
         )
     return Sheet(
         title=title,
+        caption=caption,
         header=("method", "data set", "encoder or judge", "chosen by", *CellState, "why"),
         rows=rows,
         right=frozenset(range(4, 8)),

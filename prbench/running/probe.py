@@ -1,6 +1,6 @@
-"""Further evaluations of finished fits: unseen users adapt again, under other conditions. Nothing is fitted.
+"""Further evaluations of finished fits: unseen users adapt again, under other conditions.
 
-Four conditions give scores, each a file in the cell's folder, so that figures remain pure functions of the results
+Five conditions give scores, each a file in the cell's folder, so that figures remain pure functions of the results
 store:
 
 - noise: a share of the unseen users' support labels is flipped (`probe-noise-0.2.parquet`). The flips nest: what is
@@ -11,6 +11,8 @@ store:
   (`probe-on-NAME.parquet`). Data sets of one family share people or texts and do not count as another.
 - injection: the rejected reply of each test choice tells the judge model to choose it (`probe-injection.parquet`,
   where the column `cold_margin` holds the margin without that). It concerns methods that read texts alone.
+- rounding: the only one that fits. Two splits of a row are fitted again on embeddings that differ in the last place,
+  which shows how far the method magnifies rounding (`probe-rounding.parquet`; `prbench.running.rounding`).
 
 Further kinds, each with a table of its own (`results.probe_tables`), are made by `running.probe_makers`.
 """
@@ -23,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -41,16 +43,18 @@ from prbench.method import Method, Watch
 from prbench.protocol import splits
 from prbench.protocol.samples import sampled
 from prbench.protocol.splits import Split
-from prbench.registry.schema import DatasetEntry
+from prbench.registry.schema import DatasetEntry, SelectionRule
 from prbench.results import cells as results
+from prbench.results import scores
 from prbench.results.claims import Claims
-from prbench.results.probes import INJECTION, SUPPORT, Probe, finished
-from prbench.results.record import PlannedRecord
+from prbench.results.probes import INJECTION, ROUNDING, ROUNDING_SPLITS, SUPPORT, Probe, finished
+from prbench.results.record import CellRecord, DoneRecord, PlannedRecord
 from prbench.running.display import Display
 from prbench.running.executors import Local, executor_for
 from prbench.running.open_dataset import Drawing, InMemory, OpenDataset, adapt_rng, open_dataset, open_recorded
 from prbench.running.probe_makers import MAKERS
 from prbench.running.request import ProbesDescription
+from prbench.running.rounding import refitted
 from prbench.running.skipping import NotApplicableError
 from prbench.training.compute import computing
 
@@ -77,6 +81,7 @@ def tasks(
     *,
     noise: Sequence[float] = (),
     support: bool = False,
+    rounding: bool = False,
     transfer: Sequence[str] = (),
     kinds: Sequence[str] = (),
     injection: bool = False,
@@ -86,7 +91,8 @@ def tasks(
     """The probes of every finished cell in `runs`, of these methods and data sets where given.
 
     `transfer` names the data sets to test on; a cell whose encoder reads texts is tested on those of another family
-    that are texts. Rows chosen on test data are not probed. Raises InputError for a share of noise outside (0, 1],
+    that are texts. `rounding` takes the first `ROUNDING_SPLITS` splits of each row. Rows chosen on test data are not
+    probed. Raises InputError for a share of noise outside (0, 1],
     for an unknown data set, for unreadable results, and where there is nothing to do.
     """
     for share in noise:
@@ -126,6 +132,14 @@ def tasks(
             ),
         )
     ]
+    if rounding:
+        by_row: dict[tuple[str, ...], list[tuple[Path, CellRecord]]] = {}
+        # Of methods that score vectors, and of the first start.
+        fits = [(folder, record) for folder, record in cells if not (record.restart or record.reader)]
+        for folder, record in sorted(fits, key=lambda cell: cell[1].split):
+            by_row.setdefault(tuple(getattr(record, name) for name in scores.COLUMNS), []).append((folder, record))
+        for some in by_row.values():
+            found += [ProbeTask(*cell, Probe(ROUNDING)) for cell in some[:ROUNDING_SPLITS]]
     if targets and not any(task.probe.on for task in found):
         raise InputError(
             f"--transfer: no fit in {runs} can be tested on {', '.join(transfer)}",
@@ -280,10 +294,11 @@ def _probed(task: ProbeTask, setting: OpenDataset) -> dict[str, Any]:
             f"{task.folder} has a split from a file, and probes are made on splits that the protocol draws",
             hint="leave out its data set or method, with --dataset or --methods",
         )
-    method = results.load_method(task.folder, record)
+    method = _unfitted(task) if probe.kind == ROUNDING else results.load_method(task.folder, record)
     if not probe.on:
         _require_same(task, setting)
     protocol = setting.entry.protocol if probe.on else record.protocol
+    entry = setting.entry.model_copy(update={"protocol": protocol})
     seed = record.seed - record.split
     split = splits.make_split(setting.data, protocol, index=record.split, seed=seed, draw=record.draw)
     if record.reader and protocol.test_sample is not None:
@@ -291,9 +306,31 @@ def _probed(task: ProbeTask, setting: OpenDataset) -> dict[str, Any]:
     # What has to be embedded first is embedded as a run does it.
     setting.comparisons()
     with computing(record.precision):
+        if probe.kind == ROUNDING:
+            return refitted(method, _rule_of(record), replace(setting, entry=entry), split)
         if maker := MAKERS.get(probe.kind):
             return maker(method, setting, split, task.folder)
         return unseen_margins(method, setting, split, probe, record.restart)
+
+
+def _unfitted(task: ProbeTask) -> Method:
+    """The method of a cell before its fit. Raises InputError where it is not the method that made the cell."""
+    fitted, revision = results.load_method(task.folder, task.record), task.record.revision
+    if fitted.revision != revision:
+        raise InputError(
+            f"{task.folder} is of revision {revision} of {task.record.method}, now it has {fitted.revision}",
+            hint=results.REPEAT,
+        )
+    return fitted.fresh()
+
+
+def _rule_of(record: PlannedRecord) -> SelectionRule:
+    """The rule that a cell was fitted by: a tuned one has that of its record of tuning."""
+    if record.selection != "tuned":
+        return cast(SelectionRule, record.selection)
+    fit = record.fit if isinstance(record, DoneRecord) else {}
+    rule = fit.get("rule", record.entry.selection)
+    return cast(SelectionRule, rule)
 
 
 def _require_same(task: ProbeTask, setting: OpenDataset) -> None:

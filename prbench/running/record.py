@@ -9,6 +9,7 @@ import torch
 
 from prbench.comparisons import PreferenceData
 from prbench.protocol.repeats import OPPOSITE, REPEATS
+from prbench.protocol.sentences import SINGLE
 from prbench.protocol.splits import Split
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def split_counts(data: PreferenceData, split: Split) -> dict[str, int]:
         **{f"dropped_{name}": count for name, count in split.dropped.items()},
         "repeats": data.counts.get(REPEATS, 0),
         "opposite_repeats": data.counts.get(OPPOSITE, 0),
+        SINGLE: int((np.bincount(data.user) == 1).sum()),
         **split.shared,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,9 @@ from prbench.comparisons import Comparisons
 from prbench.judging.method import PairwiseMethod
 from prbench.judging.verdicts import Judged
 from prbench.method import ComparedFeatures, Method, UserStates
+from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.splits import Split
+from prbench.running.judged import verdict_counts
 from prbench.running.open_dataset import OpenDataset, adapt_rng, support_of
 
 
@@ -57,6 +60,34 @@ def score_unseen(method: Method, setting: OpenDataset, split: Split, shots: int,
     margin, judged = margins_of(method, states, test, features)
     cold = method.margins(method.cold_start(split.unseen, comparisons.items, rng=rng), test, features)
     return Scored(score_columns("unseen", test, margin, cold), spent, judged)
+
+
+def score_split(
+    method: Method, setting: OpenDataset, split: Split, shots: Sequence[int], restart: int = 0
+) -> tuple[dict[int, dict[str, Any]], dict[str, float], dict[str, Any]]:
+    """Columns by number of shots, seconds spent, and what is counted of verdicts in both orders.
+
+    At `ALL_SHOTS`, which must be among them, the seen users' choices come first.
+    """
+    comparisons = setting.comparisons()
+    test = comparisons.take(split.seen_test)
+    start = time.perf_counter()
+    features = method.features_of(test)
+    margin, judged = margins_of(method, method.seen_users(), test, features)
+    scoring = time.perf_counter() - start
+    cold = method.margins(
+        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split, restart)), test, features
+    )
+    seen = score_columns("seen", test, margin, cold)
+    scores, adapting, unseen = {}, 0.0, None
+    for k in shots:
+        columns, spent, verdicts = score_unseen(method, setting, split, k, restart)
+        if k == ALL_SHOTS:
+            adapting, unseen = spent, verdicts
+            columns = {name: np.concatenate([seen[name], columns[name]]) for name in columns}
+        scores[k] = columns
+    counted = verdict_counts({"seen": (test, judged), "unseen": (comparisons.take(split.unseen_test), unseen)})
+    return scores, {"adapt": adapting, "score": scoring}, counted
 
 
 def score_columns(population: str, test: Comparisons, margin: torch.Tensor, cold: torch.Tensor) -> dict[str, Any]:

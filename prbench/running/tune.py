@@ -51,6 +51,7 @@ from prbench.encoders.base import require_device, resolved_device
 from prbench.method import Watch
 from prbench.protocol import PROTOCOL_VERSION, splits
 from prbench.protocol.metrics import user_accuracy
+from prbench.protocol.repeats import require_apart
 from prbench.protocol.selection import fit_problem, overall_accuracy, test_margins, validation_rows
 from prbench.protocol.splits import TUNING_FROM, Split
 from prbench.registry import methods as methods_module
@@ -188,7 +189,7 @@ def _open(datasets: Sequence[str], encoder: str | None, device: str, count: int,
     """The data sets with their tuning splits."""
 
     def draw(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
-        return [tuning_split(data, entry.protocol, index=TUNING_FROM + i, seed=seed) for i in range(count)]
+        return tuning_splits(data, entry.protocol, count, seed=seed)
 
     return [open_dataset(name, encoder, device, draw) for name in datasets]
 
@@ -213,6 +214,21 @@ def _plan(request: TuneRequest, settings: Sequence[OpenDataset]) -> TuningPlan:
     return TuningPlan(studies, request)
 
 
+def tuning_splits(data: PreferenceData, protocol: ProtocolEntry, count: int, *, seed: int) -> list[Split]:
+    """The first `count` tuning splits; one that divides the choices as an earlier one does is left out, and said.
+
+    Raises InputError as `tuning_split`.
+    """
+    found: dict[bytes, Split] = {}
+    for i in range(count):
+        split = tuning_split(data, protocol, index=TUNING_FROM + i, seed=seed)
+        found.setdefault(split.same_division(), split)
+    if len(found) < count:
+        said = f"{data.name}: {count} tuning splits were asked for, and {len(found)} different ones were found"
+        stderr().print(escape(f"{said}; each counts once"), soft_wrap=True)
+    return list(found.values())
+
+
 def tuning_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, seed: int) -> Split:
     """A tuning split: the training side of split `index`, divided once more.
 
@@ -224,6 +240,7 @@ def tuning_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, s
     # Both populations at once: where whole blocks are held out, they are the same blocks for everyone.
     rows = np.concatenate([whole.seen_train, whole.unseen_support])
     kept, aside = splits.hold_out(data, rows, protocol, rng=rng)
+    require_apart(data, kept, aside)
     kept_seen, aside_seen = (part[np.isin(data.user[part], whole.seen)] for part in (kept, aside))
     kept_unseen, aside_unseen = (part[np.isin(data.user[part], whole.unseen)] for part in (kept, aside))
     for population, part in (("seen", aside_seen), ("unseen", aside_unseen)):

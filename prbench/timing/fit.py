@@ -208,12 +208,30 @@ def _work(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], de
 
 
 def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> _Timed:
-    """Time some updates of every block of splits that the method trains together, and add them up."""
+    """Time some updates of all splits, trained as a fit trains them."""
     work = _work(method, trains, rngs, device)
-    blocks = method.blocks(work)
-    timed = [_timed_block(method, work.take(block), ROUND_SECONDS / len(blocks)) for block in blocks]
-    seconds, setup = sum(part.seconds for part in timed), sum(part.setup for part in timed)
-    return _Timed(seconds, setup, max(part.updates for part in timed))
+    updates = _timed_block(method, work.take([0]), 0.0).updates
+    start = _now(device)
+    marks: list[float] = []
+    shares: list[float] = []
+
+    def watch(share: float) -> None:
+        marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
+        shares.append(share)
+        if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
+            raise _EnoughError
+
+    try:
+        for _ in method.train(replace(work, watch=watch)):
+            pass
+    except _EnoughError:
+        pass
+    # Threads of a CPU end with an update that is not counted.
+    end = _now(device) if device.startswith("cuda") else marks[-1]
+    warm = min(FEWEST, len(marks) - 1)
+    # All shares of one update of all splits add up to 1 / updates.
+    seconds = (end - marks[warm - 1]) / (sum(shares[warm:]) * updates)
+    return _Timed(seconds, (marks[0] - start) * len(method.blocks(work)), updates)
 
 
 def _timed_block(

@@ -13,12 +13,13 @@ A method of your own may start from any of these; a plain `prbench.method.Method
     Factorisation (factorisation)   bases from users' own fits (PReF, RFM)
     Prototypes (prototypes)         users as mixtures of prototypes (PAL)
 
-How a fit runs: `running.run` -> `GradientMethod.fit_splits` -> `train_splits` of the method, which trains a
-`SplitBatch` and yields a `Snapshot` at each candidate -> `_choose` keeps the best on validation choices -> trains
-again on all training choices up to the chosen moment.
+How a fit runs: `running.run` -> `GradientMethod.fit_splits` -> `train`, which gives each thread some of the splits
+(`side_by_side`) -> `train_splits` of the method, which trains a `SplitBatch` and yields a `Snapshot` at each
+candidate -> `_choose` keeps the best on validation choices -> trains again on all training choices up to the chosen
+moment.
 """
 
-from prbench.training.compute import Precision, computing, threads_for
+from prbench.training.compute import Precision, computing
 from prbench.training.gradient import (
     CANDIDATES,
     GradientMethod,
@@ -49,7 +50,6 @@ __all__ = [
     "clip_per_split",
     "computing",
     "seen_states",
-    "threads_for",
     "validation_accuracy",
     "warmup_cosine",
     "without_residue",

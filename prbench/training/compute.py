@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import psutil
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -22,23 +23,31 @@ def peak_memory(device: str) -> int:
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-# Updates that touch less than this run on one thread. On 2 cores with another program on them, 2 threads took 60 ms
-# for a small update that one thread makes in 1 ms.
+# Work is divided among threads only where each then touches this much in an update. On 2 cores with another program
+# on them, 2 threads took 60 ms for a small update that one thread makes in 1 ms.
 PARALLEL_BYTES = 4 * 2**20
+# How many threads train splits side by side now: they share the memory that is free.
+_beside = 1
 
 Precision = Literal["highest", "high", "medium"]
 
 
 @contextmanager
-def threads_for(bytes_per_update: float) -> Iterator[None]:
-    """One CPU thread while updates touch little memory: waking a second one would then cost more than it saves."""
-    before = torch.get_num_threads()
-    if bytes_per_update < PARALLEL_BYTES:
-        torch.set_num_threads(1)
+def beside(threads: int) -> Iterator[None]:
+    """While `threads` threads train splits side by side; see `free_memory`."""
+    global _beside
+    before, _beside = _beside, threads
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _beside = before
+
+
+def free_memory(device: str) -> int:
+    """The bytes that are free on the device, on a CPU each training thread's share of them."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available) // _beside
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import torch
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray
-from prbench.training.compute import threads_for
 from prbench.training.gradient import GradientMethod, Snapshot, SplitBatch, embedding_bytes
 from prbench.training.optimiser import StackedAdam, clip_per_split, warmup_cosine
 from prbench.training.steady import width_for
@@ -260,13 +259,10 @@ class EpisodicMethod(GradientMethod):
         table: DifferenceTable | PairTable,
         parameters: Mapping[str, Tensor],
         gradients: Callable[[Episodes], Sequence[Tensor]],
-        *,
-        row_bytes: int,
     ) -> Iterator[Snapshot]:
         """Adam on `parameters` [S, ...] by the `gradients` of each update; a unit is an epoch.
 
-        Gradients are clipped per split. `table` has the comparisons that episodes point to, `row_bytes` is what
-        one of them takes in memory.
+        Gradients are clipped per split. `table` has the comparisons that episodes point to.
         """
         plans = [self.plan(train, rng) for train, rng in zip(work.trains, work.rngs, strict=True)]
         positions = [table.positions(train) for train in work.trains]
@@ -277,14 +273,12 @@ class EpisodicMethod(GradientMethod):
         steps = int((per_epoch * trained).max())
         rates = self.rate * warmup_cosine(np.arange(steps)[:, None], per_epoch * self.epochs, warmup=self.warmup)
         adam = StackedAdam(list(parameters.values()), separate=len(set(per_epoch.tolist())) > 1)
-        rows = sum(len(plan.owner) for plan in plans) / int(per_epoch.max())
-        with threads_for(rows * row_bytes):
-            for step, episodes in enumerate(batches.updates(trained), start=1):
-                found = gradients(episodes)
-                clip_per_split(found, self.clip)
-                adam.step(found, rates[step - 1])
-                for split in np.flatnonzero(step % per_epoch == 0).tolist():
-                    epoch = step // int(per_epoch[split])
-                    if epoch in work.wanted[split]:
-                        yield Snapshot(split, epoch, {name: p[split].clone() for name, p in parameters.items()})
-                work.tell(1 / steps)
+        for step, episodes in enumerate(batches.updates(trained), start=1):
+            found = gradients(episodes)
+            clip_per_split(found, self.clip)
+            adam.step(found, rates[step - 1])
+            for split in np.flatnonzero(step % per_epoch == 0).tolist():
+                epoch = step // int(per_epoch[split])
+                if epoch in work.wanted[split]:
+                    yield Snapshot(split, epoch, {name: p[split].clone() for name, p in parameters.items()})
+            work.tell(1 / steps)

@@ -11,8 +11,7 @@ import torch
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
 from prbench.method import ParameterCount
-from prbench.training.compute import threads_for
-from prbench.training.full_batch import FullBatch, blocks_by_way
+from prbench.training.full_batch import FullBatch, blocks_by_way, divides_splits
 from prbench.training.gradient import Snapshot, SplitBatch, embedding_bytes, seen_states
 from prbench.training.linear_bases import LinearBases, root_mean_square
 from prbench.training.optimiser import StackedAdam
@@ -59,6 +58,10 @@ class Factorisation(LinearBases):
         """The splits whose cheapest way through the embeddings is the same."""
         return blocks_by_way(work.trains, self.features)
 
+    def divides_splits(self, train: Comparisons) -> bool:
+        """See `GradientMethod.divides_splits`."""
+        return divides_splits(train, self.features)
+
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""
         lengths = [root_mean_square(train) for train in work.trains]
@@ -79,22 +82,21 @@ class Factorisation(LinearBases):
             features[split], weights[split, : len(own)] = first.to(like), own.to(like)
         adam = StackedAdam([features, weights])
         last = max(max(units) for units in work.wanted)
-        with threads_for(batch.rows.bytes_per_step):
-            for step in range(1, last + 1):
-                _, feature_gradient, weight_gradient = batch.gradients(features, weights)
-                adam.step([feature_gradient, weight_gradient], self.rate)
-                reached = [split for split, units in enumerate(work.wanted) if step in units]
-                size = batch.feature_size(features) if reached else None
-                for split in reached:
-                    assert size is not None
-                    users = len(work.trains[split].users)
-                    tensors = {
-                        "bases": features[split] / lengths[split],
-                        "weight": weights[split, :users].clone(),
-                        "size": size[split].clone(),
-                    }
-                    yield Snapshot(split, step, tensors)
-                work.tell(1 / last)
+        for step in range(1, last + 1):
+            _, feature_gradient, weight_gradient = batch.gradients(features, weights)
+            adam.step([feature_gradient, weight_gradient], self.rate)
+            reached = [split for split, units in enumerate(work.wanted) if step in units]
+            size = batch.feature_size(features) if reached else None
+            for split in reached:
+                assert size is not None
+                users = len(work.trains[split].users)
+                tensors = {
+                    "bases": features[split] / lengths[split],
+                    "weight": weights[split, :users].clone(),
+                    "size": size[split].clone(),
+                }
+                yield Snapshot(split, step, tensors)
+            work.tell(1 / last)
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """The seen users keep the weights of the joint training."""

@@ -21,11 +21,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import psutil
 import torch
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
+from prbench.training.compute import PARALLEL_BYTES, free_memory
 from prbench.training.linear_bases import Link, mix, mix_backward
 from prbench.training.steady import BLOCK, COLUMNS, ROWS, key_blocks, sigmoid, softplus, width_for
 from prbench.training.tables import DifferenceTable, Gather, PairTable
@@ -131,11 +131,10 @@ class FullBatch:
 class Projections(ABC):
     """One way to Δe·Vᵀ and back.
 
-    `table` is the matrix it reads, `bytes_per_step` what it must read of it in one step, both ways.
+    `table` is the matrix it reads.
     """
 
     table: Tensor
-    bytes_per_step: int
 
     @abstractmethod
     def project(self, bases: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -154,14 +153,12 @@ class ByRows(Projections):
         self.table = matrix = table.matrix
         self.where = torch.from_numpy(_padded([table.positions(train) for train in trains], width)).to(device)
         row_bytes = matrix.shape[1] * matrix.element_size()
-        self.bytes_per_step = 2 * row_bytes * sum(map(len, trains))
         budget = GPU_CHUNK_BYTES if matrix.is_cuda else CPU_CHUNK_BYTES
         # Sums over a chunk's rows must not depend on how much padding its end has: see `training.steady`.
         self.chunk = BLOCK if BLOCK * row_bytes * USUAL_SPLITS <= budget else ROWS
         self.gather = Gather(matrix)
-        free = torch.cuda.mem_get_info()[0] if matrix.is_cuda else psutil.virtual_memory().available
         self.ready: list[Tensor] | None = None
-        if self.where.numel() * row_bytes < free / 4:
+        if self.where.numel() * row_bytes < free_memory(device) / 4:
             self.ready = [Gather(matrix)(self.where[:, part]) for part in self._parts()]
         self.current = matrix[:0]
 
@@ -190,7 +187,6 @@ class ByTable(Projections):
     def __init__(self, table: Tensor, keys: IntArray, plus: Tensor, minus: Tensor | None) -> None:
         self.table = table
         self.blocks = key_blocks(keys)
-        self.bytes_per_step = 2 * table.numel() * table.element_size()
         self.splits, self.width = plus.shape
         # A product [table, S·K] read as [table·S, K] has what one split needs of one entry in one row.
         split = torch.arange(self.splits, device=table.device)[:, None]
@@ -271,11 +267,19 @@ def cheapest_way(train: Comparisons, bases: int) -> Way:
     return min(seconds, key=seconds.__getitem__)
 
 
+def divides_splits(train: Comparisons, bases: int) -> bool:
+    """Whether threads take different splits like this one; else they share each product of a large table."""
+    way = cheapest_way(train, bases)
+    entries = len(train.items) if way == "items" else int(train.row.max()) + 1
+    size = 2 * entries * train.items.dim * train.items.embedding.element_size()
+    return way == "rows" or size < PARALLEL_BYTES
+
+
 def blocks_by_way(trains: Sequence[Comparisons], bases: int) -> list[list[int]]:
-    """The splits that take the same way, as positions."""
-    by_way: dict[Way, list[int]] = {}
+    """The splits that take the same way and divide threads alike, as positions."""
+    by_way: dict[tuple[Way, bool], list[int]] = {}
     for i, train in enumerate(trains):
-        by_way.setdefault(cheapest_way(train, bases), []).append(i)
+        by_way.setdefault((cheapest_way(train, bases), divides_splits(train, bases)), []).append(i)
     return list(by_way.values())
 
 

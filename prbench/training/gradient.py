@@ -5,22 +5,29 @@ embedding only through e(chosen) − e(rejected), so these differences are forme
 carry a leading split dimension [S, ...]; one pass over memory and one optimiser update serve every split.
 
 A cell's key does not say which splits were trained together, so none of a split's bits may depend on it, on a CPU at
-equal threads. Either the operations see to that (`training.steady`), or splits are trained in turn (`blocks`).
+equal threads. Either the operations see to that (`training.steady`), or splits are trained one by one (`blocks`).
+Small products take other kernels on several threads, and again others for one split than for many. So threads take
+different splits, side by side, and every operation is made by one of them; where the operations of a split are
+large enough to be divided, the threads share them instead (`divides_splits`).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
+import torch
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, concatenate
 from prbench.method import FitProblem, Method, UserStates, Watch
 from prbench.protocol.metrics import user_accuracies
+from prbench.training.compute import PARALLEL_BYTES
+from prbench.training.side_by_side import Snapshot as Snapshot
+from prbench.training.side_by_side import SplitBatch as SplitBatch
+from prbench.training.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,45 +35,6 @@ if TYPE_CHECKING:
 
 CANDIDATES = 20
 """How many moments of its training each gradient method may choose from: the same for all of them."""
-
-
-class Snapshot(NamedTuple):
-    """The parameters of one split after `unit` epochs (or steps) of training."""
-
-    split: int
-    unit: int
-    tensors: dict[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class SplitBatch:
-    """Splits to train together.
-
-    Split i trains on `trains[i]`, draws from `rngs[i]`, and ends with the last of the units `wanted[i]`, after each
-    of which its parameters are wanted. `watch` is told the share of the longest split's work as it gets done.
-    """
-
-    trains: Sequence[Comparisons]
-    rngs: Sequence[Rng]
-    wanted: Sequence[Collection[int]]
-    device: str = "cpu"
-    watch: Watch | None = None
-
-    def tell(self, share: float) -> None:
-        """Report progress."""
-        if self.watch:
-            self.watch(share)
-
-    def take(self, block: Sequence[int]) -> SplitBatch:
-        """Some of the splits, whose progress is their share of the whole."""
-        share, watch = len(block) / len(self.trains), self.watch
-        return SplitBatch(
-            [self.trains[i] for i in block],
-            [self.rngs[i] for i in block],
-            [self.wanted[i] for i in block],
-            self.device,
-            None if watch is None else lambda done: watch(share * done),
-        )
 
 
 class GradientMethod(Method):
@@ -102,11 +70,35 @@ class GradientMethod(Method):
         together = list(range(len(work.trains)))
         return [together] if work.device.startswith("cuda") else [[i] for i in together]
 
+    def divides_splits(self, train: Comparisons) -> bool:
+        """Whether CPU threads take different splits; else they share each operation.
+
+        It must follow from the split alone, and be the same for all splits of a block.
+        """
+        return True
+
     def train(self, work: SplitBatch) -> Iterator[Snapshot]:
-        """Train one block of splits after another; yields as `train_splits` does."""
+        """Train all splits, in any order; yields as `train_splits` does."""
+        apart: list[list[int]] = []
         for block in self.blocks(work):
+            if not work.device.startswith("cuda") and self.divides_splits(work.trains[block[0]]):
+                apart.append(block)
+                continue
             for split, unit, tensors in self.train_splits(work.take(block)):
                 yield Snapshot(block[split], unit, tensors)
+        if apart:
+            yield from side_by_side(self.train_splits, work, self._queues(apart, work))
+
+    def _queues(self, blocks: list[list[int]], work: SplitBatch) -> list[list[list[int]]]:
+        """For each thread the blocks that it trains, one after another."""
+        threads = torch.get_num_threads()
+        parts = []
+        for block in blocks:
+            size = self.bytes_per_update([work.trains[i] for i in block], [work.rngs[i] for i in block])
+            # Small updates of a block are not worth a second thread.
+            count = max(1, min(threads, len(block), int((size or 0.0) // PARALLEL_BYTES)))
+            parts += [block[i::count] for i in range(count)]
+        return [queue for i in range(threads) if (queue := parts[i::threads])]
 
     @abstractmethod
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:

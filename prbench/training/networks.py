@@ -18,7 +18,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, Items
 from prbench.hyperparameters import Positive
 from prbench.method import require_fitted
-from prbench.training.compute import threads_for
+from prbench.training.compute import PARALLEL_BYTES
 from prbench.training.gradient import GradientMethod, Snapshot, SplitBatch
 from prbench.training.optimiser import StackedAdam, clip_per_split, warmup_cosine
 from prbench.training.tables import PairTable
@@ -171,20 +171,19 @@ class NetworkMethod(GradientMethod):
         values = list(networks.values())
         separate = self.annealed and len(set(updates.tolist())) > 1
         adam = StackedAdam(values, separate=separate, decay=self.decay, eps=self.adam_eps)
-        with threads_for(sum(value.numel() * value.element_size() for value in values)):
-            for step, batch in enumerate(batches, start=1):
-                leaves = {name: tensor.detach().requires_grad_() for name, tensor in networks.items()}
-                with torch.enable_grad():
-                    total = losses(leaves, batch).sum()
-                gradients = list(torch.autograd.grad(total, list(leaves.values())))
-                if self.clip > 0:
-                    clip_per_split(gradients, self.clip)
-                adam.step(gradients, rates[step - 1])
-                for split in np.flatnonzero(step % updates == 0).tolist():
-                    epoch = step // int(updates[split])
-                    if epoch in work.wanted[split]:
-                        yield Snapshot(split, epoch, {name: value[split].clone() for name, value in networks.items()})
-                work.tell(1 / steps)
+        for step, batch in enumerate(batches, start=1):
+            leaves = {name: tensor.detach().requires_grad_() for name, tensor in networks.items()}
+            with torch.enable_grad():
+                total = losses(leaves, batch).sum()
+            gradients = list(torch.autograd.grad(total, list(leaves.values())))
+            if self.clip > 0:
+                clip_per_split(gradients, self.clip)
+            adam.step(gradients, rates[step - 1])
+            for split in np.flatnonzero(step % updates == 0).tolist():
+                epoch = step // int(updates[split])
+                if epoch in work.wanted[split]:
+                    yield Snapshot(split, epoch, {name: value[split].clone() for name, value in networks.items()})
+            work.tell(1 / steps)
 
     def blocks(self, work: SplitBatch) -> list[list[int]]:
         """One by one on a CPU: side by side, splits are padded to the widest, and kernels change with the shape."""
@@ -202,6 +201,11 @@ class NetworkMethod(GradientMethod):
         assert trained is not None
         size = items.embedding.element_size()
         return 2.0 * choices * 2 * items.dim * size + 10.0 * len(trains) * trained.shared * size
+
+    def divides_splits(self, train: Comparisons) -> bool:
+        """Threads share the operations of a large network, of which each split then has its turn."""
+        trained = self.parameters_for(train.items.dim)
+        return trained is None or trained.shared * train.items.embedding.element_size() < PARALLEL_BYTES
 
     @abstractmethod
     def choices_per_update(self, train: Comparisons, rng: Rng) -> float:

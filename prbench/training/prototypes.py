@@ -12,7 +12,6 @@ import torch
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
 from prbench.method import ParameterCount, UserStates
-from prbench.training.compute import threads_for
 from prbench.training.gradient import Snapshot, SplitBatch, seen_states
 from prbench.training.networks import InputScale, Network, NetworkMethod, input_scales, stacked, unstacked
 from prbench.training.optimiser import StackedAdam
@@ -106,6 +105,10 @@ class Prototypes(NetworkMethod):
         """All splits: an update has `pairs_per_update` choices of each, so that nothing is padded to another."""
         return [list(range(len(work.trains)))]
 
+    def divides_splits(self, train: Comparisons) -> bool:
+        """Threads take different splits: products with the few prototypes are narrow whatever the network."""
+        return True
+
     def choices_per_update(self, train: Comparisons, rng: Rng) -> float:
         """See `NetworkMethod.choices_per_update`."""
         return len(train) / -(-len(train) // self.pairs_per_update)
@@ -129,32 +132,29 @@ class Prototypes(NetworkMethod):
         gather = Gather(table.items)
         updates = np.array([-(-len(train) // self.pairs_per_update) for train in work.trains])
         steps = int((updates * [max(units) for units in work.wanted]).max())
-        with threads_for(sum(value.numel() * value.element_size() for value in networks.values())):
-            for step, update in enumerate(self._updates(work, table, steps), start=1):
-                pairs = gather(torch.stack([table.chosen[update.row], table.rejected[update.row]], -1))
-                context = None if prompts is None else prompts[0][prompts[1][update.row]] * scales[:, None, None]
-                leaves = {name: tensor.detach().requires_grad_() for name, tensor in networks.items()}
-                logits = weights.detach().requires_grad_()
-                with torch.enable_grad():
-                    mixed = logits.softmax(-1)[torch.arange(len(logits))[:, None], update.owner]
-                    margin = self.training_margins(
-                        leaves, pairs * scales[:, None, None, None], context, mixed, scales
-                    )
-                    losses = (self.loss(margin) * update.there).sum(-1) / update.there.sum(-1).clamp_min(1)
-                    by_logits, *by_network = torch.autograd.grad(losses.sum(), [logits, *leaves.values()])
-                gradients = dict(zip(leaves, by_network, strict=True))
-                for rate, names, adam in adams:
-                    adam.step([gradients[name] for name in names], rate)
-                present = torch.zeros_like(weights[..., 0]).scatter_add_(1, update.owner, update.there)
-                lazy.step(by_logits, present > 0, self.weight_rate)
-                for split in np.flatnonzero(step % updates == 0).tolist():
-                    epoch = step // int(updates[split])
-                    if epoch in work.wanted[split]:
-                        tensors = {name: value[split].clone() for name, value in networks.items()}
-                        self.fold(tensors, scales[split])
-                        tensors["weight"] = weights[split, : len(work.trains[split].users)].clone()
-                        yield Snapshot(split, epoch, tensors)
-                work.tell(1 / steps)
+        for step, update in enumerate(self._updates(work, table, steps), start=1):
+            pairs = gather(torch.stack([table.chosen[update.row], table.rejected[update.row]], -1))
+            context = None if prompts is None else prompts[0][prompts[1][update.row]] * scales[:, None, None]
+            leaves = {name: tensor.detach().requires_grad_() for name, tensor in networks.items()}
+            logits = weights.detach().requires_grad_()
+            with torch.enable_grad():
+                mixed = logits.softmax(-1)[torch.arange(len(logits))[:, None], update.owner]
+                margin = self.training_margins(leaves, pairs * scales[:, None, None, None], context, mixed, scales)
+                losses = (self.loss(margin) * update.there).sum(-1) / update.there.sum(-1).clamp_min(1)
+                by_logits, *by_network = torch.autograd.grad(losses.sum(), [logits, *leaves.values()])
+            gradients = dict(zip(leaves, by_network, strict=True))
+            for rate, names, adam in adams:
+                adam.step([gradients[name] for name in names], rate)
+            present = torch.zeros_like(weights[..., 0]).scatter_add_(1, update.owner, update.there)
+            lazy.step(by_logits, present > 0, self.weight_rate)
+            for split in np.flatnonzero(step % updates == 0).tolist():
+                epoch = step // int(updates[split])
+                if epoch in work.wanted[split]:
+                    tensors = {name: value[split].clone() for name, value in networks.items()}
+                    self.fold(tensors, scales[split])
+                    tensors["weight"] = weights[split, : len(work.trains[split].users)].clone()
+                    yield Snapshot(split, epoch, tensors)
+            work.tell(1 / steps)
 
     def _start_weights(self, work: SplitBatch) -> Tensor:
         """Logits [S, u, K] from N(0, 1), zero for the users that a split has fewer than others."""

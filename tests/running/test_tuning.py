@@ -23,7 +23,7 @@ from prbench import cli, registry, results
 from prbench import data as datasets
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
-from prbench.comparisons import Items
+from prbench.comparisons import Items, Message, PreferenceData
 from prbench.protocol import selection, splits
 from prbench.registry import methods as methods_module
 from prbench.registry.schema import ProtocolEntry, SearchRange
@@ -773,3 +773,30 @@ def test_all_means_the_default_entries(out: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tuning, "plan", plan)
     assert cli.main(["tune", "--methods", "all", "--dataset", "tiny", "--trials", "1", "--out", str(out)]) == 2
     assert asked == [[entry.name for entry in registry.load_all("methods") if entry.default]]
+
+
+def _few(users: int = 2, groups: int = 4) -> PreferenceData:
+    """`users` people with one choice in each of `groups` groups: few ways to divide them."""
+    n = users * groups
+    return PreferenceData(
+        name="few",
+        contexts=tuple((Message("user", f"question {i}"),) for i in range(n)),
+        item_context=np.repeat(np.arange(n), 2),
+        responses=tuple(f"reply {i}" for i in range(2 * n)),
+        user_keys=tuple(map(str, range(users))),
+        user=np.repeat(np.arange(users), groups),
+        chosen=2 * np.arange(n),
+        rejected=2 * np.arange(n) + 1,
+        group=np.arange(n),
+        counts={},
+    )
+
+
+def test_tuning_splits_that_repeat_one_another_count_once(capsys: pytest.CaptureFixture[str]) -> None:
+    # Two of four groups train, one of them is set aside: 12 ordered ways for each person, and two orders of people.
+    found = tuning.tuning_splits(_few(), ProtocolEntry(), 2_000, seed=0)
+    assert len({split.same_division() for split in found}) == len(found) == 2 * 12 * 12
+    said = f"few: 2000 tuning splits were asked for, and {len(found)} different ones were found"
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert len(tuning.tuning_splits(_few(), ProtocolEntry(), 3, seed=0)) == 3
+    assert not capsys.readouterr().err

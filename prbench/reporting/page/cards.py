@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from prbench.base.files import canonical_json
 from prbench.reporting.board import Board, Row
 from prbench.reporting.board_grids import corrected_test
 from prbench.reporting.columns import selected_on
-from prbench.reporting.grid import DASH, mean_and_spread
+from prbench.reporting.grid import DASH, mean_and_spread, percent
 from prbench.reporting.page.chart_data import cells_of
 from prbench.reporting.placing import is_judged
 
@@ -42,6 +43,7 @@ class SettingFacts:
     overall: str
     other_parameters: str
     note: str
+    rounding: str
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ def _setting(board: Board, row: Row, cells: Sequence[Mapping[str, Any]], shared:
         overall=mean_and_spread(row, "overall"),
         other_parameters=assignments(other),
         note=row.note,
+        rounding="" if math.isnan(row.rounding) else f"{percent(row.rounding, digits=2)}% ({row.rounding_on})",
     )
 
 

@@ -112,7 +112,12 @@ class Evidence:
             rows = {tuple(cell[name] for name in metrics.ROW) for cell in cells}
             users = self.fits[self.fits["shots"] == ALL_SHOTS]
             made, _ = boards.build(
-                Results(self.results.scores.iloc[:0], cells, on_sample=self.results.on_sample),
+                Results(
+                    self.results.scores.iloc[:0],
+                    cells,
+                    on_sample=self.results.on_sample,
+                    rounding=self.results.rounding,
+                ),
                 baseline=self.baseline,
                 shots=ALL_SHOTS,
                 alpha=self.alpha,

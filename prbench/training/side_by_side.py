@@ -1,0 +1,137 @@
+"""The splits that a method trains, and threads that train some of them each, side by side.
+
+Every operation of such a thread is made by it alone. Which splits it has changes no bit of any of them
+(`training.steady`), so that neither the number of threads nor that of splits does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from prbench.base.seeds import Rng
+from prbench.comparisons import Comparisons
+from prbench.method import Watch
+from prbench.training.compute import beside
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Snapshot(NamedTuple):
+    """The parameters of one split after `unit` epochs (or steps) of training."""
+
+    split: int
+    unit: int
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class SplitBatch:
+    """Splits to train together.
+
+    Split i trains on `trains[i]`, draws from `rngs[i]`, and ends with the last of the units `wanted[i]`, after each
+    of which its parameters are wanted. `watch` is told the share of the longest split's work as it gets done.
+    """
+
+    trains: Sequence[Comparisons]
+    rngs: Sequence[Rng]
+    wanted: Sequence[Collection[int]]
+    device: str = "cpu"
+    watch: Watch | None = None
+
+    def tell(self, share: float) -> None:
+        """Report progress."""
+        if self.watch:
+            self.watch(share)
+
+    def take(self, block: Sequence[int]) -> SplitBatch:
+        """Some of the splits, whose progress is their share of the whole."""
+        share, watch = len(block) / len(self.trains), self.watch
+        return SplitBatch(
+            [self.trains[i] for i in block],
+            [self.rngs[i] for i in block],
+            [self.wanted[i] for i in block],
+            self.device,
+            None if watch is None else lambda done: watch(share * done),
+        )
+
+
+class _StoppedError(Exception):
+    """The training that a thread belongs to has ended."""
+
+
+def side_by_side(
+    train: Callable[[SplitBatch], Iterator[Snapshot]], work: SplitBatch, queues: Sequence[Sequence[Sequence[int]]]
+) -> Iterator[Snapshot]:
+    """The snapshots of `train` on blocks of splits: each of `queues` has the blocks that one thread does in turn.
+
+    `work.watch` is called by the caller's thread. Whatever a thread raises is raised here; the others end with their
+    update then, and also when the caller stops early.
+    """
+    news: SimpleQueue[Snapshot | float | Exception | None] = SimpleQueue()
+    stop = threading.Event()
+
+    def hear(share: float) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        news.put(share)
+
+    def trained(blocks: Sequence[Sequence[int]], own: SplitBatch) -> Iterator[Snapshot]:
+        for block in blocks:
+            for split, unit, tensors in train(own.take(block)):
+                yield Snapshot(block[split], unit, tensors)
+
+    def run(blocks: Sequence[Sequence[int]]) -> None:
+        torch.set_num_threads(1)
+        try:
+            for snapshot in trained(blocks, replace(work, watch=hear)):
+                news.put(snapshot)
+        except _StoppedError:
+            pass
+        except Exception as error:
+            news.put(error)
+        finally:
+            news.put(None)
+
+    before = torch.get_num_threads()
+    if len(queues) == 1:
+        snapshots = trained(queues[0], work)
+        while True:
+            # What the caller does with a snapshot takes as many threads as where there are several queues.
+            torch.set_num_threads(1)
+            try:
+                snapshot = next(snapshots, None)
+            finally:
+                torch.set_num_threads(before)
+            if snapshot is None:
+                return
+            yield snapshot
+    threads = [threading.Thread(target=run, args=(blocks,)) for blocks in queues]
+    with beside(len(threads)):
+        try:
+            for thread in threads:
+                thread.start()
+            running = len(threads)
+            while running:
+                item = news.get()
+                if item is None:
+                    running -= 1
+                elif isinstance(item, Exception):
+                    raise item
+                elif isinstance(item, Snapshot):
+                    yield item
+                else:
+                    work.tell(item)
+        finally:
+            stop.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            # Threads that start later take the number that was set last, by whichever thread.
+            torch.set_num_threads(before)
