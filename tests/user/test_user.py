@@ -545,7 +545,7 @@ def test_another_revision_of_the_encoder_is_refused(
     assert record["encoder_fingerprint"] == {"id": "planted", "revision": "1", "dtype": "float32"}
     # The run's own entry pins the revision; a model whose content has changed shows in the fingerprint.
     record["encoder_fingerprint"]["revision"] = "0"
-    (without_digests(folder) / "cell.json").write_text(json.dumps(record))
+    (without_digests(folder) / "cell.json").write_text(json.dumps(record.stored()))
     message = refusal(capsys, "user", "adapt", "--run", runs, "--method", LORE, "--pairs", pairs, "--out", home / "x")
     assert "was fitted on embeddings of planted with revision 0, the encoder here has 1" in message
     assert not (home / "x").exists()
