@@ -350,7 +350,7 @@ def test_broken_and_foreign_folders_are_one_line(
     whole = record.read_text()
     keys = ("format", "dataset", "encoder", "method", "selection", "split", "status")
     record.write_text(json.dumps({key: json.loads(whole)[key] for key in keys}))
-    assert f"{record} is not a record of a cell: it lacks key, encoder_entry" in refused()
+    assert f"{record} is not a record of a cell: it lacks encoder_entry, title" in refused()
     record.write_text("{")
     assert f"{record} is unreadable" in refused()
     record.write_text(whole)
