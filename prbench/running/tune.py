@@ -196,11 +196,6 @@ def _open(datasets: Sequence[str], encoder: str | None, device: str, count: int,
 
 def _plan(request: TuneRequest, settings: Sequence[OpenDataset]) -> TuningPlan:
     """The searches on open data sets, as far as each has come."""
-    words = ["prbench", *registry_words(), "tune", "--methods", ",".join(request.methods)]
-    words += ["--dataset", ",".join(request.datasets)]
-    words += ["--encoder", request.encoder.partition("=")[0]] if request.encoder else []
-    words += ["--trials", str(request.trials), "--splits", str(request.splits), "--seed", str(request.seed)]
-    command = shlex.join(words)
     studies = []
     for setting in settings:
         for split in setting.splits:
@@ -209,9 +204,17 @@ def _plan(request: TuneRequest, settings: Sequence[OpenDataset]) -> TuningPlan:
             entry = registry.get("methods", name)
             _require_search(entry, setting.entry)
             study = _study(setting, entry, request.trials, request.seed, request.out, request.encoder)
-            study.record = study.record.model_copy(update={"command": command})
+            study.record = study.record.model_copy(update={"command": _command(request, name, setting.entry.name)})
             studies.append(study)
     return TuningPlan(studies, request)
+
+
+def _command(request: TuneRequest, method: str, dataset: str) -> str:
+    """The command line that makes one search's record, whatever was searched beside it."""
+    words = ["prbench", *registry_words(), "tune", "--methods", method, "--dataset", dataset]
+    words += ["--encoder", request.encoder.partition("=")[0]] if request.encoder else []
+    words += ["--trials", str(request.trials), "--splits", str(request.splits), "--seed", str(request.seed)]
+    return shlex.join(words)
 
 
 def tuning_splits(data: PreferenceData, protocol: ProtocolEntry, count: int, *, seed: int) -> list[Split]:

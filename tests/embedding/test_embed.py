@@ -83,6 +83,7 @@ def test_another_pooling_or_precision_has_a_store_and_a_name_of_its_own(reward_m
         embed(data, encoder_entry_for("minilm"), token_budget=5)
 
 
+@pytest.mark.extras
 def test_a_killed_process_loses_at_most_one_shard_of_tries(
     causal_model: Path, prbench_home: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_killed_process_loses_at_most_one_shard_of_tries(
     torch.testing.assert_close(items.embedding[some], expected.embedding, atol=0.05, rtol=0.05)
 
 
+@pytest.mark.extras
 def test_several_processes_share_the_work(causal_model: Path, prbench_home: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="needs accelerate, which connects processes: prbench[multi-gpu]")
     script = tmp_path / "job.py"

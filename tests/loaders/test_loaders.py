@@ -544,6 +544,7 @@ def test_convarg_has_the_published_counts(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.usefixtures("real")
+@pytest.mark.extras
 def test_all_workers_of_convarg_have_the_published_counts() -> None:
     found, entry = load_real("convarg", min_comparisons=1)
     assert (found.n_users, len(found)) == (3_801, 65_340)

@@ -75,12 +75,14 @@ def winners(board: Board) -> list[str]:
     return [gain.row.method for gain in answer(board).winners(board.alpha)]
 
 
+@pytest.mark.extras
 def test_a_planted_personal_part_is_found() -> None:
     found = [winners(planted(0.16, draw)) for draw in range(20)]
     assert sum("mrm" in names for names in found) >= 19
     assert sum("lore" in names for names in found) <= 1
 
 
+@pytest.mark.extras
 def test_without_a_personal_part_nothing_is_claimed() -> None:
     assert all(winners(planted(0.0, draw)) == [] for draw in range(20))
 
@@ -98,6 +100,7 @@ def test_the_answer_in_words() -> None:
     assert "−" not in none.split("interval")[0], "nothing below the reference is called the most"
 
 
+@pytest.mark.extras
 def test_interval_and_p_agree() -> None:
     for draw in range(20):
         for gain in (0.0, 0.05, 0.08, 0.16):

@@ -121,7 +121,7 @@ def test_one_command_makes_it_all_and_a_second_makes_nothing(run: Run, tmp_path:
     report = run("report", "small", "--runs", str(runs), "--out", str(tmp_path / "out"))
     assert report.code == 0
     made = {name for name in files(tmp_path / "out") if name.endswith(".csv")}
-    assert made == {"table.csv", "shots.csv", "oracle.csv", "noise.csv", "gap.csv"}
+    assert made == {"table.csv", "splits.csv", "shots.csv", "oracle.csv", "noise.csv", "gap.csv"}
 
 
 def test_a_failing_method_is_recorded_and_the_others_go_on(run: Run, tmp_path: Path) -> None:

@@ -416,7 +416,7 @@ def test_nan_in_test_items_does_not_reach_the_fit(out: Path, monkeypatch: pytest
             setting._comparisons = setting.data.comparisons(poisoned)
         one = {"population": np.array(["seen"]), "user": np.zeros(1, dtype=np.int64), "margin": np.zeros(1)}
         monkeypatch.setattr(
-            "prbench.running.job._score", lambda *a: ({ALL_SHOTS: one}, {"adapt": 0.0, "score": 0.0}, {})
+            "prbench.running.job.score_split", lambda *a: ({ALL_SHOTS: one}, {"adapt": 0.0, "score": 0.0}, {})
         )
         assert runner.execute(plan).failed == 0
         (model,) = (out / str(poison)).rglob("model.safetensors")

@@ -74,6 +74,7 @@ def test_a_search_in_two_processes_finds_what_one_finds(
     assert trials == {("small", d): 2 for d in ("tiny", "tiny2")} | {("killed", d): 0 for d in ("tiny", "tiny2")}
 
 
+@pytest.mark.extras
 def test_probes_in_two_processes_are_those_of_one(
     entries: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

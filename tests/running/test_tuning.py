@@ -290,6 +290,7 @@ def test_more_trials_go_on_where_fewer_stopped(out: Path, tmp_path: Path) -> Non
     assert record_of(out, "early").trials[:3] == before
 
 
+@pytest.mark.extras
 def test_a_killed_search_resumes_to_the_same_record(entries: Path, tmp_path: Path) -> None:
     """Killed (SIGKILL) while the second method's third trial is being written.
 
