@@ -36,8 +36,8 @@ log = true
 @pytest.fixture
 def entries(prbench_home: Path, tmp_path: Path) -> Iterator[list[str]]:
     folder = registry_folder(tmp_path / "own")
-    (folder / "planted_deaths.py").write_text(KILLED)
-    text = METHOD.format(target="Killed").replace("planted_methods:", "planted_deaths:")
+    (folder / "planted_search_deaths.py").write_text(KILLED)
+    text = METHOD.format(target="Killed").replace("planted_methods:", "planted_search_deaths:")
     (folder / "methods" / "killed.toml").write_text(text + SEARCH)
     small = f'extends = "bt"\ntitle = "small"\n[params]\nsteps = 30\n{SEARCH}'
     (folder / "methods" / "small.toml").write_text(small)
