@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from prbench.base.errors import InputError
-from prbench.base.reading import read_json, unsealed
+from prbench.results.sealed import read_sealed
 
 FILE = "merge.json"
 APART = "apart"
@@ -86,15 +85,4 @@ def read(runs: Path | None) -> Merge | None:
     """The record of the merge that made a folder; None where none did. Raises InputError where it is damaged."""
     if runs is None or not (runs / FILE).is_file():
         return None
-    path = runs / FILE
-    table = read_json(path, hint=AGAIN)
-    plain, has_digest = unsealed(table if isinstance(table, dict) else {}, path, hint=AGAIN)
-    try:
-        found = Merge.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))[:80]
-        raise InputError(f"{path} is damaged: {place}: {first['msg']}", hint=AGAIN) from error
-    if not has_digest:
-        raise InputError(f"{path} is damaged: it has no sha256", hint=AGAIN)
-    return found
+    return read_sealed(runs / FILE, Merge, f"{runs / FILE} is damaged", hint=AGAIN)

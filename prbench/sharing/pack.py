@@ -21,17 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 import prbench
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, file_sha256, write_json, write_text, writing_folder
-from prbench.base.reading import read_json, sealed, unsealed
+from prbench.base.reading import read_json, sealed
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry.schema import Sha256
 from prbench.results import cells, digests, merged, probe_tables, scores, submitted
 from prbench.results import record as record_module
 from prbench.results.record import CellState
+from prbench.results.sealed import read_sealed
 from prbench.results.verify import is_whole
 from prbench.sharing.archive import SUFFIX, unpack_archive, write_archive
 from prbench.sharing.travelling import travelling
@@ -285,14 +286,4 @@ def read_manifest(folder: Path, shown: Path) -> PackManifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{shown} lacks {MANIFEST}", hint="make a pack with `prbench results pack`")
-    table = read_json(path, hint=AGAIN)
-    plain, has_digest = unsealed(table if isinstance(table, dict) else {}, path, hint=AGAIN)
-    try:
-        found = PackManifest.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))[:80]
-        raise InputError(f"{shown}: {MANIFEST}: {place}: {first['msg']}", hint=AGAIN) from error
-    if not has_digest:
-        raise InputError(f"{shown}: {MANIFEST} has no sha256", hint=AGAIN)
-    return found
+    return read_sealed(path, PackManifest, f"{shown}: {MANIFEST}", hint=AGAIN)

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from prbench.base.errors import InputError
 from prbench.base.files import digest, file_sha256, write_json, writing_folder
-from prbench.base.reading import read_json, sealed, unsealed
+from prbench.base.reading import sealed
 from prbench.comparisons import IntArray, PreferenceData
 from prbench.protocol import PROTOCOL_VERSION
 from prbench.protocol.repeats import require_apart, shared_with_training
 from prbench.protocol.splits import TUNING_FROM, Split, make_split
 from prbench.registry.schema import ProtocolEntry, Sha256
+from prbench.results.sealed import Sealed, read_sealed
 from prbench.sharing.keys import ComparisonKey, Portability, comparison_keys, portability
 
 FORMAT = 1
@@ -186,21 +187,9 @@ def read_folder(folder: Path) -> SplitFiles:
     return SplitFiles(folder, manifests)
 
 
-def _read(path: Path, kind: type[Any]) -> Any:
+def _read(path: Path, kind: type[Sealed]) -> Sealed:
     """A file as a record of `kind`. Raises InputError that names the file and the key."""
-    table = read_json(path, hint=AGAIN)
-    if not isinstance(table, dict):
-        raise InputError(f"{path} is not a file of splits: it holds no table", hint=AGAIN)
-    plain, has_digest = unsealed(table, path, hint=AGAIN)
-    try:
-        found = kind.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))[:80]
-        raise InputError(f"{path} is not a file of splits: {place}: {first['msg']}", hint=AGAIN) from error
-    if not has_digest:
-        raise InputError(f"{path} is not a file of splits: it has no sha256", hint=AGAIN)
-    return found
+    return read_sealed(path, kind, f"{path} is not a file of splits", hint=AGAIN)
 
 
 def _split(data: PreferenceData, manifest: SplitManifest, row_of: Mapping[str, int], path: Path) -> Split:
