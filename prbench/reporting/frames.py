@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING
 from prbench.base.files import writing
 from prbench.protocol import metrics
 from prbench.reporting import columns
-from prbench.reporting.board import RANKED, Board, Pair
+from prbench.reporting.board import Board, Pair
 from prbench.reporting.significance import starts_mark
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prbench.results import Results
 
 STARTS = ("start_error", "within_starts")
 
@@ -110,12 +108,6 @@ def splits_frame(users: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=names)
     found = metrics.split_metrics(users)
     return (found if "restart" in found else found.assign(restart=0))[names]
-
-
-def _comparisons_planned(results: Results) -> int:
-    rows = {tuple(c[key] for key in metrics.ROW) for c in results.cells if c["status"] == "done"}
-    boards = Counter(row[:2] for row in rows)
-    return sum(len(RANKED) * n * (n - 1) // 2 for n in boards.values())
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:

@@ -6,25 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prbench.base.console import progress, stdout
+from prbench.base.console import stdout
 from prbench.base.files import write_text
 from prbench.protocol import metrics, stats
 from prbench.registry import marks
 from prbench.reporting import board_tests, merging, submitted, writers
-from prbench.reporting.board import Board, build
+from prbench.reporting.board import Board
 from prbench.reporting.budget import budget_frame, budget_grid, titles_of
 from prbench.reporting.calibration import calibration_frame, calibration_grid, calibration_records
+from prbench.reporting.comparing import compare
 from prbench.reporting.data_table import properties_frame, properties_grid
 from prbench.reporting.frames import (
-    _comparisons_planned,
     _write_csv,
     adapting_frame,
     comparisons_frame,
     leaderboard_frame,
     splits_frame,
 )
-from prbench.reporting.options import of_methods, require_options
-from prbench.reporting.placing import placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,24 +59,12 @@ def leaderboard(
     all there are.
     Raises InputError for options that cannot be, and where results that do not belong together would share a table.
     """
-    if methods:
-        results = of_methods(results, methods)
-    results = placed(results)
-    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
     from prbench.reporting.page import Extra, write_page
     from prbench.reporting.worst_k import worst_k_figure
 
-    with progress() as display:
-        task = display.add_task("comparing methods", total=_comparisons_planned(results))
-        boards, users = build(
-            results,
-            baseline=baseline,
-            shots=shots,
-            alpha=alpha,
-            resamples=resamples,
-            watch=lambda: display.advance(task),
-            count_all=bool(methods),
-        )
+    results, boards, users = compare(
+        results, baseline=baseline, methods=methods, shots=shots, alpha=alpha, resamples=resamples
+    )
     shared = [*submitted.grids(results), *merging.grids(results)]
     grids = [*(grid for board in boards for grid in board_tests.grids(board)), *shared]
     stored = {

@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prbench
-from prbench.base.console import progress
 from prbench.base.files import write_text
 from prbench.protocol import metrics, stats
 from prbench.registry import marks
 from prbench.reporting import merging, submitted, verdict
-from prbench.reporting.board import Board, build
-from prbench.reporting.frames import _comparisons_planned
-from prbench.reporting.options import of_methods, require_options
+from prbench.reporting.board import Board
+from prbench.reporting.comparing import compare
 from prbench.reporting.page import _json, _slug, cards, write_page
-from prbench.reporting.placing import placed
 from prbench.reporting.site import overview, pairs
 from prbench.results import Results
 
@@ -51,21 +48,9 @@ def site(
 
     Options as those of the leaderboard. Raises InputError as `prbench.reporting.leaderboard.leaderboard`.
     """
-    if methods:
-        results = of_methods(results, methods)
-    results = placed(results)
-    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
-    with progress() as display:
-        task = display.add_task("comparing methods", total=_comparisons_planned(results))
-        boards, users = build(
-            results,
-            baseline=baseline,
-            shots=shots,
-            alpha=alpha,
-            resamples=resamples,
-            watch=lambda: display.advance(task),
-            count_all=bool(methods),
-        )
+    results, boards, users = compare(
+        results, baseline=baseline, methods=methods, shots=shots, alpha=alpha, resamples=resamples
+    )
     options = {"baseline": baseline, "shots": shots, "alpha": alpha, "resamples": resamples}
     return _Pages(results, boards, users, out, options).write()
 
