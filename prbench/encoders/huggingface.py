@@ -30,27 +30,29 @@ from prbench.encoders.base import (
     EncodingWork,
     Part,
     Text,
-    quiet_transformers,
     require_device,
 )
-from prbench.encoders.chat import Chat, Form, Loss, System, unreadable
+from prbench.encoders.chat import Chat, Form, Loss, System
 from prbench.encoders.copies import copy_of
 from prbench.encoders.engines import ENGINES, TOKEN_BUDGET, Engine, Model
 from prbench.encoders.hub_models import snapshot, weights_here, with_weights
 from prbench.encoders.packing import Rows, size_of
-from prbench.encoders.reward_head import reward_labels, reward_layer
 from prbench.encoders.sentence import declared
+from prbench.encoders.transformer_models import (
+    has_flash_attention,
+    has_reward,
+    load_model,
+    read_config,
+    reads_last_token,
+    require_attention,
+    takes_sdpa,
+    usable_positions,
+)
 from prbench.encoders.trie import Trie
 
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
-POSITIONS_AFTER_PADDING = (
-    *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet"),
-    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
-)
-"""Model types whose first token's position is the one after the padding token's."""
 # FlashAttention 2 needs an Ampere GPU or a newer one.
-FLASH_CAPABILITY = (8, 0)
 
 
 class HuggingFace(Encoder):
@@ -118,14 +120,14 @@ class HuggingFace(Encoder):
         self._copy = Path(copy) if copy and Path(copy).is_dir() else None
         self._snapshot = copy_of(model, self._copy) if self._copy else snapshot(model, revision)
         self.id, self.revision = self._snapshot.name, self._snapshot.revision
-        config = _config(self.id, self._snapshot.folder)
+        config = read_config(self.id, self._snapshot.folder)
         text_config = config.get_text_config()
         self._whole_config, self._config = config, text_config
         self.dim = int(text_config.hidden_size)
         self.label = label
-        self.has_reward = _has_reward(self.id, config, label)
+        self.has_reward = has_reward(self.id, config, label)
         # A head that reads whole sequences in its own way has no states of single tokens to average.
-        self._own_head = self.has_reward and not _reads_last_token(config)
+        self._own_head = self.has_reward and not reads_last_token(config)
         if self._own_head and pooling == "mean":
             raise InputError(
                 f"{self.id}: its reward head reads texts in its own way", hint="leave --pooling mean out"
@@ -275,8 +277,8 @@ class HuggingFace(Encoder):
             return self.attention
         if adopted := self._adopted.get("attention"):
             return adopted
-        usable = self._engine.name != "trie" and self.dtype != "float32" and _has_flash_attention(device)
-        if not usable and not _takes_sdpa(self._whole_config, self.has_reward):
+        usable = self._engine.name != "trie" and self.dtype != "float32" and has_flash_attention(device)
+        if not usable and not takes_sdpa(self._whole_config, self.has_reward):
             return "eager"
         return "flash_attention_2" if usable else "sdpa"
 
@@ -284,10 +286,10 @@ class HuggingFace(Encoder):
         attention = self._attention(device)
         if self._loaded is None or (self._loaded.device, self._loaded.attention) != (device, attention):
             require_device(device)
-            _require_attention(self.id, attention, device)
+            require_attention(self.id, attention, device)
             folder = with_weights(self._source, self._snapshot)
             dtype = getattr(torch, self.dtype)
-            loaded = _load(self.id, folder, self.has_reward, dtype, attention, device, self.label)
+            loaded = load_model(self.id, folder, self.has_reward, dtype, attention, device, self.label)
             if self._declared is not None:
                 self._declared.load(device)
             if self._engine.name == "trie":
@@ -381,121 +383,7 @@ class PackedWork(EncodingWork):
             yield Part(states.number, Encoded(states.embedding, states.reward, cut), states.size)
 
 
-def usable_positions(config: Any) -> int:
-    """How many tokens a model of this configuration reads, 0 where it states no limit.
-
-    RoBERTa and its kin count positions from the one after the padding token's, so that fewer are usable than stated.
-    """
-    stated = int(getattr(config, "max_position_embeddings", 0) or 0)
-    if config.model_type in POSITIONS_AFTER_PADDING and stated:
-        padding = getattr(config, "pad_token_id", None)
-        return stated - (1 if padding is None else int(padding)) - 1
-    return stated
-
-
 def _opening(context: Context) -> Context:
     """The messages up to the first one that is not the system's: the post or the opening prompt."""
     first = next((i for i, message in enumerate(context) if message.role != "system"), len(context) - 1)
     return context[: first + 1]
-
-
-def _has_flash_attention(device: str) -> bool:
-    from transformers.utils.import_utils import is_flash_attn_2_available
-
-    return (
-        device.startswith("cuda")
-        and is_flash_attn_2_available()
-        and torch.cuda.get_device_capability(device) >= FLASH_CAPABILITY
-    )
-
-
-def _config(name: str, folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreadable(name, "configuration", error) from error
-
-
-def _has_reward(name: str, config: Any, label: int | None) -> bool:
-    """Whether a model has a reward head. Raises InputError for a model of neither kind."""
-    architecture = (getattr(config, "architectures", None) or ["Model"])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        reward_labels(name, config, label)
-        return True
-    if architecture.endswith(("ForCausalLM", "ForMaskedLM", "Model")) and not architecture.endswith("RewardModel"):
-        return False
-    raise InputError(
-        f"{name} is a {architecture}; prbench reads sequence-classification and causal models of transformers",
-        hint="another kind needs a class of your own and an entry in DIR/encoders, given as --registry DIR",
-    )
-
-
-def _takes_sdpa(config: Any, reward: bool) -> bool:
-    """Whether transformers' class of this model takes torch's own attention; a few old ones do not."""
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
-
-    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if reward else MODEL_MAPPING
-    return bool(getattr(mapping.get(type(config), None), "_supports_sdpa", True))
-
-
-def _reads_last_token(config: Any) -> bool:
-    """Whether transformers' class for rewards of this model puts a linear layer `score` on the last token."""
-    import inspect
-
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    from transformers.modeling_layers import GenericForSequenceClassification
-
-    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    kind: Any = mapping.get(type(config), None)
-    if kind is None or issubclass(kind, GenericForSequenceClassification):
-        return True
-    return "self.score =" in inspect.getsource(kind.__init__)
-
-
-def _require_attention(name: str, attention: str, device: str) -> None:
-    if attention != "flash_attention_2":
-        return
-    from transformers.utils.import_utils import is_flash_attn_2_available
-
-    if not device.startswith("cuda") or not is_flash_attn_2_available():
-        raise InputError(
-            f"{name}: attention flash_attention_2 needs a CUDA device and the package flash-attn",
-            hint="use --attention sdpa; embeddings made with the other attention stay in a store of their own",
-        )
-
-
-def _load(
-    name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: str, device: str, label: int | None
-) -> Model:
-    from safetensors import SafetensorError
-    from transformers import AutoModel, AutoModelForSequenceClassification
-
-    kind = AutoModelForSequenceClassification if reward else AutoModel
-    try:
-        with quiet_transformers():
-            model, report = kind.from_pretrained(
-                str(folder),
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=dtype,
-                attn_implementation=attention,
-                output_loading_info=True,
-            )
-        model = model.to(device).eval()
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"{name} does not fit into the memory of {device}", hint="try --device cpu") from error
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise unreadable(name, "weights", error) from error
-    # transformers fills missing weights with random numbers.
-    # A pooler is no part of the states; sentence encoders and masked language models often come without its weights.
-    if missing := sorted(key for key in report["missing_keys"] if reward or not key.startswith("pooler.")):
-        raise InputError(
-            f"the weights of {name} lack {missing[0]}" + (f" and {len(missing) - 1} more" * (len(missing) > 1))
-        )
-    if not reward:
-        return Model(model, None, device, attention)
-    base, head = reward_layer(name, model, label)
-    return Model(base, head, device, attention)

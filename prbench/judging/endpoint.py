@@ -5,7 +5,6 @@ What a server can do is found out from its first answers and remembered (`Abilit
 
 from __future__ import annotations
 
-import email.utils
 import json
 import os
 import random
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import numpy as np
 import requests
 from pydantic import Field
 
@@ -27,7 +25,7 @@ from prbench.base.errors import InputError, near
 from prbench.base.files import digest, home, write_json
 from prbench.hyperparameters import Count, Natural, Positive
 from prbench.judging.backend import Answer, Backend, Request, Tell
-from prbench.judging.verdicts import letter
+from prbench.judging.chat_replies import alternatives, asked_wait, choice_schema, count, label_logprobs, named_label
 
 TOP = 20
 """The most alternatives that OpenAI's interface gives per token."""
@@ -230,7 +228,7 @@ class Endpoint(Backend):
             if self._learn_hidden(found, known):
                 continue
             if way == "logprobs" and known.way == "" and request.labels:
-                gives = bool(_alternatives(found))
+                gives = bool(alternatives(found))
                 self._learn(replace(known, way="logprobs" if gives else "schema"))
                 if not gives:
                     continue
@@ -249,7 +247,7 @@ class Endpoint(Backend):
             if way == "logprobs":
                 payload |= {"logprobs": True, "top_logprobs": TOP}
             elif way == "schema":
-                payload["response_format"] = _schema(request.labels)
+                payload["response_format"] = choice_schema(request.labels)
         payload[known.limit] = limit + known.hidden
         if known.temperature:
             # The same question at temperature 0 has the same unreadable answer.
@@ -303,8 +301,8 @@ class Endpoint(Backend):
         usage = found.get("usage") or {}
         answer = Answer(
             text=text if isinstance(text, str) else "",
-            tokens_in=_count(usage.get("prompt_tokens"), self.tokens(request.messages)),
-            tokens_out=_count(usage.get("completion_tokens"), len(str(text)) // self.chars_per_token + 1),
+            tokens_in=count(usage.get("prompt_tokens"), self.tokens(request.messages)),
+            tokens_out=count(usage.get("completion_tokens"), len(str(text)) // self.chars_per_token + 1),
             model=str(found.get("model") or self.model)[:SAID],
             system=str(found.get("system_fingerprint") or "")[:SAID],
         )
@@ -313,9 +311,9 @@ class Endpoint(Backend):
         if not request.labels:
             return answer if answer.text.strip() else replace(answer, failure="unparsable")
         if way == "logprobs":
-            values = _label_logprobs(_alternatives(found), request.labels)
+            values = label_logprobs(alternatives(found), request.labels)
             return replace(answer, logprobs=values) if values else replace(answer, failure="unparsable")
-        named = _named(answer.text, request.labels)
+        named = named_label(answer.text, request.labels)
         # One shape of texts, so that what reads them need not know how they were asked for.
         return replace(answer, text=named) if named else replace(answer, failure="unparsable")
 
@@ -329,7 +327,7 @@ class Endpoint(Backend):
         if reply.status_code == 429 and re.search(r"insufficient_quota|exceeded your current quota|billing", said):
             raise InputError(f"{self.url}: the quota is used up: {said}", hint="run again when there is more")
         if reply.status_code in AGAIN or reply.status_code >= 500:
-            raise TryAgainError(f"HTTP {reply.status_code}", _asked_wait(reply.headers))
+            raise TryAgainError(f"HTTP {reply.status_code}", asked_wait(reply.headers))
         raise InputError(
             f"{self.url} refuses a call with HTTP {reply.status_code}: {said}",
             hint="correct the options of the judge model's entry; what was answered is stored",
@@ -410,74 +408,3 @@ class Endpoint(Backend):
 
     def _memory(self) -> Path:
         return home() / "answers" / "servers" / f"{digest(self.identity(), length=16)}.json"
-
-
-def _schema(labels: Sequence[str]) -> dict[str, Any]:
-    kind = {"type": "string", "enum": list(labels)}
-    shape = {
-        "type": "object",
-        "properties": {"choice": kind},
-        "required": ["choice"],
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": shape}}
-
-
-def _named(text: str, labels: Sequence[str]) -> str:
-    """The label that a text names, "" for none: as JSON, or by itself."""
-    found = re.findall(r'"choice"\s*:\s*"?([A-Za-z0-9]+)"?', text)
-    said = found[-1] if found else letter(text) or text.strip().rstrip(".")
-    return next((label for label in labels if label.casefold() == said.casefold()), "")
-
-
-def _alternatives(found: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """(token, log-probability) of the first token's alternatives; empty where the server gives none."""
-    content = ((found["choices"][0].get("logprobs") or {}).get("content")) or []
-    if not content or not isinstance(content[0], dict):
-        return []
-    entries = content[0].get("top_logprobs") or [content[0]]
-    made = []
-    for entry in entries:
-        token, value = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
-        if isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool):
-            made.append((token, float(value)))
-    return made
-
-
-def _label_logprobs(alternatives: Sequence[tuple[str, float]], labels: Sequence[str]) -> tuple[float, ...] | None:
-    """The log-probability of each label over the forms in which it is written; None where none is among them.
-
-    A label that is not among the alternatives is at most as likely as the least likely of these, and gets that value.
-    """
-    values: list[float | None] = []
-    for label in labels:
-        forms = [value for token, value in alternatives if token.strip().casefold() == label.casefold()]
-        values.append(float(np.logaddexp.reduce(forms)) if forms else None)
-    if all(value is None for value in values):
-        return None
-    least = min(value for _, value in alternatives)
-    return tuple(least if value is None else value for value in values)
-
-
-def _asked_wait(headers: Mapping[str, str]) -> float | None:
-    """How long a server asks to wait, in seconds."""
-    if (milliseconds := headers.get("retry-after-ms")) is not None:
-        try:
-            return max(0.0, float(milliseconds) / 1000)
-        except ValueError:
-            return None
-    said = headers.get("Retry-After")
-    if said is None:
-        return None
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
-
-
-def _count(value: Any, estimate: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else estimate

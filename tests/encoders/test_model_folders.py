@@ -20,7 +20,8 @@ from prbench.comparisons import Message
 from prbench.embedding.stage import embed
 from prbench.encoders import encoder_entry_for, hub_models
 from prbench.encoders.base import require_device
-from prbench.encoders.huggingface import POSITIONS_AFTER_PADDING, HuggingFace, usable_positions
+from prbench.encoders.huggingface import HuggingFace
+from prbench.encoders.transformer_models import POSITIONS_AFTER_PADDING, usable_positions
 
 
 @pytest.fixture(autouse=True)
