@@ -77,8 +77,12 @@ def get(
 
 
 @app.command(epilog="Example: prbench data info convarg --json")
-def info(dataset: Annotated[str, typer.Argument(help="One data set.")], as_json: AsJson = False) -> None:
-    """Describe a data set: users, comparisons, items, per-user counts, repeats, what was dropped, licence."""
+def info(
+    dataset: Annotated[str, typer.Argument(help="One data set.")],
+    encoder: Annotated[str, typer.Option(help="Encoder that is asked instead of the data set's own.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Describe a data set: users, comparisons, items, repeats, what was dropped, what its encoder makes of it."""
     from prbench import data, registry
     from prbench.commands import output
     from prbench.data import describe
@@ -87,7 +91,7 @@ def info(dataset: Annotated[str, typer.Argument(help="One data set.")], as_json:
     loaded = data.load(entry)
     from prbench.embedding.facts import stored
 
-    output.show_record({**describe.describe(loaded, entry), "embeddings": stored(loaded, entry)}, as_json)
+    output.show_record({**describe.describe(loaded, entry), "embeddings": stored(loaded, entry, encoder)}, as_json)
 
 
 @app.command(epilog="Example: prbench data show convarg --comparison 17")

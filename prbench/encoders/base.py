@@ -139,6 +139,13 @@ class Encoder(ABC):
         """
         return None
 
+    def lost_texts(self, texts: Sequence[Text]) -> int:
+        """How many texts have a message that does not reach the model whole because a chat template leaves it out.
+
+        Needs no weights. Raises TextError for a text that cannot be written at all.
+        """
+        return 0
+
     def example(self, text: Text) -> dict[str, Any]:
         """One text as the model reads it, where the encoder can show that: `rendered`, and what is `read_out` where.
 

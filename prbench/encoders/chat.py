@@ -148,6 +148,22 @@ class Chat:
             )
         return tokens, cut
 
+    def count_lost(self, texts: Sequence[Text]) -> int:
+        """How many texts have a message that the chat template leaves out, wholly or in part; 0 for plain text.
+
+        Raises TextError for a conversation that the template refuses.
+        """
+        if self.template is None:
+            return 0
+        count = 0
+        with progress(unit="texts") if len(texts) >= MANY else nullcontext() as display:
+            task = display.add_task(f"writing for {self.name}", total=len(texts)) if display else None
+            for row, text in enumerate(texts):
+                count += bool(self._written(row, conversation(*text))[2])
+                if display and task is not None:
+                    display.advance(task, 1)
+        return count
+
     def _shortened(self, row: int, context: Context, response: str) -> list[int]:
         messages = conversation(context, response)
         messages, reply = messages[:-1], messages[-1]
@@ -186,20 +202,14 @@ class Chat:
 
     def _write(self, row: int, messages: Messages) -> str:
         """A conversation as text. Raises TextError where the template refuses it or leaves out text of it."""
-        if self.system == "folded":
-            messages = folded(messages)
         if self.template is None:
+            messages = folded(messages) if self.system == "folded" else messages
             context = tuple(Message(**message) for message in messages[:-1])
             response = messages[-1]["content"]
             return f"{plain_context(context)}\n{response}" if context else response
-        reading = self._delivery.reading(tuple(message["role"] for message in messages))
-        messages = [{**m, "role": role} for m, role in zip(messages, reading.roles, strict=True)]
-        text = self._apply(row, messages)
-        lost = sorted({*lost_messages(messages, text), *reading.lost})
-        lost = [place for place in lost if messages[place]["content"].strip()]
+        text, messages, lost, whole = self._written(row, messages)
         if lost and self.loss == "refuse":
             role = messages[lost[0]]["role"]
-            whole = lost[0] in reading.lost
             raise TextError(
                 row,
                 f"the chat template of {self.name} leaves out {'the messages' if whole else 'a part of a message'} of"
@@ -208,6 +218,19 @@ class Chat:
             )
         self.lost.update(messages[place]["role"] for place in lost)
         return text
+
+    def _written(self, row: int, messages: Messages) -> tuple[str, Messages, list[int], bool]:
+        """What the template makes of a conversation, the messages as it got them, the places of those whose text is
+        left out, and whether the first of these is left out whole. Raises TextError where the template refuses it.
+        """
+        if self.system == "folded":
+            messages = folded(messages)
+        reading = self._delivery.reading(tuple(message["role"] for message in messages))
+        messages = [{**m, "role": role} for m, role in zip(messages, reading.roles, strict=True)]
+        text = self._apply(row, messages)
+        lost = sorted({*lost_messages(messages, text), *reading.lost})
+        lost = [place for place in lost if messages[place]["content"].strip()]
+        return text, messages, lost, bool(lost) and lost[0] in reading.lost
 
     def _apply(self, row: int, messages: Messages) -> str:
         from jinja2 import TemplateError

@@ -33,6 +33,10 @@ def snapshot(model: str, revision: str) -> Snapshot:
     if folder.is_dir():
         folder = folder.resolve()
         if not (folder / "config.json").is_file():
+            if (folder / "adapter_config.json").is_file():
+                raise ModelUnavailableError(
+                    f"{folder} is a LoRA adapter, not a whole model", hint="name the folder of a whole model here"
+                )
             raise ModelUnavailableError(f"{folder} holds no config.json", hint=f"a model's folder has {MODEL_FILES}")
         return Snapshot(folder, folder.name, content_revision(digests(folder)))
     found = _download(model, revision, SMALL)

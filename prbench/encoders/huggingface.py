@@ -23,6 +23,7 @@ from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.comparisons import Context, IntArray
 from prbench.encoders import engines
+from prbench.encoders.adapters import adapted_config, adapter_in, base_of, revision_of
 from prbench.encoders.base import (
     SAMPLED,
     Encoded,
@@ -65,8 +66,9 @@ class HuggingFace(Encoder):
     model is known to take it, else padded. `attention` "auto" is flash_attention_2 where it is installed, the GPU
     and `dtype` support it and the engine can use it, else sdpa: the trie needs a mask of its own, which
     flash_attention_2 does not take. `copy` is a folder with the files of the hub's `model`, read in its place and
-    under its name where there is such a folder. `label` is which of a classifier's two labels is the better reply:
-    the reward is its logit less the other's. Code that a model brings along is never run.
+    under its name where there is such a folder. The folder of a LoRA adapter is read as its base with the adapter
+    merged in, by its own tokenizer where it has one; that takes peft. `label` is which of a classifier's two labels
+    is the better reply: the reward is its logit less the other's. Code that a model brings along is never run.
 
     A conversation that is too long loses its oldest messages, then the beginning of the message before the
     response; a response is never cut.
@@ -118,9 +120,18 @@ class HuggingFace(Encoder):
         self._loaded: Model | None = None
         # A record may come from a machine that had a copy where this one has none.
         self._copy = Path(copy) if copy and Path(copy).is_dir() else None
-        self._snapshot = copy_of(model, self._copy) if self._copy else snapshot(model, revision)
-        self.id, self.revision = self._snapshot.name, self._snapshot.revision
+        self._adapter = None if self._copy else adapter_in(model)
+        if self._adapter is None:
+            self._snapshot = copy_of(model, self._copy) if self._copy else snapshot(model, revision)
+            self.id, self.revision = self._snapshot.name, self._snapshot.revision
+            reads = self._snapshot.folder
+        else:
+            self._snapshot = base_of(self._adapter)
+            self.id, self.revision = self._adapter.folder.name, revision_of(self._adapter, self._snapshot)
+            reads = self._adapter.folder if self._adapter.brings_tokenizer else self._snapshot.folder
         config = read_config(self.id, self._snapshot.folder)
+        if self._adapter is not None:
+            config = adapted_config(self._adapter, config)
         text_config = config.get_text_config()
         self._whole_config, self._config = config, text_config
         self.dim = int(text_config.hidden_size)
@@ -140,9 +151,7 @@ class HuggingFace(Encoder):
             max_length = max_length or self._declared.max_length
         self.form, self.system, self.template_loss = form, system, template_loss
         self.max_length = min(filter(None, (max_length, usable_positions(text_config))), default=0)
-        self._chat = Chat(
-            self.id, self._snapshot.folder, self.max_length, form=form, system=system, loss=template_loss
-        )
+        self._chat = Chat(self.id, reads, self.max_length, form=form, system=system, loss=template_loss)
         self._pad = getattr(text_config, "pad_token_id", None)
         if end:
             self._chat.require_end(end, self._pad)
@@ -205,6 +214,10 @@ class HuggingFace(Encoder):
             "reward": head,
         }
 
+    def lost_texts(self, texts: Sequence[Text]) -> int:
+        """As in `Encoder`."""
+        return self._chat.count_lost(texts)
+
     def adopt(self, fingerprint: Mapping[str, Any]) -> None:
         """Take over the engine and the attention of a store, where they are "auto"."""
         for name, known in (("engine", ENGINES), ("attention", ATTENTION)):
@@ -260,8 +273,8 @@ class HuggingFace(Encoder):
 
     @property
     def _source(self) -> str:
-        """What is read: the copy's folder, else the model's folder or id."""
-        return str(self._copy) if self._copy else self.model
+        """What is read: the copy's folder, else the folder or id of the model, or of its adapter's base."""
+        return str(self._copy) if self._copy else self._adapter.base if self._adapter else self.model
 
     @property
     def _engine(self) -> Engine:
@@ -289,7 +302,9 @@ class HuggingFace(Encoder):
             require_attention(self.id, attention, device)
             folder = with_weights(self._source, self._snapshot)
             dtype = getattr(torch, self.dtype)
-            loaded = load_model(self.id, folder, self.has_reward, dtype, attention, device, self.label)
+            loaded = load_model(
+                self.id, folder, self.has_reward, dtype, attention, device, self.label, adapter=self._adapter
+            )
             if self._declared is not None:
                 self._declared.load(device)
             if self._engine.name == "trie":

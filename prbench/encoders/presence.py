@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from prbench.encoders import HUB_ID, HUGGING_FACE, OWN
+from prbench.encoders.adapters import INSTALL, Adapter, adapter_in, has_peft
 from prbench.encoders.hub_models import Snapshot, weights_here
 from prbench.registry.schema import EncoderEntry
 
@@ -44,12 +45,28 @@ def presence(entry: EncoderEntry) -> Presence:
     copy = str(entry.options.get("copy", ""))
     folder = Path(copy or model).expanduser()
     if folder.is_dir():
+        if (adapter := adapter_in(str(folder))) is not None:
+            return _with_base(adapter)
         return Presence(str(folder), True, any(folder.glob("*.safetensors")))
     cached = _cached(model, str(entry.options.get("revision", "main")))
     if cached is None:
         return Presence(model, False, False, f"the model {model}")
     here = weights_here(model, Snapshot(cached, model, "")) is not None
     return Presence(model, True, here, "" if here else f"the weights of {model}")
+
+
+def _with_base(adapter: Adapter) -> Presence:
+    """What of an adapter's base, and of the package that reads it, is here."""
+    if not has_peft():
+        return Presence(str(adapter.folder), False, False, INSTALL)
+    base = Path(adapter.base).expanduser()
+    if base.is_dir():
+        return Presence(str(adapter.folder), True, any(base.glob("*.safetensors")))
+    cached = _cached(adapter.base, adapter.revision)
+    if cached is None:
+        return Presence(str(adapter.folder), False, False, f"the model {adapter.base}")
+    here = weights_here(adapter.base, Snapshot(cached, adapter.base, "")) is not None
+    return Presence(str(adapter.folder), True, here, "" if here else f"the weights of {adapter.base}")
 
 
 def _cached(model: str, revision: str) -> Path | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from prbench.base.errors import InputError
+from prbench.encoders.adapters import HEAD, Adapter, adapted_config, merged
 from prbench.encoders.base import quiet_transformers
 from prbench.encoders.chat import unreadable
 from prbench.encoders.engines import Model
@@ -104,9 +105,16 @@ def require_attention(name: str, attention: str, device: str) -> None:
 
 
 def load_model(
-    name: str, folder: Path, reward: bool, dtype: torch.dtype, attention: str, device: str, label: int | None
+    name: str,
+    folder: Path,
+    reward: bool,
+    dtype: torch.dtype,
+    attention: str,
+    device: str,
+    label: int | None,
+    adapter: Adapter | None = None,
 ) -> Model:
-    """The model of a folder on a device, with its reward head where `reward`.
+    """The model of a folder on a device, with its reward head where `reward`, and `adapter` merged in.
 
     Raises InputError where it cannot be had.
     """
@@ -124,7 +132,10 @@ def load_model(
                 dtype=dtype,
                 attn_implementation=attention,
                 output_loading_info=True,
+                **({} if adapter is None else {"config": adapted_config(adapter, read_config(name, folder))}),
             )
+            if adapter is not None:
+                model = merged(model, adapter, name)
         model = model.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise InputError(f"{name} does not fit into the memory of {device}", hint="try --device cpu") from error
@@ -132,7 +143,13 @@ def load_model(
         raise unreadable(name, "weights", error) from error
     # transformers fills missing weights with random numbers.
     # A pooler is no part of the states; sentence encoders and masked language models often come without its weights.
-    if missing := sorted(key for key in report["missing_keys"] if reward or not key.startswith("pooler.")):
+    brought = adapter is not None and adapter.labels > 0
+    missing = sorted(
+        key
+        for key in report["missing_keys"]
+        if (reward or not key.startswith("pooler.")) and not (brought and HEAD.search(f".{key}"))
+    )
+    if missing:
         raise InputError(
             f"the weights of {name} lack {missing[0]}" + (f" and {len(missing) - 1} more" * (len(missing) > 1))
         )

@@ -18,6 +18,7 @@ from prbench.base.errors import InputError
 from prbench.base.files import digest, file_sha256
 from prbench.base.git_lfs import require_contents
 from prbench.comparisons import Message
+from prbench.encoders.adapters import merged, read_adapter, weights_sha256
 from prbench.encoders.chat import DATE, TODAY, unreadable
 from prbench.encoders.hub_models import snapshot, with_weights
 from prbench.judging.backend import Answer, Backend, Request, Tell
@@ -353,10 +354,7 @@ class LocalModel(Backend):
                     **options,
                 )
                 if self.adapter:
-                    from peft import PeftModel
-
-                    adapted = PeftModel.from_pretrained(model, str(Path(self.adapter).expanduser()))
-                    model = adapted.merge_and_unload()
+                    model = merged(model, read_adapter(Path(self.adapter).expanduser()), self._name)
             return model.to(self.device).eval()
         except torch.OutOfMemoryError as error:
             raise InputError(
@@ -397,10 +395,7 @@ def _found(model: str, revision: str, gguf: str) -> tuple[Path, str, str]:
 
 def snapshot_of_adapter(folder: str) -> str:
     """What pins the files of an adapter. Raises InputError where there are none, and for pickled ones."""
-    weights = Path(folder).expanduser() / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{folder} holds no adapter_model.safetensors", hint="save a LoRA adapter with peft")
-    return file_sha256(weights)[:16]
+    return weights_sha256(Path(folder).expanduser())[:16]
 
 
 def _grouped(prompts: Sequence[_Prompt], key: Any) -> list[tuple[Any, list[_Prompt]]]:

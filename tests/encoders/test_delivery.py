@@ -9,8 +9,10 @@ import tiny_llama
 import torch
 from planted_encoder import texts_data
 
+from prbench import registry
 from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message
+from prbench.embedding.facts import stored
 from prbench.embedding.stage import embed, store_folder
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import encoder_entry_for, variant
@@ -97,6 +99,29 @@ def test_thoughts_that_are_cut_are_an_error_and_allowing_it_marks_every_row(
     assert "3 distinct texts make 2 different token sequences" in said
     # Without thoughts there is nothing to refuse.
     embed(texts_data(["It is 4.", "It is 5."]), plain)
+
+
+def test_data_info_counts_the_texts_that_lose_something(models: dict[str, Path]) -> None:
+    replies = ["<think>Step by step.</think>It is 4.", "<think>A guess.</think>It is 5.", "It is 6.", "It is 7."]
+    data = texts_data(replies)
+    name = str(models["thoughts"])
+    dataset = registry.get("datasets", "simulated").model_copy(update={"family": "toy", "encoder": name})
+    before = stored(data, dataset)
+    assert (before["lost_texts"], before["missing"]) == (2, 4)
+    allowing = encoder_entry_for(f"{name}@allow")
+    embed(data, allowing, family="toy")
+    after = stored(data, dataset, f"{name}@allow")
+    assert (after["lost_texts"], after["missing"], after["texts"], after["vectors"]) == (2, 0, 4, 4)
+    assert after["template_loss"] == "allow"
+    assert stored(data, dataset, f"{name}@plain")["lost_texts"] == 0
+    assert (
+        "System role not supported"
+        in stored(
+            texts_data(["a", "b"], [(Message("system", "S"), Message("user", "Why?"))]),
+            dataset,
+            str(models["nosystem"]),
+        )["problem"]
+    )
 
 
 def test_white_space_alone_is_no_loss() -> None:
