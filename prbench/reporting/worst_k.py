@@ -13,7 +13,7 @@ import numpy as np
 from prbench.base.files import writing
 from prbench.protocol import metrics
 from prbench.reporting.board import TUNED, Board, Row
-from prbench.reporting.looks import Marker
+from prbench.reporting.looks import DASHES, Marker
 from prbench.reporting.own_style import METADATA, own_style
 
 if TYPE_CHECKING:
@@ -72,22 +72,27 @@ def _drawn(board: Board) -> list[Row]:
     return [row for row in board.rows if row.rankable]
 
 
-def markers(rows: Sequence[Row]) -> dict[tuple[str, str], Marker]:
-    """Each row's marker: its entry's, hollow for a tuned row, unless another row has the same look (variants made
-    with `--set`, tuned rows of a marker without a face).
+def appearances(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[Marker, str]]:
+    """Each row's marker and line: its entry's, the marker hollow for a tuned row, unless another row has both.
 
-    Published rows keep theirs, whoever stands above them.
+    Marker and line tell rows apart in grey print, where colours do not. A row that would look like an earlier one (a
+    variant made with `--set`, a method of one's own, the tuned row of a marker without a face) gets a marker that no
+    row has, else another marker on the same line, else another line. Published rows come first, whoever stands above
+    them.
     """
-    looks: set[tuple[str, Marker]] = set()
-    found: dict[tuple[str, str], Marker] = {}
+    looks: set[tuple[Marker, str]] = set()
+    found: dict[tuple[str, str], tuple[Marker, str]] = {}
     entries = {row.style["marker"] for row in rows}
     for row in sorted(rows, key=lambda row: not row.published):
-        colour, marker = row.style["colour"], Marker(row.style["marker"], row.selection == TUNED)
-        if (colour, marker) in looks or (marker.hollow and not marker.face):
-            taken = entries | {other.shape for other in found.values()}
-            marker = marker._replace(shape=next((m for m in SPARE_MARKERS if m not in taken), marker.shape))
-        looks.add((colour, marker))
-        found[row.key] = marker
+        marker, line = Marker(row.style["marker"], row.selection == TUNED), row.style["line"]
+        if (marker, line) in looks or (marker.hollow and not marker.face):
+            taken = entries | {other.shape for other, _ in found.values()}
+            lines = [line, *(other for other in DASHES if other != line)]
+            free = [(marker._replace(shape=shape), line) for shape in SPARE_MARKERS if shape not in taken]
+            free += [(marker._replace(shape=shape), other) for other in lines for shape in SPARE_MARKERS]
+            marker, line = next((look for look in free if look not in looks), (marker, line))
+        looks.add((marker, line))
+        found[row.key] = marker, line
     return found
 
 
@@ -99,12 +104,12 @@ def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
     known = [base for base in baselines.values() if base and base.key in by_split]
     zero = next((base for base in known if base.published), next(iter(known), None))
     ks = np.arange(1, 101)
-    marks = markers(rows)
+    looks = appearances(rows)
     for i, row in enumerate(rows):
         values = 100 * by_split[row.key]
         mean = values.mean(axis=0)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(100)
-        mark = marks[row.key]
+        mark, dashes = looks[row.key]
         filled = mark.face and not mark.hollow
         look: dict[str, Any] = {
             "color": row.style["colour"],
@@ -116,7 +121,7 @@ def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:
         }
         line = {
             **look,
-            "linestyle": row.style["line"],
+            "linestyle": dashes,
             "markevery": ((4 + 2 * i) % 20, 20),
             "linewidth": 1.4,
             "markersize": 5.5,

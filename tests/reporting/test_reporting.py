@@ -493,7 +493,7 @@ def test_figures_are_pictures_with_a_row_per_board(tmp_path: Path) -> None:
 
 
 def test_methods_keep_their_markers_and_only_variants_get_others() -> None:
-    from prbench.reporting.worst_k import markers
+    from prbench.reporting.worst_k import appearances
 
     fake = Fake()
     styles = {"bt": ("#000000", "o"), "lore": ("#0072B2", "o"), "mrm": ("#D55E00", "D")}
@@ -501,11 +501,22 @@ def test_methods_keep_their_markers_and_only_variants_get_others() -> None:
         cell = fake.add(method, 0, {1: 0.5, 2: 0.5})
         colour, marker = styles[method.partition("[")[0]]
         cell["entry"] = {"style": {"colour": colour, "marker": marker, "line": "solid"}}
-    found = {key[0]: marker.shape for key, marker in markers(one_board(fake).rows).items()}
-    assert found["bt"] == found["lore"] == "o"
+    found = {key[0]: marker.shape for key, (marker, _) in appearances(one_board(fake).rows).items()}
+    assert found["bt"] == "o"
     assert found["mrm"] == "D"
-    assert len({found[name] for name in found if name.startswith("mrm")}) == 3
-    assert not {found["mrm[bases=4]"], found["mrm[bases=8]"]} & {"o", "D"}
+    # Black and blue are one grey: the same marker on the same line is not enough.
+    assert len(set(found.values())) == 5
+
+
+def test_sixty_rows_of_one_style_are_told_apart_in_grey_print() -> None:
+    from prbench.reporting.worst_k import SPARE_MARKERS, appearances
+
+    fake = Fake()
+    for i in range(4 * len(SPARE_MARKERS)):
+        cell = fake.add(f"mrm[bases={i}]", 0, {1: 0.5, 2: 0.5})
+        cell["entry"] = {"style": {"colour": "#D55E00", "marker": "D", "line": "solid"}}
+    found = appearances(one_board(fake).rows)
+    assert len(set(found.values())) == len(found) == 60
 
 
 def test_markers_without_a_face_are_drawn_too(tmp_path: Path) -> None:

@@ -208,10 +208,10 @@ def test_the_files_and_the_terminal_have_it(tmp_path: Path) -> None:
 
 
 def test_published_rows_keep_their_markers_above_or_below_tuned_ones() -> None:
-    from prbench.reporting.worst_k import markers
+    from prbench.reporting.worst_k import appearances
 
     board = one_board(everything())
-    found = markers([row for row in board.rows if row.rankable])
+    found = {key: marker for key, (marker, _) in appearances([r for r in board.rows if r.rankable]).items()}
     own = {name: registry.get("methods", name).style.marker for name in ("mrm", "bt")}
     assert found["mrm", "validation"] == (own["mrm"], False)
     assert found["bt", "last"] == (own["bt"], False)
@@ -220,13 +220,13 @@ def test_published_rows_keep_their_markers_above_or_below_tuned_ones() -> None:
 
 
 def test_the_tuned_row_of_a_marker_without_a_face_gets_one_that_can_be_hollow() -> None:
-    from prbench.reporting.worst_k import markers
+    from prbench.reporting.worst_k import appearances
 
     fake = Fake()
     for selection in ("validation", "tuned"):
         cell = fake.add("mrm-no-basis", 0, {1: 0.5, 2: 0.5}, selection=selection)
         cell["entry"] = {"style": {"colour": "#8c564b", "marker": "x", "line": "dotted"}}
-    found = markers(one_board(fake).rows)
+    found = {key: marker for key, (marker, _) in appearances(one_board(fake).rows).items()}
     assert found["mrm-no-basis", "validation"] == ("x", False)
     assert found["mrm-no-basis", "tuned"].hollow
     assert found["mrm-no-basis", "tuned"].face

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prbench.protocol import metrics
 from prbench.reporting.board import RANKED, Board, Row
 from prbench.reporting.looks import Look, look
-from prbench.reporting.worst_k import markers
+from prbench.reporting.worst_k import appearances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,8 @@ DIGITS = 2
 
 def looks(board: Board) -> dict[Key, Look]:
     """The look of every row; rows with the same look get markers of their own, as in the figures."""
-    marks = markers(board.rows)
-    return {row.key: look(row.style, marks[row.key]) for row in board.rows}
+    found = appearances(board.rows)
+    return {row.key: look({**row.style, "line": found[row.key][1]}, found[row.key][0]) for row in board.rows}
 
 
 def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results: Results) -> dict[str, Any]:
