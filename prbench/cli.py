@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +35,9 @@ from prbench.commands.options import GROUP
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
+CLOSED_PIPE = 128 + 13
+"""What a shell reports of a program that SIGPIPE ended; Windows has no such signal."""
 
 app = typer.Typer(
     name="prbench",
@@ -85,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if not isinstance(closed.__context__, BrokenPipeError):
             raise
         # stdout was closed (`| head`): exit as other tools do; 1 would mean failed cells.
-        return 128 + signal.SIGPIPE
+        return CLOSED_PIPE
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _refuse(f"the disk is full: {error.filename or 'a file'} was not written", "free some space")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -278,7 +279,7 @@ def _encode(job: EmbeddingJob, team: Team, batch: int | None) -> None:
     missing = job.missing()
     sections = sections_of(job, batch)
     encoder.prepare(team.device)
-    with job.store.writer(shared=team.size > 1, wait=True) as store:
+    with _writer(job, team) as store:
         if team.size == 1 and job.missing() != missing:
             # Another process has stored some in the meantime.
             missing = job.missing()
@@ -311,6 +312,18 @@ def _encode(job: EmbeddingJob, team: Team, batch: int | None) -> None:
     job.store.reload()
     if pending.cut:
         stderr().print(f"{pending.cut} of {len(missing)} contexts were cut on the left so that the response fits")
+
+
+@contextlib.contextmanager
+def _writer(job: EmbeddingJob, team: Team) -> Iterator[EmbeddingStore]:
+    """The store, held by the process that leads `team`; the others wait until it has it."""
+    with contextlib.ExitStack() as stack:
+        if team.leads:
+            stack.enter_context(job.store.writer(wait=True))
+        team.wait()
+        if not team.leads:
+            stack.enter_context(job.store.writer(follows=True))
+        yield job.store
 
 
 def _announce(job: EmbeddingJob, section: Section) -> None:

@@ -11,18 +11,19 @@ sha256: the others are packed together, whenever they are read.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import Timeout
+
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, digest, home, write_json, writing
+from prbench.base.locks import alone
 from prbench.base.reading import sealed
 from prbench.embedding.manifest import FORMAT, KEY_BYTES, MANIFEST, SHARD_ROWS, Manifest, Shard, read_manifest
 from prbench.embedding.shards import read_shard, type_name, unfit_row
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["KEY_BYTES", "MANIFEST", "SHARD_ROWS", "EmbeddingStore", "stores"]
+
+LOCK = ""
+"""Held by who writes, or leads those that write together: `.lock`."""
+
+APPEND = ".append"
+"""Held while files change: `.append.lock`."""
 
 
 def stores() -> list[Path]:
@@ -51,7 +58,6 @@ class EmbeddingStore:
         self.encoder: dict[str, Any] = json.loads(canonical_json(encoder))
         self.manifest = manifest
         self._writing = False
-        self._shared = False
 
     @classmethod
     def open(cls, folder: Path) -> EmbeddingStore:
@@ -146,38 +152,40 @@ class EmbeddingStore:
         return problems
 
     @contextlib.contextmanager
-    def writer(self, *, shared: bool = False, wait: bool = False) -> Iterator[EmbeddingStore]:
+    def writer(self, *, follows: bool = False, wait: bool = False) -> Iterator[EmbeddingStore]:
         """Hold the store for writing: leftovers of a killed process go, shards whose file is gone are forgotten.
 
-        With `shared`, processes that work together may all write, a shard at a time. Raises InputError when the
-        folder cannot be written and when another process is writing to it, which `wait` waits for.
+        Of processes that work together one holds it, and the others, which then `follows`, write beside it, a shard
+        at a time. Raises InputError when the folder cannot be written and when another process is writing to it,
+        which `wait` waits for.
         """
-        lock = self.folder / ".lock"
-        with _locked(lock, shared=shared, wait=wait):
-            self._shared = shared
-            with self._alone():
-                self.reload()
-                self._tidy()
+        with contextlib.nullcontext() if follows else _held(self.folder, wait=wait):
+            if not follows:
+                with self._alone():
+                    self._tidy()
             self._writing = True
             try:
                 yield self
             finally:
-                self._writing = self._shared = False
-                if self.manifest is None and not shared:
-                    for file in (lock, self.folder / ".append", *self.folder.glob("before-*.keys")):
-                        file.unlink(missing_ok=True)
-                    for empty in (self.folder, self.folder.parent):
-                        with contextlib.suppress(OSError):
-                            empty.rmdir()
+                self._writing = False
+                if not follows:
+                    self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """Remove the folder where nothing was stored."""
+        self.manifest = read_manifest(self.folder)
+        if self.manifest is None:
+            # On Windows the lock that is held stays, and the folder with it.
+            with contextlib.suppress(OSError):
+                for file in (*self.folder.glob("before-*.keys"), *self.folder.glob(".*lock")):
+                    file.unlink(missing_ok=True)
+                for empty in (self.folder, self.folder.parent):
+                    empty.rmdir()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Among the processes that share the writing, change files alone, and with what the others have stored."""
-        if not self._shared:
-            yield
-            return
-        with (self.folder / ".append").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        """Among the processes that write, change files alone, and with what the others have stored."""
+        with alone(self.folder, APPEND):
             self.reload()
             yield
 
@@ -335,25 +343,15 @@ class EmbeddingStore:
 
 
 @contextlib.contextmanager
-def _locked(lock: Path, *, shared: bool, wait: bool) -> Iterator[None]:
-    """Hold the file `lock`; see `EmbeddingStore.writer`."""
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    while True:
+def _held(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of the store in `folder`; see `EmbeddingStore.writer`."""
+    with contextlib.ExitStack() as stack:
         try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = lock.open("a")
-        except OSError as error:
-            raise InputError(f"cannot write {lock.parent}: {error.strerror or error}") from error
-        with handle:
-            try:
-                fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                said = f"another process is writing to {lock.parent}"
-                if not wait:
-                    raise InputError(said, hint="wait until it is done and run again") from None
-                stderr().print(f"{said}: waiting until it is done", markup=False, soft_wrap=True)
-                fcntl.flock(handle, kind)
-            # Who stored nothing removes the lock: then this one is another's no more.
-            if os.fstat(handle.fileno()).st_nlink:
-                yield
-                return
+            stack.enter_context(alone(folder, LOCK, timeout=0))
+        except Timeout:
+            said = f"another process is writing to {folder}"
+            if not wait:
+                raise InputError(said, hint="wait until it is done and run again") from None
+            stderr().print(f"{said}: waiting until it is done", markup=False, soft_wrap=True)
+            stack.enter_context(alone(folder, LOCK))
+        yield

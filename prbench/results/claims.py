@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prbench.base import locks as base_locks
 from prbench.base.errors import InputError
 from prbench.base.files import digest, write_json
 from prbench.base.processes import Writer, host, is_gone, this_process
@@ -40,7 +41,7 @@ class Claims:
     @contextlib.contextmanager
     def alone(self, name: str = "claims") -> Iterator[None]:
         """Wait until no other program is inside `alone(name)` of this folder, and keep the others out."""
-        with locks.alone(self.folder, name):
+        with base_locks.alone(self.folder, name):
             yield
 
     def clear(self) -> None:

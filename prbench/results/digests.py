@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prbench.base.errors import InputError
 from prbench.base.files import file_sha256, write_json
+from prbench.base.locks import alone
 from prbench.base.reading import read_bytes, read_json, sealed, unsealed
 from prbench.protocol.metrics import decisions
 from prbench.registry.schema import Sha256
-from prbench.results import locks
+from prbench.results.locks import SHARED
 
 DONE = "DONE"
 RECORD = "cell.json"
@@ -122,7 +123,7 @@ def write_record(
 
 def add(path: Path, runs: Path) -> None:
     """Take a file that was written later into the DONE record of its cell; `runs` is the results folder."""
-    with locks.alone(runs / locks.SHARED, "done"):
+    with alone(runs / SHARED, "done"):
         before = of(path.parent)
         files = {**before.files, path.name: file_sha256(path)}
         write_record(path.parent, list(before.shots), files, before.accuracy, before.left_out)

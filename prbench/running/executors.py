@@ -12,7 +12,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prbench.base.errors import InputError
@@ -97,7 +97,8 @@ class Processes:
     def run(self, jobs: Sequence[AnyDescription], listener: Listener) -> None:
         """As `Executor.run`. However this ends, no process is left."""
         waiting = deque(enumerate(jobs))
-        workers: dict[Connection, _Worker] = {}
+        # By their connection, which is of another class on Windows.
+        workers: dict[Any, _Worker] = {}
         try:
             for _ in range(min(self._count, len(jobs))):
                 worker = _Worker()
@@ -105,7 +106,6 @@ class Processes:
                 worker.give(*waiting.popleft(), listener)
             while workers:
                 for ready in wait(list(workers)):
-                    assert isinstance(ready, Connection)
                     worker = workers[ready]
                     try:
                         idle = worker.hear(listener)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
-import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -18,9 +17,13 @@ def peak_memory(device: str) -> int:
     """The most memory held so far, in bytes: by torch on a GPU since its counter was reset, else by this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     # Linux counts kibibytes, macOS bytes.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 # Work is divided among threads only where each then touches this much in an update. On 2 cores with another program

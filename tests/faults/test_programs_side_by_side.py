@@ -14,6 +14,7 @@ import pytest
 from small_runs import registry_folder
 
 from prbench import results
+from prbench.base.locks import alone
 from prbench.base.processes import Writer, host, is_gone, start_of, this_process
 from prbench.results import locks
 from prbench.results.claims import Claims
@@ -76,7 +77,7 @@ def test_a_claim_is_held_by_the_living_alone(tmp_path: Path) -> None:
 
 def test_locks_go_with_the_last_program(tmp_path: Path) -> None:
     folder, shared = tmp_path / locks.SHARED, Claims(tmp_path)
-    with shared.hold("work"), locks.alone(folder, "embedding"):
+    with shared.hold("work"), alone(folder, "embedding"):
         Claims(tmp_path).clear()
         assert {path.suffix for path in folder.iterdir()} == {".json", ".lock"}, "a living program's claim stays"
     shared.clear()
@@ -89,7 +90,7 @@ def test_a_lock_that_was_removed_lets_nobody_in(tmp_path: Path) -> None:
 
     def work() -> None:
         for _ in range(50):
-            with locks.alone(tmp_path / "shared", "claims"):
+            with alone(tmp_path / "shared", "claims"):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 time.sleep(0.001)
