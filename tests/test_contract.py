@@ -24,6 +24,7 @@ SHORTER: dict[str, dict[str, Any]] = {
 SHORTER_VARIANTS: dict[str, dict[str, Any]] = {
     "mrm": {"epochs": 40, "rate": 0.05},
     "lore": {"steps": 200, "adapt_steps": 100},
+    "em-k": {"kinds": [2], "strengths": [10.0], "rounds": 8, "starts": 2},
 }
 
 BROKEN = {

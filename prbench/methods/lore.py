@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from prbench.training.full_batch import FullBatch, blocks_by_way, divides_splits
 from prbench.training.gradient import Snapshot, SplitBatch, embedding_bytes, seen_states
 from prbench.training.linear_bases import LinearBases, drawn_weights, fit_weights
 from prbench.training.optimiser import StackedAdam
+from prbench.training.reweighting import Adapt, posterior_logits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,8 @@ class LoRe(LinearBases):
     adapt_rate: step size for an unseen user's weights, from logits drawn from N(0, 1).
     adapt_steps: the number of steps for them.
     divisor: what logits are divided by.
+    adapt: "reweight" weighs the base functions for an unseen user by generalised Bayes instead, from equal weights
+        and at the `temperature` (see `prbench.training.reweighting`); `adapt_rate` and `adapt_steps` take no part.
 
     Zero shots: uniform weights (the published code divides zero by zero there).
     """
@@ -47,6 +50,8 @@ class LoRe(LinearBases):
         adapt_rate: Positive = 0.1,
         adapt_steps: Steps = 500,
         divisor: Positive = 100.0,
+        adapt: Adapt = "fit",
+        temperature: Positive = 1.0,
     ) -> None:
         self.bases = bases
         self.rate = rate
@@ -54,9 +59,12 @@ class LoRe(LinearBases):
         self.adapt_rate = adapt_rate
         self.adapt_steps = adapt_steps
         self.divisor = divisor
+        self.adapt = adapt
+        self.temperature = temperature
         self.scale = 1 / divisor
 
     adaptation_is_random = True
+    later_parameters: ClassVar[tuple[str, ...]] = ("adapt", "temperature")
     # Since 2 a split's training does not depend on the splits beside it; LoRe magnifies that difference in rounding.
     revision = 2
 
@@ -113,7 +121,9 @@ class LoRe(LinearBases):
         return drawn_weights(self.bases_matrix, users, self.bases, rng)
 
     def adapt_weights(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
-        """Full-batch Adam on the user's logits."""
+        """Full-batch Adam on the user's logits, or the posterior's own where `adapt` is "reweight"."""
+        if self.adapt == "reweight":
+            return posterior_logits(projected, owner, len(weights), temperature=self.temperature)
         return fit_weights(
             projected,
             owner,
@@ -138,6 +148,7 @@ class BT(LoRe):
     """
 
     adaptation_is_random = False
+    later_parameters = ()
     revision = 1
 
     def __init__(self, *, rate: Positive = 0.5, steps: Count = 1000, divisor: Positive = 100.0) -> None:

@@ -14,6 +14,7 @@ from prbench.hyperparameters import Count, NonNegative, Positive, Steps
 from prbench.method import ParameterCount, require_fitted
 from prbench.training.factorisation import Factorisation
 from prbench.training.linear_bases import ROWS_AT_ONCE, drawn_weights, fit_weights
+from prbench.training.reweighting import Adapt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,12 +37,14 @@ class PReF(Factorisation):
     ridge: of the first fit, as a share of the mean variance of the differences' coordinates.
     adapt_rate: step size of the gradient descent on an unseen user's λ.
     adapt_steps: its number of steps.
+    adapt, temperature: see `Factorisation`.
 
     Zero shots: the direction of the seen users' mean λ, at length 1 (published: undefined).
     """
 
     adaptation_is_random = True
     unit = "feature"
+    later_parameters = ("adapt", "temperature")
 
     def __init__(
         self,
@@ -53,6 +56,8 @@ class PReF(Factorisation):
         ridge: Positive = 1.0,
         adapt_rate: Positive = 0.01,
         adapt_steps: Steps = 1000,
+        adapt: Adapt = "fit",
+        temperature: Positive = 1.0,
     ) -> None:
         self.features = features
         self.rate = rate
@@ -61,6 +66,8 @@ class PReF(Factorisation):
         self.ridge = ridge
         self.adapt_rate = adapt_rate
         self.adapt_steps = adapt_steps
+        self.adapt = adapt
+        self.temperature = temperature
 
     _bias: Tensor | None = None
 
@@ -78,7 +85,7 @@ class PReF(Factorisation):
         """λ from N(0, 1), drawn for each user from a stream of the user's own."""
         return drawn_weights(self.bases_matrix, users, self.features, rng)
 
-    def adapt_weights(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
+    def fit_users(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
         """Gradient descent on the user's λ."""
         return fit_weights(
             projected,
@@ -95,13 +102,10 @@ class PReF(Factorisation):
         """Φe + b, [m, J]."""
         return super().item_features(items) + require_fitted(self._bias, self)
 
-    def parameter_count(self) -> ParameterCount:
-        """J·d + J shared, J per user."""
-        return self.parameters_for(self.bases_matrix.shape[1])
-
-    def parameters_for(self, dim: int) -> ParameterCount:
-        """J·d + J shared, J per user."""
-        return ParameterCount(self.features * dim + self.features, self.features)
+    def parameters_for(self, dim: int) -> ParameterCount | None:
+        """J·d + J shared, J per user; see `Factorisation.parameters_for`."""
+        plain = super().parameters_for(dim)
+        return plain and ParameterCount(plain.shared + self.features, self.features)
 
     def learned(self) -> dict[str, Tensor]:
         """`bases`: Φ [J, d], and `bias`: b [J]."""

@@ -14,7 +14,9 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
 DAY = r"^([0-9]{4}(-[0-9]{2}){0,2})?$"
 """YYYY-MM-DD, YYYY-MM or YYYY, or nothing."""
-Marker = Literal["o", "s", "D", "d", "^", "v", "<", ">", "P", "X", "x", "+", "*", "p", "h", "H", "8"]
+Marker = Literal[
+    "o", "s", "D", "d", "^", "v", "<", ">", "P", "X", "x", "+", "*", "p", "h", "H", "8", "1", "2", "3", "4"
+]
 """As matplotlib names them; those that prbench.reporting.looks can draw on a page as well."""
 Kind = Literal["methods", "datasets", "encoders", "judges", "reports"]
 SelectionRule = Literal["validation", "last", "test-oracle"]

@@ -20,9 +20,17 @@ SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "d": "diamond-tall", "^": "triangle-up", "v": "triangle-down",
     "<": "triangle-left", ">": "triangle-right", "P": "cross", "X": "x", "x": "x-thin-open", "+": "cross-thin-open",
     "*": "star", "p": "pentagon", "h": "hexagon", "H": "hexagon2", "8": "octagon",
+    "1": "y-down-open", "2": "y-up-open", "3": "y-left-open", "4": "y-right-open",
 }  # fmt: skip
 _SVG_DASH = {"solid": "", "dash": "6 3", "dot": "1.5 3", "dashdot": "6 3 1.5 3"}
-_STROKED = {"x": "M12 3 L20 11 M20 3 L12 11", "+": "M16 2.5 V11.5 M11.5 7 H20.5"}
+_STROKED = {
+    "x": "M12 3 L20 11 M20 3 L12 11",
+    "+": "M16 2.5 V11.5 M11.5 7 H20.5",
+    "1": "M16 7 V12 M16 7 L11.7 4.5 M16 7 L20.3 4.5",
+    "2": "M16 7 V2 M16 7 L11.7 9.5 M16 7 L20.3 9.5",
+    "3": "M16 7 H11 M16 7 L18.5 2.7 M16 7 L18.5 11.3",
+    "4": "M16 7 H21 M16 7 L13.5 2.7 M16 7 L13.5 11.3",
+}
 
 
 class Marker(NamedTuple):
@@ -33,7 +41,7 @@ class Marker(NamedTuple):
 
     @property
     def face(self) -> bool:
-        """Whether there is anything to fill: x and + are strokes."""
+        """Whether there is anything to fill: x, + and the forks 1 to 4 are strokes."""
         return self.shape not in _STROKED
 
 

@@ -12,6 +12,7 @@ A method of your own may start from any of these; a plain `prbench.method.Method
     LinearBases (linear_bases)      the adapted state and scores of score = e·Vᵀ·w, for any way of fitting it
     Factorisation (factorisation)   bases from users' own fits (PReF, RFM)
     Prototypes (prototypes)         users as mixtures of prototypes (PAL)
+    WeightedHeads (reweighting)     ready-made heads weighed by generalised Bayes (HyRe, DRM, mixtures by EM)
 
 How a fit runs: `running.run` -> `GradientMethod.fit_splits` -> `train`, which gives each thread some of the splits
 (`side_by_side`) -> `train_splits` of the method, which trains a `SplitBatch` and yields a `Snapshot` at each

@@ -25,9 +25,12 @@ class ConvexMethod(Method):
     A subclass gives the strengths to choose from (`grid`), what it uses where nothing is chosen (`default`), the
     solutions (`solutions`) and what to do with one (`accept`). Choosing is the same for all: the strengths with the
     best accuracy on held-out choices of the seen users are solved again on all of their choices.
+
+    Where something is drawn first, `random_start` is True, and `solutions` draws from `stream`.
     """
 
     random_start = False
+    stream: Rng
     _record: dict[str, Any]
 
     @abstractmethod
@@ -66,6 +69,7 @@ class ConvexMethod(Method):
 
     def _fit(self, problem: FitProblem, device: str, watch: Watch) -> None:
         train, strengths = problem.train, self.default()
+        self.stream = problem.rng
         record: dict[str, Any] = {"rule": "last"}
         if problem.choose or len(problem.validation):
             values: dict[Strengths, Judged] = {}

@@ -15,6 +15,7 @@ from prbench.training.full_batch import FullBatch, blocks_by_way, divides_splits
 from prbench.training.gradient import Snapshot, SplitBatch, embedding_bytes, seen_states
 from prbench.training.linear_bases import LinearBases, root_mean_square
 from prbench.training.optimiser import StackedAdam
+from prbench.training.reweighting import Adapt, posterior_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,9 @@ class Factorisation(LinearBases):
     its size, and a user of whom nothing is known gets it: w = (1, 0, ..., 0). With `unit` "mean" that is exactly the
     mean weight. With "feature" the features are scaled instead so that their differences have a mean square of 1:
     then it is the direction of the mean weight, at length 1.
+
+    With `adapt` "reweight" an unseen user is one of the seen users, whose weights are kept for that: adaptation finds
+    which, by generalised Bayes at the `temperature`, and takes the mean of their weights (`posterior_mean`).
     """
 
     link = "identity"
@@ -40,6 +44,10 @@ class Factorisation(LinearBases):
     features: int
     rate: float
     steps: int
+    adapt: Adapt = "fit"
+    temperature: float = 1.0
+
+    _hypotheses: Tensor | None = None
 
     @property
     def budget(self) -> int:
@@ -104,7 +112,19 @@ class Factorisation(LinearBases):
         factor = length if self.unit == "mean" else 1 / float(tensors["size"] or 1.0)
         self._bases, weights = factor * bases, weights / factor
         self._seen = seen_states(train.users, {"weight": weights})
+        self._hypotheses = weights if self.adapt == "reweight" else None
         return self
+
+    def adapt_weights(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
+        """By `posterior_mean` over the seen users where `adapt` says so, else by the method's own fit."""
+        if self._hypotheses is None:
+            return self.fit_users(projected, owner, weights)
+        users = len(weights)
+        return posterior_mean(projected, owner, users, self._hypotheses, temperature=self.temperature)
+
+    @abstractmethod
+    def fit_users(self, projected: Tensor, owner: Tensor, weights: Tensor) -> Tensor:
+        """See `LinearBases.adapt_weights`."""
 
     def cold_weights(self, users: IntArray) -> Tensor:
         """(1, 0, ..., 0): the seen users' mean, with `unit` "feature" its direction at length 1."""
@@ -112,9 +132,23 @@ class Factorisation(LinearBases):
         weights[:, 0] = 1.0
         return weights
 
-    def parameters_for(self, dim: int) -> ParameterCount:
-        """J·d shared, J per user."""
-        return ParameterCount(self.features * dim, self.features)
+    def parameter_count(self) -> ParameterCount:
+        """All that `learned` holds, and J per user."""
+        return ParameterCount(sum(tensor.numel() for tensor in self.learned().values()), self.features)
+
+    def parameters_for(self, dim: int) -> ParameterCount | None:
+        """J·d shared, J per user; with the seen users' weights, which are as many as they."""
+        return None if self.adapt == "reweight" else ParameterCount(self.features * dim, self.features)
+
+    def learned(self) -> dict[str, Tensor]:
+        """`bases`: Φ [J, d], and where they are needed `hypotheses`: the seen users' w [u, J]."""
+        known = {} if self._hypotheses is None else {"hypotheses": self._hypotheses}
+        return {**super().learned(), **known}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        """See `Method.restore`."""
+        self._hypotheses = tensors.get("hypotheses")
+        return super().restore(tensors)
 
 
 def mean_user_first(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, float]:
