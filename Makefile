@@ -29,7 +29,8 @@ test: $(VENV)/.installed-test
 test-extras: $(VENV)/.installed-test-extras
 	OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest --extras -n 2 --dist loadscope $(ARGS)
 
-# All campaigns of tests/faults, then its tests; SHARE of the cases, from SEED. `make test-extras` runs a sample.
+# All campaigns of tests/faults, then its tests; SHARE of the cases, from SEED. `make test` and, longer, `make
+# test-extras` run samples.
 SHARE ?= 1
 SEED ?= 0
 faults: $(VENV)/.installed-test

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prbench.base.errors import InputError
 from prbench.base.files import digest
+from prbench.base.reading import read_bytes
 from prbench.embedding.manifest import KEY_BYTES, MANIFEST, STORED_TYPES, Manifest, Shard
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ def read_shard(folder: Path, shard: Shard, manifest: Manifest, encoder: Mapping[
 
     path = folder / shard.file
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _corrupt(path, error.strerror or str(error)) from error
+        content = read_bytes(path)
+    except InputError as error:
+        raise _corrupt(path, str(error.args[0]).partition("unreadable: ")[2]) from error
     if _made_by(content) not in (None, digest(encoder)):
         raise InputError(
             f"{path} was made by another encoder or revision than its {MANIFEST} names"
@@ -100,7 +101,7 @@ def _made_by(content: bytes) -> str | None:
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return str(header["__metadata__"]["encoder"])
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -24,7 +24,7 @@ from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, digest, home, write_json, writing
 from prbench.base.locks import alone
-from prbench.base.reading import sealed
+from prbench.base.reading import read_bytes, sealed
 from prbench.embedding.manifest import FORMAT, KEY_BYTES, MANIFEST, SHARD_ROWS, Manifest, Shard, read_manifest
 from prbench.embedding.shards import read_shard, type_name, unfit_row
 
@@ -280,10 +280,7 @@ class EmbeddingStore:
         path = self._before(fingerprint)
         if self.manifest is None or not path.exists():
             return frozenset(self.known)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        content = read_bytes(path)
         keys, check = content[:-KEY_BYTES], content[-KEY_BYTES:]
         if hashlib.sha256(keys).digest() != check or len(keys) % KEY_BYTES:
             raise InputError(f"{path} is corrupt", hint="delete it and run `prbench embed` again")

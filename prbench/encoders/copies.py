@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 
 from prbench.base.errors import InputError
+from prbench.base.reading import read_bytes, read_json
 from prbench.encoders import HUGGING_FACE, MODEL_FILES, encoder_entry_for
 from prbench.encoders.hub_models import Snapshot, content_revision, digests
 from prbench.registry.schema import EncoderEntry
@@ -33,8 +33,8 @@ def copied(name: str, folder: Path) -> EncoderEntry:
         raise InputError(f"{said}: {folder} is not a folder", hint=f"a model's folder holds {MODEL_FILES}")
     config = folder / "config.json"
     try:
-        width = json.loads(config.read_text(encoding="utf-8")).get("hidden_size")
-    except (OSError, ValueError, AttributeError) as error:
+        width = read_json(config).get("hidden_size")
+    except (InputError, AttributeError) as error:
         raise InputError(f"{said}: {config} cannot be read", hint=f"a model's folder holds {MODEL_FILES}") from error
     if entry.size.dim and width != entry.size.dim:
         raise InputError(
@@ -79,13 +79,13 @@ def _noted(folder: Path, path: str) -> tuple[str, str]:
         # The hub's cache: the file links to a blob that is called by its hash.
         return folder.name, file.resolve().name
     try:
-        lines = (folder / ".cache/huggingface/download" / f"{path}.metadata").read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError):
+        lines = read_bytes(folder / ".cache/huggingface/download" / f"{path}.metadata").decode().split()
+    except (InputError, UnicodeDecodeError):
         return "", ""
     return (lines[0], lines[1]) if len(lines) > 1 and COMMIT.fullmatch(lines[0]) else ("", "")
 
 
 def _blob(path: Path) -> str:
     """The hash that git gives a file's contents."""
-    contents = path.read_bytes()
+    contents = read_bytes(path)
     return hashlib.sha1(b"blob %d\0" % len(contents) + contents, usedforsecurity=False).hexdigest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+from prbench.base.errors import InputError
 from prbench.base.files import digest, expanded, file_sha256, home, write_json
 from prbench.base.git_lfs import require_contents
 from prbench.base.network import hub_address, reachable
+from prbench.base.reading import read_json
 from prbench.encoders import MODEL_FILES
 from prbench.encoders.base import ModelUnavailableError
 
@@ -65,8 +66,8 @@ def weights_here(model: str, found: Snapshot) -> int | None:
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not expanded(model).is_dir():
         try:
-            files = [folder / name for name in set(json.loads(index.read_text("utf-8"))["weight_map"].values())]
-        except (OSError, ValueError, KeyError, AttributeError):
+            files = [folder / name for name in set(read_json(index)["weight_map"].values())]
+        except (InputError, KeyError, AttributeError, TypeError):
             return None
     if not files or not all(file.is_file() for file in files):
         return None
@@ -119,8 +120,8 @@ def digests(folder: Path) -> dict[str, str]:
     paths |= {path for pattern in patterns for path in folder.glob(pattern)}
     memory = home() / "cache" / "weights.json"
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(memory)
+    except InputError:
         known = {}
     known = known if isinstance(known, dict) else {}
     before = dict(known)

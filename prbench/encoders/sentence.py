@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prbench.base.errors import InputError
+from prbench.base.reading import read_json
 from prbench.encoders.packing import Batch
 from prbench.encoders.trie import ancestors
 
@@ -162,7 +162,4 @@ def _pooling(name: str, config: Any, width: int) -> Declared:
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}", hint=IGNORED) from error
+    return read_json(path, hint=IGNORED)

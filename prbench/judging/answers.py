@@ -82,7 +82,7 @@ class AnswerStore:
             if values.get("logprobs") is not None:
                 values["logprobs"] = tuple(float(v) for v in values["logprobs"])
             return Answer(**{name: value for name, value in values.items() if name in known})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(error) from error
 
     def _open(self) -> sqlite3.Connection:

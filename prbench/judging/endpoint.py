@@ -23,6 +23,7 @@ from pydantic import Field
 
 from prbench.base.errors import InputError, near
 from prbench.base.files import digest, home, write_json
+from prbench.base.reading import read_json
 from prbench.hyperparameters import Count, Natural, Positive
 from prbench.judging.backend import Answer, Backend, Request, Tell
 from prbench.judging.chat_replies import alternatives, asked_wait, choice_schema, count, label_logprobs, named_label
@@ -221,7 +222,7 @@ class Endpoint(Backend):
             self._raise_for(reply)
             try:
                 found = json.loads(content)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise TryAgainError("an answer that is cut off") from error
             if not isinstance(found, dict) or not isinstance(found.get("choices"), list) or not found["choices"]:
                 raise TryAgainError("an answer without choices")
@@ -390,13 +391,13 @@ class Endpoint(Backend):
     def _remembered(self) -> Abilities:
         start: Way = "" if self.verdicts == "auto" else self.verdicts
         try:
-            found = json.loads(self._memory().read_text(encoding="utf-8"))
+            found = read_json(self._memory())
             known = Abilities(**found)
             ways = ("", "logprobs", "schema", "text")
             limits = ("max_tokens", "max_completion_tokens")
             if known.way in ways and known.limit in limits and isinstance(known.hidden, int):
                 return known
-        except (OSError, ValueError, TypeError):
+        except (InputError, TypeError):
             # Nothing is remembered, or nothing that can be read: it is found out anew.
             pass
         return Abilities(way=start)

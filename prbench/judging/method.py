@@ -43,7 +43,7 @@ def unpacked(tensor: Tensor) -> list[dict[str, Any]]:
     for row in tensor.cpu().numpy():
         try:
             value = json.loads(row.tobytes().rstrip(b"\0").decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"a user's state is not text that prbench wrote: {error}", hint="adapt again") from error
         if not isinstance(value, dict):
             raise InputError("a user's state is not text that prbench wrote", hint="adapt again")

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from prbench.base.errors import InputError
-from prbench.base.files import file_sha256, home, require_writable, write_text, writing_folder
-from prbench.base.reading import parse_toml, read_bytes
+from prbench.base.files import file_sha256, home, require_writable, write_json, write_text, writing_folder
+from prbench.base.reading import parse_toml, read_bytes, read_json
 from prbench.registry.schema import DatasetEntry
+
+UNFINISHED = ".unfinished"
+"""Beside the imported data sets: the name of the one that is being written. A killed import leaves it."""
 
 
 def check_name(name: str, *, replace: bool = False) -> None:
@@ -43,10 +46,12 @@ def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any], 
     imported = home() / "imported"
     file = imported / "datasets" / f"{name}.toml"
     with _one_at_a_time(name, replace):
-        folders = [imported / name, imported / f"{name}.2"]
+        _finish(imported)
+        folders = _folders(imported, name)
         if _base_of(file) == folders[0].relative_to(home()).as_posix():
             folders.reverse()
         new, old = folders
+        write_json(imported / UNFINISHED, {"name": name})
         try:
             with writing_folder(new) as temporary:
                 write(temporary)
@@ -58,8 +63,32 @@ def publish(name: str, write: Callable[[Path], None], entry: Mapping[str, Any], 
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            (imported / UNFINISHED).unlink(missing_ok=True)
     return file
+
+
+def _folders(imported: Path, name: str) -> list[Path]:
+    return [imported / name, imported / f"{name}.2"]
+
+
+def _finish(imported: Path) -> None:
+    """Remove the data that a killed import left and that no entry names; where an entry is unreadable, they stay."""
+    from prbench import registry
+
+    file = imported / UNFINISHED
+    with contextlib.suppress(InputError, LookupError, TypeError):
+        name = read_json(file)["name"]
+        entry = imported / "datasets" / f"{name}.toml"
+        base = _base_of(entry)
+        is_name = registry.NAME.fullmatch(name) and name != "datasets"
+        if is_name and (base is not None or not entry.exists()):
+            for folder in _folders(imported, name):
+                if base != folder.relative_to(home()).as_posix():
+                    shutil.rmtree(folder, ignore_errors=True)
+    file.unlink(missing_ok=True)
 
 
 def _base_of(file: Path) -> str | None:

@@ -42,13 +42,18 @@ class Grid:
 
 def percent(value: float, *, signed: bool = False, digits: int = 1) -> str:
     """A fraction in percent, or "–" where there is none."""
+    return decimal(100 * value, digits, signed=signed)
+
+
+def decimal(value: float, digits: int, *, signed: bool = False) -> str:
+    """A number with so many digits after its point, or "–" where there is none.
+
+    What rounds to nothing has no sign: neither "-0.00" nor "+0.00" would mean anything.
+    """
     if math.isnan(value):
         return DASH
-    # What rounds to nothing has no sign: neither "-0.00" nor "+0.00" would mean anything.
-    rounded = round(100 * value, digits)
-    text = f"{rounded:.{digits}f}" if rounded == 0 else f"{rounded:{'+' if signed else ''}.{digits}f}"
-    text = text.removeprefix("-") if rounded == 0 else text
-    return text.replace("-", "−")
+    rounded = round(value, digits)
+    return f"{rounded if rounded else 0.0:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:

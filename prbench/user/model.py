@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json, file_sha256
+from prbench.base.reading import parse_json
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, Context, IntArray, Items, ItemText, as_context
 from prbench.encoders import OWN, build_encoder
@@ -327,7 +327,7 @@ def _text(value: Any, column: str, where: str) -> str:
 
 def _parsed(value: str, where: str) -> Any:
     try:
-        return json.loads(value)
+        return parse_json(value)
     except ValueError as error:
         raise InputError(f"{where}: 'responses' is not a JSON list: {error}") from error
 

@@ -119,23 +119,3 @@ def test_names_from_outside_are_short_and_harmless(capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert len(said) < 600
     assert "\x1b" not in said
-
-
-INTERRUPTED = """
-import sys, runpy
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "prbench.commands.runs":
-            raise KeyboardInterrupt
-sys.meta_path.insert(0, Finder())
-sys.argv = ["prbench", "list", "methods"]
-runpy.run_module("prbench", run_name="__main__")
-"""
-
-
-def test_an_interruption_during_imports_leaves_no_traceback() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 130
-    assert done.stderr == "interrupted\n"

@@ -22,10 +22,14 @@ FOUND = ("damaged", "unreadable", "not a readable", "does not match", "sha256", 
 
 
 def damaged_commands(folder: Path, count: int, seed: int = 0, every: Sequence[Story] = ()) -> campaign.Figures:
-    """Flip one bit of one file `count` times, and run what reads it."""
+    """Flip one bit of one file `count` times, and run what reads it.
+
+    Without a story that adapts to a person, only imported data and embeddings are there to be damaged.
+    """
     draw, figures = random.Random(seed), campaign.Figures("by commands")
     folder.mkdir(parents=True, exist_ok=True)
-    base = _base({story.name: story for story in every or stories(folder / "bases")}, folder / "base")
+    by_name = {story.name: story for story in every or stories(folder / "bases")}
+    base = (_base if "adapt" in by_name else _light_base)(by_name, folder / "base")
     files = sorted(path for path in base.rglob("*") if path.is_file() and _is_ours(path.relative_to(base)))
     kinds = sorted({_kind(path.relative_to(base)) for path in files})
     expected: dict[str, list[tuple[int, str, str]]] = {}
@@ -71,6 +75,12 @@ def _base(by_name: dict[str, Story], folder: Path) -> Path:
     return folder
 
 
+def _light_base(by_name: dict[str, Story], folder: Path) -> Path:
+    """A folder with an imported data set and its embeddings."""
+    assert programs.done(by_name["embed"].start(folder), folder).code == 0
+    return folder
+
+
 def _is_ours(path: Path) -> bool:
     top = path.parts[0]
     return (
@@ -82,7 +92,7 @@ def _is_ours(path: Path) -> bool:
 
 def _kind(path: Path) -> str:
     if path.parts[0] == "home":
-        return f"{path.parts[1]} {path.suffix}"
+        return f"home {path.parts[1]} {path.suffix}"
     return f"{path.parts[0]} {'DONE' if path.name == 'DONE' else path.name.partition('-')[0].partition('.')[0]}"
 
 

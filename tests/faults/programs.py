@@ -56,6 +56,7 @@ class Program:
         code = 1
         try:
             ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.environ["PRBENCH_HOME"] = str(folder / "home")
             for number, file in enumerate(self.files, start=1):
                 handle = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
@@ -84,7 +85,7 @@ class Program:
         """Send it a signal."""
         os.kill(self.pid, number)
 
-    def end(self, timeout: float = 120.0) -> Ended:
+    def end(self, timeout: float = 300.0) -> Ended:
         """Wait for its end; after `timeout` seconds it is killed, which is a hang."""
         last = time.monotonic() + timeout
         while self.runs() and time.monotonic() < last:

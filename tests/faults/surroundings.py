@@ -2,12 +2,13 @@
 
     PYTHONPATH=tests:tests/faults python tests/faults/surroundings.py 60
 
-A full disk is a small file system in memory, which only root may mount; root's programs on read-only folders first give
-up the privilege to write there all the same.
+A full disk is a small file system in memory, which only root may mount, where nobody else sees it: it is gone with the
+campaign, however that ends. Root's programs on read-only folders first give up the privilege to write there all the same.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ import campaign
 import programs
 from stories import Story, left, stories, undisturbed
 
+CLONE_NEWNS = 0x20000
 HOUR = 3600.0
 SPACE = 2**26
 NO_PLACE = ("the disk is full", "No space left on device")
@@ -31,6 +33,7 @@ def surroundings(folder: Path, count: int, seed: int = 0, every: Sequence[Story]
     draw, figures = random.Random(seed), campaign.Figures("surroundings")
     folder.mkdir(parents=True, exist_ok=True)
     every = every or stories(folder / "bases")
+    own_mounts()
     for number in range(count):
         story = every[number // 3 % len(every)]
         expected = undisturbed(story, folder / "whole").made
@@ -42,6 +45,12 @@ def surroundings(folder: Path, count: int, seed: int = 0, every: Sequence[Story]
         else:
             _backwards(story, place, draw, expected, figures)
     return figures
+
+
+def own_mounts() -> None:
+    """Give this process file systems of its own, where it may have them: what it mounts is then gone with it."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) == 0:
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True, capture_output=True)
 
 
 def _mount(folder: Path, options: str) -> bool:

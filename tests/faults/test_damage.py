@@ -13,13 +13,14 @@ import flips
 import pytest
 from small_runs import registry_folder
 
-from prbench import cli, registry
+from prbench import cli, data, registry
 from prbench.base.errors import InputError
 from prbench.base.files import home, writing, writing_folder
 from prbench.base.leftovers import remove_leftovers, replace_folder, temporary_beside
 from prbench.base.reading import parse_json, parse_toml, read_json
 from prbench.contract import population
 from prbench.encoders import encoder_entry_for
+from prbench.loaders.user_file import import_table
 from prbench.methods.neural_process import NP
 from prbench.results import cells
 from prbench.running.job import require_memory
@@ -125,6 +126,59 @@ def test_what_a_killed_program_leaves_is_removed_by_the_next(tmp_path: Path) -> 
         assert [path.name for path in tmp_path.iterdir()] == [held.name], "the first write in a folder removes them"
         assert remove_leftovers(tmp_path) == []
         assert held.exists(), "a living program's file stays"
+
+
+IMPORTS = """
+import os, sys
+from pathlib import Path
+from prbench.loaders import new_entry
+from prbench.loaders.user_file import import_table
+rows, moment = Path(sys.argv[1]), sys.argv[2]
+write_text = new_entry.write_text
+def killed(path, text):
+    if moment == "after":
+        write_text(path, text)
+    os._exit(9)
+new_entry.write_text = killed
+import_table(rows, "mine", replace=True)
+"""
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_a_killed_import_leaves_goes_with_the_next(
+    tmp_path: Path, prbench_home: Path, before: bool, moment: str
+) -> None:
+    """Killed around the moment at which its entry is written: data that no entry names are removed, others stay."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"user_id": "{u}", "prompt": "p", "chosen": "c", "rejected": "r"}}\n' for u in "ab"))
+    if before:
+        import_table(rows, "mine")
+    ended = subprocess.run([sys.executable, "-c", IMPORTS, str(rows), moment], check=False)
+    assert ended.returncode == 9
+    imported = prbench_home / "imported"
+    left = {path.name for path in imported.iterdir() if path.is_dir()} - {"datasets"}
+    assert left == ({"mine", "mine.2"} if before else {"mine"}), "it was killed at the moment meant"
+    named = {path.stem: path for path in (imported / "datasets").glob("*.toml")}
+    import_table(rows, "other")
+    kept = {path.name for path in imported.iterdir() if path.is_dir()}
+    base = {Path(str(parse_toml(path.read_bytes())["download"]["base"])).name for path in named.values()}
+    assert kept == {"datasets", "other", *base}
+    assert not [path for path in imported.iterdir() if path.is_file() and path.name != ".lock"]
+    registry.reset()
+    for name in named:
+        assert len(data.load(registry.get("datasets", name)).user) == 2
+
+
+def test_data_of_an_entry_that_cannot_be_read_stay(tmp_path: Path, prbench_home: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"user_id": "{u}", "prompt": "p", "chosen": "c", "rejected": "r"}}\n' for u in "ab"))
+    import_table(rows, "mine").write_text("[download\n")
+    for planted in ('{"name": "mine"}', '{"name": "datasets"}', '{"name": "../imported"}', '{"name": 1}', "[]", "x"):
+        (prbench_home / "imported" / ".unfinished").write_text(planted)
+        import_table(rows, "other", replace=True)
+        assert (prbench_home / "imported" / "mine" / "comparisons.parquet").is_file(), planted
+        registry.reset()
 
 
 def test_a_folder_moved_away_by_a_killed_program_comes_back(tmp_path: Path) -> None:

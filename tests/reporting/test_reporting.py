@@ -452,6 +452,10 @@ def test_formatting_of_numbers() -> None:
     nan = float("nan")
     assert [grid_module.percent(v) for v in (0.6534, 1.0, nan)] == ["65.3", "100.0", "–"]
     assert grid_module.percent(-0.01, signed=True, digits=2) == "−1.00"
+    nothing = [grid_module.percent(v, signed=True, digits=2) for v in (0.0, -0.0, -0.00004, 0.00004)]
+    assert nothing == ["0.00"] * 4, "what rounds to nothing has no sign"
+    assert grid_module.interval(-0.00001, 0.0) == "[0.00, 0.00]"
+    assert [grid_module.decimal(v, 2) for v in (-0.004, -0.006, nan)] == ["0.00", "−0.01", "–"]
     assert [grid_module.p_value(p) for p in (0.0004, 0.0312, 1.0, nan)] == ["<0.001", "0.031", "1.000", "–"]
     assert grid_module.interval(-0.01, 0.02) == "[−1.00, +2.00]"
     assert grid_module.interval(nan, 0.02) == "–"

@@ -16,7 +16,7 @@ from prbench.registry import marks
 from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board, Row
 from prbench.reporting.figure import finished, legend_below, looks, panels, styled
-from prbench.reporting.grid import DASH, Grid, TableCell, percent
+from prbench.reporting.grid import DASH, Grid, TableCell, decimal, percent
 from prbench.reporting.matters import tested
 from prbench.reporting.matters.shared import over_boards, present
 from prbench.reporting.page.findings import Finding
@@ -253,18 +253,14 @@ def _accuracy(evidence: Evidence, board: Board, row: Row, users: list[int]) -> F
 def _relation_grid(piece: Piece, relations: list[dict[str, Any]]) -> Grid:
     cells = []
     for r in relations:
-        tau = DASH if np.isnan(r["tau"]) else _decimal(r["tau"])
-        interval = DASH if np.isnan(r["low"]) else f"[{_decimal(r['low'])}, {_decimal(r['high'])}]"
+        tau = decimal(r["tau"], 2)
+        interval = DASH if np.isnan(r["low"]) else f"[{decimal(r['low'], 2)}, {decimal(r['high'], 2)}]"
         where = f"{r['dataset']} ({r['encoder']})"
         texts = (where, r["pools"], str(r["n"]), tau, interval, str(r["methods"]), str(r["users"]))
         cells.append([TableCell(text) for text in texts])
     header = ("Data set", "Pools", "n", "tau-b", "Interval over users", "Methods", "Users")
     note = RELATION + f"{DASH}: below {LEAST_METHODS} methods."
     return Grid("Does accuracy foretell best-of-n?", header, cells, (), [note], f"{piece.name}:relation")
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def _said(board: Board, relations: list[dict[str, Any]]) -> list[Finding]:
@@ -275,8 +271,8 @@ def _said(board: Board, relations: list[dict[str, Any]]) -> list[Finding]:
         return [Finding("missing", place, text)]
     parts = []
     for r in known:
-        ends = "" if np.isnan(r["low"]) else f" [{_decimal(r['low'])}, {_decimal(r['high'])}]"
-        parts.append(f"{_decimal(r['tau'])}{ends} on {r['pools']} pools")
+        ends = "" if np.isnan(r["low"]) else f" [{decimal(r['low'], 2)}, {decimal(r['high'], 2)}]"
+        parts.append(f"{decimal(r['tau'], 2)}{ends} on {r['pools']} pools")
     text = (
         f"user accuracy and the gain from best-of-n order the {known[0]['methods']} methods alike with tau-b "
         f"{tested.names(parts)} (interval over users)"
