@@ -38,7 +38,7 @@ def quick(folder: Path) -> Iterator[campaign.Figures]:
     yield kills(folder / "kills", 2, 0, both)
     yield side_by_side(folder / "beside", 1, 0, embed)
     yield surroundings(folder / "around", 3, 0, both)
-    yield damaged_commands(folder / "damaged", 3, 0, both)
+    yield damaged_commands(folder / "damaged", 1, 0, both)
     plant_other_numbers()
     yield planted(kills(folder / "kills", 1, 0, embed))
     yield planted(side_by_side(folder / "beside", 1, 0, embed))
