@@ -45,18 +45,19 @@ def read_bytes(path: Path, *, most: int | None = None, hint: str | None = None) 
         raise InputError(f"{path} is unreadable: {error.strerror or error}", hint=hint) from error
 
 
-def parse_json(content: bytes | str) -> Any:
-    """The value of a JSON document.
+def parse_json(content: bytes | str, *, infinite: bool = False) -> Any:
+    """The value of a JSON document; `infinite` takes NaN and infinities, which Python's own writers put there.
 
-    Raises ValueError, in one line, for what is not UTF-8 or not JSON, for NaN and infinities, for half a character (a
-    lone surrogate), for numbers of thousands of digits, and for lists in lists more than `DEPTH` deep.
+    Raises ValueError, in one line, for what is not UTF-8 or not JSON, for NaN and infinities where they are not
+    taken, for half a character (a lone surrogate), for numbers of thousands of digits, and for lists in lists more
+    than `DEPTH` deep.
     """
     try:
         text = content if isinstance(content, str) else content.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     try:
-        value = json.loads(text, parse_constant=_no_number, parse_int=_whole)
+        value = json.loads(text, parse_constant=float if infinite else _no_number, parse_int=_whole)
     except RecursionError as error:
         raise ValueError(f"it is nested more than {DEPTH} deep") from error
     if text.count("[") + text.count("{") > DEPTH:
@@ -120,11 +121,11 @@ def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is not a number of JSON")
 
 
-def read_json(path: Path, *, hint: str | None = None, most: int = JSON_BYTES) -> Any:
+def read_json(path: Path, *, hint: str | None = None, most: int = JSON_BYTES, infinite: bool = False) -> Any:
     """The value of a JSON file. Raises InputError that names the file, with `hint`, as `parse_json`."""
     content = read_bytes(path, most=most, hint=hint)
     try:
-        return parse_json(content)
+        return parse_json(content, infinite=infinite)
     except ValueError as error:
         raise InputError(f"{path} is unreadable: {error}", hint=hint) from error
 

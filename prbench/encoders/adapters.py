@@ -7,7 +7,6 @@ make peft import modules is refused, and pickled weights are never read.
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import warnings
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from prbench.base.errors import InputError
 from prbench.base.files import digest, expanded, file_sha256
+from prbench.base.reading import read_json
 from prbench.encoders import HUB_ID
 from prbench.encoders.base import ModelUnavailableError
 from prbench.encoders.hub_models import Snapshot, digests, snapshot
@@ -76,9 +76,9 @@ def adapter_in(model: str) -> Adapter | None:
 def read_adapter(folder: Path) -> Adapter:
     """What `CONFIG` and `WEIGHTS` of a folder say. Raises InputError as `adapter_in` does."""
     try:
-        said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        said = read_json(folder / CONFIG, infinite=True)
         kind, base, revision = said.get("peft_type"), said.get("base_model_name_or_path"), said.get("revision")
-    except (OSError, ValueError, AttributeError) as error:
+    except (InputError, AttributeError) as error:
         raise InputError(f"{folder / CONFIG} cannot be read as the configuration of an adapter: {error}") from error
     if kind != "LORA":
         raise InputError(f"{folder} is an adapter of kind {kind}; LoRA adapters are read", hint=MERGE)

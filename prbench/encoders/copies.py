@@ -33,7 +33,7 @@ def copied(name: str, folder: Path) -> EncoderEntry:
         raise InputError(f"{said}: {folder} is not a folder", hint=f"a model's folder holds {MODEL_FILES}")
     config = folder / "config.json"
     try:
-        width = read_json(config).get("hidden_size")
+        width = read_json(config, infinite=True).get("hidden_size")
     except (InputError, AttributeError) as error:
         raise InputError(f"{said}: {config} cannot be read", hint=f"a model's folder holds {MODEL_FILES}") from error
     if entry.size.dim and width != entry.size.dim:

@@ -162,4 +162,4 @@ def _pooling(name: str, config: Any, width: int) -> Declared:
 
 
 def _read(path: Path) -> Any:
-    return read_json(path, hint=IGNORED)
+    return read_json(path, hint=IGNORED, infinite=True)

@@ -82,6 +82,10 @@ def test_hostile_json_is_one_line(text: str, why: str) -> None:
         parse_json(text)
 
 
+def test_numbers_that_json_lacks_are_taken_from_other_programs_alone() -> None:
+    assert parse_json('{"a": [0.0, Infinity]}', infinite=True) == {"a": [0.0, float("inf")]}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
