@@ -69,9 +69,9 @@ class SmallWorld:
         return self.accuracy(self.adapted(method, shots, first)) - self.accuracy(self.adapted(baseline, shots, first))
 
     def overfitting_cost(self, baseline: Method) -> float:
-        """How much less accurate than a baseline is a reward of four choices of each user alone."""
+        """How much less accurate than a baseline is a reward of two choices of each user alone."""
         alone = self.fit(UserBT())
-        return self.accuracy(self.adapted(baseline)) - self.accuracy(self.adapted(alone, 4))
+        return self.accuracy(self.adapted(baseline)) - self.accuracy(self.adapted(alone, 2))
 
 
 def small_world(options: Mapping[str, Any], *, permuted: bool = False) -> SmallWorld:

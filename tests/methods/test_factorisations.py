@@ -239,12 +239,12 @@ def test_the_planted_subspace_is_found(
     drawn = RNG.child("subspace").numpy().normal(size=(3, world.rewards.shape[1]))
     measured("angle", angle(found[:3]), at_most=40, control=angle(drawn))
     cold = world.accuracy(world.cold(method)) - world.accuracy(world.adapted(shared_taste))
-    measured("gain", world.gain(method, shared_taste), at_least=0.1, control=cold)
+    measured("gain", world.gain(method, shared_taste), at_least=0.15, control=cold)
 
 
 # Free weights that are fitted to a user's 80 choices alone cost something where all users are alike. The published
 # recipes have nothing that shrinks users to their mean; a recipe that only overfits loses more than this.
-COST = 0.07
+COST = 0.08
 
 
 @pytest.mark.trained

@@ -200,7 +200,7 @@ def test_gpo_finds_the_clusters_from_context_alone() -> None:
     The network and its training are the entry's own. They leave the plateau on which the context is ignored for certain
     where embeddings have one direction and updates are many; methods/gpo.toml says what else decides it.
     """
-    planted = Planted(np.array([[4.0], [-4.0]]), users=180)
+    planted = Planted(np.array([[6.0], [-6.0]]), users=180)
     gpo, bt = planted.fit_to_the_end(GPO()), planted.fit(BTRidge())
     baseline, cold = planted.accuracy(bt), planted.accuracy(gpo, cold=True)
     measured("accuracy", planted.accuracy(gpo), at_least=0.75, control=baseline)

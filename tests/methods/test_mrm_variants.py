@@ -66,9 +66,9 @@ def cut(data: Comparisons, groups: int) -> tuple[Comparisons, Comparisons, Compa
 
 
 @cache
-def two_bases(dim: int = 8, groups: int = 60) -> Population:
-    """80 users with rewards 3·e·(π a + (1 − π) b), orthonormal a and b, most of them near one or the other."""
-    draw, users = RNG.child("two bases").numpy(), 80
+def two_bases(dim: int = 8, groups: int = 60, users: int = 80) -> Population:
+    """Users with rewards 3·e·(π a + (1 − π) b), orthonormal a and b, most of them near one or the other."""
+    draw = RNG.child("two bases").numpy()
     bases = np.linalg.qr(draw.normal(size=(dim, 2)))[0].T
     share = draw.beta(0.3, 0.3, size=users)
     user = np.repeat(np.arange(users), groups)
@@ -152,7 +152,7 @@ def test_more_inner_steps_find_the_users_base_weights() -> None:
     }.items():
         found, share = sign * base_weight(states), world.share[states.users]
         dealt = RNG.child("dealt").numpy().permutation(share)
-        measured(name, np.corrcoef(found, share)[0, 1], at_least=0.8, control=np.corrcoef(found, dealt)[0, 1])
+        measured(name, np.corrcoef(found, share)[0, 1], at_least=0.87, control=np.corrcoef(found, dealt)[0, 1])
 
 
 @pytest.mark.trained
@@ -160,7 +160,7 @@ def test_more_inner_steps_beat_bradley_terry() -> None:
     world, method = two_bases(), more_steps()
     cold = method.margins(method.cold_start(world.test.users, world.test.items, rng=RNG), world.test)
     gain = accuracy(method, world) - shared_alone()
-    measured("gain", gain, at_least=0.04, control=agreement(cold, world.test, world.truth) - shared_alone())
+    measured("gain", gain, at_least=0.044, control=agreement(cold, world.test, world.truth) - shared_alone())
     flipped = flips(method, world.support, world.test)
     measured("flips", flipped, at_least=0.1, control=flips(published(), world.support, world.test))
 
@@ -201,7 +201,7 @@ def test_one_base_function_is_nothing_personal() -> None:
 
 @pytest.mark.trained
 def test_maml_adapts_to_each_user() -> None:
-    world = two_bases(32, 120)
+    world = two_bases(32, 120, users=160)
     method = fit("maml", world.train, **QUICK, inner_rate=10.0)
     shared = accuracy(fit("bt-ridge", world.train), world)
     nobody = method.cold_start(world.test.users, world.test.items, rng=RNG)
@@ -211,7 +211,7 @@ def test_maml_adapts_to_each_user() -> None:
     def gain(states: UserStates) -> float:
         return agreement(method.margins(states, world.test), world.test, world.truth) - shared
 
-    measured("gain", gain(states), at_least=0.01, control=gain(strangers))
+    measured("gain", gain(states), at_least=0.014, control=gain(strangers))
     share = world.share[nobody.users, None]
     true = share * world.bases[0] + (1 - share) * world.bases[1]
 
