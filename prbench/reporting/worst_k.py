@@ -19,11 +19,13 @@ from prbench.reporting.own_style import METADATA, own_style
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 
 # Inches of the figure, and characters of a title that fit above its three panels.
 WIDTH = 10.5
+# Inches of a panel's height, and the most rows whose panels stand side by side.
+PANEL, BESIDE = 2.5, 16
 TITLE_WIDTH = 125
 SPARE_MARKERS = "oDs^v<>PXphd8*H"
 
@@ -32,8 +34,9 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
     """Write `path`.png and `path`.pdf: one row per board, with the accuracy of the worst k% of all users.
 
     `curves` is `metrics.worst_k_curves`. Left: k = 10, 20, 50, bars of one standard deviation over splits; middle:
-    k from 1 to 100; right: the difference from the baseline, where there is one. Rows that lack splits or were
-    chosen on test data are left out and named. Returns no paths where no board has a complete row.
+    k from 1 to 100; right: the difference from the baseline, where there is one; of more than `BESIDE` rows the left
+    panel stands above the others. Rows that lack splits or were chosen on test data are left out and named. Returns
+    no paths where no board has a complete row.
     """
     shown = [board for board in boards if _drawn(board)]
     if not shown:
@@ -42,14 +45,17 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
         from matplotlib.figure import Figure
 
         columns = [_legend_columns(board) for board in shown]
-        heights = [2.5 + 0.17 * math.ceil(len(_drawn(b)) / n) for b, n in zip(shown, columns, strict=True)]
+        heights = [
+            _height(len(_drawn(b))) + 0.17 * math.ceil(len(_drawn(b)) / n)
+            for b, n in zip(shown, columns, strict=True)
+        ]
         figure = Figure(figsize=(WIDTH, 0.5 + sum(heights)), layout="constrained")
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.set(w_pad=0.12)  # type: ignore[call-arg]
         parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
         for part, board, ncols in zip(parts, shown, columns, strict=True):
-            axes = part.subplots(1, 3)
+            axes = _panels(part, len(_drawn(board)))
             _draw(board, metrics.over_starts(curves), axes)
             left_out = [row.title for row in board.rows if row not in _drawn(board)]
             note = f"  Not shown: {', '.join(left_out)}." if left_out else ""
@@ -60,6 +66,20 @@ def worst_k_figure(boards: Sequence[Board], curves: pd.DataFrame, path: Path) ->
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         return [_save(figure, path.with_suffix(f".{kind}"), kind) for kind in ("png", "pdf")]
+
+
+def _height(rows: int) -> float:
+    """Inches of the panels of a board with so many rows."""
+    return PANEL if rows <= BESIDE else 2 * PANEL + 0.05 * rows
+
+
+def _panels(part: SubFigure, rows: int) -> list[Axes]:
+    """Three panels: side by side, or of many rows the left one above the others, so that its points stand apart."""
+    if rows <= BESIDE:
+        return list(part.subplots(1, 3))
+    tall = PANEL + 0.05 * rows
+    found = part.subplot_mosaic([["points", "points"], ["curve", "difference"]], height_ratios=[PANEL, tall])
+    return [found[name] for name in ("points", "curve", "difference")]
 
 
 def _legend_columns(board: Board) -> int:

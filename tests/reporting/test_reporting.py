@@ -496,6 +496,22 @@ def test_figures_are_pictures_with_a_row_per_board(tmp_path: Path) -> None:
     pd.testing.assert_series_equal(full.sort_index(), table.sort_index(), check_names=False)
 
 
+def test_the_points_of_many_rows_stand_apart() -> None:
+    from matplotlib.figure import Figure
+
+    from prbench.reporting import worst_k
+
+    inches = {}
+    for rows in (worst_k.BESIDE, 40):
+        figure = Figure(figsize=(worst_k.WIDTH, worst_k._height(rows)))
+        points, curve, _ = worst_k._panels(figure.subfigures(1, 1), rows)
+        inches[rows] = points.get_position().width * worst_k.WIDTH
+        assert curve.get_position().height * figure.get_figheight() > 1.5
+    # Three groups of points; a marker is 6/72 inches wide.
+    assert inches[40] / 3 * 0.8 / 40 > 0.6 * 6 / 72
+    assert inches[40] > 2 * inches[worst_k.BESIDE]
+
+
 def test_methods_keep_their_markers_and_only_variants_get_others() -> None:
     from prbench.reporting.worst_k import appearances
 
@@ -519,7 +535,7 @@ def test_sixty_rows_of_one_style_are_told_apart_in_grey_print() -> None:
     for i in range(4 * len(SPARE_MARKERS)):
         cell = fake.add(f"mrm[bases={i}]", 0, {1: 0.5, 2: 0.5})
         cell["entry"] = {"style": {"colour": "#D55E00", "marker": "D", "line": "solid"}}
-    found = appearances(one_board(fake).rows)
+    found = appearances(one_board(fake, resamples=0, compared="none").rows)
     assert len(set(found.values())) == len(found) == 60
 
 
