@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -47,11 +47,13 @@ class World(NamedTuple):
         return float(expit(np.sign(margins) * self.truth).mean())
 
 
-def world(*, clusters: int, users: int = 60, rows: int = 80, dim: int = 8, by_prompt: bool = False) -> World:
+def world(
+    *, clusters: int, users: int = 60, rows: int = 80, dim: int = 8, by_prompt: bool | Literal["opposed"] = False
+) -> World:
     """Users of a cluster share a reward; the clusters' rewards cancel out over the population.
 
     With `by_prompt` an item's reward is instead its product with the prompt's embedding, whose coordinates every
-    cluster reads in another order.
+    cluster reads in another order or, where it is "opposed", every other cluster with the other sign.
     """
     draw = RNG.child("clusters", clusters).numpy()
     user, cluster = np.repeat(np.arange(users), rows), np.arange(users) % clusters
@@ -59,7 +61,9 @@ def world(*, clusters: int, users: int = 60, rows: int = 80, dim: int = 8, by_pr
     embedding = draw.normal(size=(2 * n, dim))
     prompt = np.tile(draw.normal(size=(n, dim)), (2, 1))
     corners = np.eye(clusters) - 1 / clusters if clusters > 1 else np.ones((1, 1))
-    if by_prompt:
+    if by_prompt == "opposed":
+        reward = 2 * np.tile(1.0 - 2 * (cluster[user] % 2), 2) * (embedding * prompt).sum(1)
+    elif by_prompt:
         order = (np.arange(dim) + np.tile(cluster[user], 2)[:, None]) % dim
         reward = 2 * (embedding * np.take_along_axis(prompt, order, 1)).sum(1)
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch.nn.functional import gelu, normalize, relu
 
 from prbench.base.errors import InputError
@@ -20,6 +21,10 @@ from prbench.training.steady import softplus
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Activation = Literal["gelu", "relu"]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Drop = Callable[["Tensor"], "Tensor"]
 
 NO_CONTEXT = "the embeddings do not hold the prompt apart from the response"
 LARGEST_SCALE = 100.0
@@ -67,9 +72,7 @@ class PAL(Prototypes):
 
     def unsupported(self, data: Comparisons) -> str | None:
         """The residual needs f to be as wide as the embeddings."""
-        if self.residual and self.width not in (0, data.items.dim):
-            return f"the residual needs embeddings of width {self.width}, these have {data.items.dim}"
-        return None
+        return too_narrow(self.width, data.items.dim) if self.residual else None
 
     def start(self, dim: int, context_dim: int | None, rng: Rng) -> Network:
         """f with torch's default weights, and the prototypes."""
@@ -130,8 +133,17 @@ class PALB(Prototypes):
 
     scale_rate: step size of s.
     weight_rate: step size of the users' logits.
+    activation: between the layers.
+    dropout: share of each hidden layer's numbers that are 0 in an update, the others growing by 1/(1 − dropout).
+    residual: adds the embedding to f's output, and the prompt to that of g_k where prompts are as wide.
+    bound: weight of what is added to an update's loss: by how much the lengths of its choices' ideal points
+        Σ_k softmax(w_u)_k g_k(p) exceed `longest`, summed over choices.
+    longest: see above.
+    decoupled: see `Prototypes`.
     The others: see `Prototypes`.
     """
+
+    later_parameters = ("activation", "dropout", "residual", "bound", "longest", "decoupled")
 
     def __init__(
         self,
@@ -148,6 +160,12 @@ class PALB(Prototypes):
         adapt_epochs: Steps = 20,
         adapt_batch: Count = 4,
         input_scale: InputScale = "rms",
+        activation: Activation = "gelu",
+        dropout: Below1 = 0.0,
+        residual: bool = False,
+        bound: NonNegative = 0.0,
+        longest: Positive = 4.0,
+        decoupled: bool = False,
     ) -> None:
         self.prototypes = prototypes
         self.width = width
@@ -161,10 +179,18 @@ class PALB(Prototypes):
         self.adapt_epochs = adapt_epochs
         self.adapt_batch = adapt_batch
         self.input_scale = input_scale
+        self.activation = activation
+        self.dropout = dropout
+        self.residual = residual
+        self.bound = bound
+        self.longest = longest
+        self.decoupled = decoupled
 
     def unsupported(self, data: Comparisons) -> str | None:
-        """Prompts must have embeddings of their own."""
-        return NO_CONTEXT if data.items.context is None else None
+        """Prompts must have embeddings of their own, and the residual needs f to be as wide as the embeddings."""
+        if data.items.context is None:
+            return NO_CONTEXT
+        return too_narrow(self.width, data.items.dim) if self.residual else None
 
     def pace(self, name: str) -> float:
         """The step size of the tensor `name` of the network."""
@@ -181,18 +207,66 @@ class PALB(Prototypes):
         network["logit_scale"] = torch.tensor(math.log(1 / 0.07))
         return network
 
-    def aims(self, network: Mapping[str, Tensor], context: Tensor) -> Tensor:
+    def through(
+        self,
+        network: Mapping[str, Tensor],
+        name: str,
+        x: Tensor,
+        scale: Tensor | None = None,
+        drop: Drop | None = None,
+    ) -> Tensor:
+        """The network `name` on x [S, ..., n], which was multiplied by `scale` [S]; `drop` acts on hidden layers."""
+        act = relu if self.activation == "relu" else gelu
+        out = _through(network, name, x, (lambda hidden: act(drop(hidden))) if drop else act)
+        if not self.residual or x.shape[-1] != out.shape[-1]:
+            return out
+        return out + (x if scale is None else x / scale.view(-1, *[1] * (x.dim() - 1)))
+
+    def aims(
+        self, network: Mapping[str, Tensor], context: Tensor, scale: Tensor | None = None, drop: Drop | None = None
+    ) -> Tensor:
         """g_k(p) [S, ..., K, width] of prompts [S, ..., c]."""
-        return torch.stack([_through(network, f"g{k}", context, gelu) for k in range(self.prototypes)], -2)
+        return torch.stack([self.through(network, f"g{k}", context, scale, drop) for k in range(self.prototypes)], -2)
 
     def training_margins(
         self, network: Network, pairs: Tensor, context: Tensor | None, mixed: Tensor, scale: Tensor
     ) -> Tensor:
-        """See `Prototypes.training_margins`."""
+        """See `Prototypes.training_margins`; without dropout."""
+        return self._margins(network, pairs, context, mixed, scale, None)[0]
+
+    def training_terms(
+        self,
+        network: Network,
+        pairs: Tensor,
+        context: Tensor | None,
+        mixed: Tensor,
+        scale: Tensor,
+        there: Tensor,
+        draws: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """See `Prototypes.training_terms`."""
+        drop = dropping(self.dropout, draws) if self.dropout else None
+        margin, ideal = self._margins(network, pairs, context, mixed, scale, drop)
+        if not self.bound:
+            return margin, margin.new_zeros(len(margin))
+        beyond = (torch.linalg.vector_norm(ideal, dim=-1) - self.longest).relu()
+        return margin, self.bound * (beyond * there).sum(-1)
+
+    def _margins(
+        self,
+        network: Network,
+        pairs: Tensor,
+        context: Tensor | None,
+        mixed: Tensor,
+        scale: Tensor,
+        drop: Drop | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The margins [S, R], and the ideal points [S, R, width] at their own length."""
         assert context is not None
-        aim = normalize((mixed[..., None] * self.aims(network, context)).sum(-2), dim=-1)
-        cosine = (normalize(_through(network, "f", pairs, gelu), dim=-1) * aim[:, :, None]).sum(-1)
-        return (cosine[..., 0] - cosine[..., 1]) * _sharpness(network)[:, None]
+        ideal = (mixed[..., None] * self.aims(network, context, scale, drop)).sum(-2)
+        aim = normalize(ideal, dim=-1)
+        cosine = (normalize(self.through(network, "f", pairs, scale, drop), dim=-1) * aim[:, :, None]).sum(-1)
+        return (cosine[..., 0] - cosine[..., 1]) * _sharpness(network)[:, None], ideal
 
     def loss(self, margin: Tensor) -> Tensor:
         """Cross-entropy of two options."""
@@ -205,7 +279,7 @@ class PALB(Prototypes):
         if items.context is None:
             raise InputError(NO_CONTEXT, hint="use the encoder the method was fitted with")
         dtype = network["f.0.weight"].dtype
-        item = normalize(_through(network, "f", items.embedding.to(dtype)[None], gelu), dim=-1)
+        item = normalize(self.through(network, "f", items.embedding.to(dtype)[None]), dim=-1)
         return torch.cat([item, self.aims(network, items.context.to(dtype)[None]).flatten(-2)], -1)[0]
 
     def user_vectors(self, network: Mapping[str, Tensor], mixed: Tensor) -> Tensor:
@@ -238,6 +312,21 @@ def _three_layers(name: str, inputs: int, width: int, rng: Rng) -> Network:
 
 def _through(network: Mapping[str, Tensor], name: str, x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
     return layers(network, [f"{name}.{i}" for i in range(3)], x, activation)
+
+
+def too_narrow(width: int, dim: int) -> str | None:
+    """Why a residual around layers of `width` (0: as wide as embeddings) is not possible, or None where it is."""
+    return None if width in (0, dim) else f"the residual needs embeddings of width {width}, these have {dim}"
+
+
+def dropping(share: float, draws: Sequence[torch.Generator]) -> Drop:
+    """Sets a share of the numbers of x [S, ...] to 0, split s's drawn from `draws[s]`; the others grow to make up."""
+
+    def drop(x: Tensor) -> Tensor:
+        kept = torch.stack([torch.rand(x.shape[1:], generator=draw) >= share for draw in draws])
+        return x * kept.to(x) / (1 - share)
+
+    return drop
 
 
 def _sharpness(network: Mapping[str, Tensor]) -> Tensor:

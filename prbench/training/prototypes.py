@@ -47,7 +47,7 @@ class Prototypes(NetworkMethod):
     epochs: passes over the seen users' choices.
     pairs_per_update: choices per update.
     rate: step size of the networks.
-    decay: their L2 penalty, added to the gradient.
+    decay: their L2 penalty, added to the gradient; with `decoupled`, AdamW's weight decay.
     weight_rate: step size of everything else that is trained with the users' logits.
     adapt_rate: step size for an unseen user's logits.
     adapt_epochs: passes over the user's choices.
@@ -63,6 +63,7 @@ class Prototypes(NetworkMethod):
     adapt_epochs: int
     adapt_batch: int
     input_scale: InputScale
+    decoupled: bool = False
 
     adaptation_is_random = True
 
@@ -80,6 +81,24 @@ class Prototypes(NetworkMethod):
 
         `context` [S, R, c] are the prompts, `mixed` [S, R, K] the weights of the choices' users.
         """
+
+    def training_terms(
+        self,
+        network: Network,
+        pairs: Tensor,
+        context: Tensor | None,
+        mixed: Tensor,
+        scale: Tensor,
+        there: Tensor,
+        draws: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """The margins [S, R], and what a split's loss has besides its choices' mean [S]: nothing by default.
+
+        `there` [S, R] is 1 where there is a choice. A method with noise of its own draws split s's from `draws[s]`.
+        For the others see `training_margins`.
+        """
+        margin = self.training_margins(network, pairs, context, mixed, scale)
+        return margin, margin.new_zeros(len(margin))
 
     @abstractmethod
     def loss(self, margin: Tensor) -> Tensor:
@@ -117,7 +136,7 @@ class Prototypes(NetworkMethod):
         """See `GradientMethod.train_splits`; a unit is one epoch."""
         table = PairTable.of(work.trains, device=work.device)
         scales = input_scales(self.input_scale, table, work.trains)
-        prompts = _prompts(work.trains, table)
+        prompts = table.prompts(work.trains)
         context_dim = None if prompts is None else prompts[0].shape[1]
         networks = stacked([self.start(table.items.shape[1], context_dim, rng) for rng in work.rngs], table.items)
         weights = self._start_weights(work).to(table.items)
@@ -125,10 +144,19 @@ class Prototypes(NetworkMethod):
         for name in networks:
             by_pace.setdefault((self.pace(name), self.decay if "." in name else 0.0), []).append(name)
         adams = [
-            (rate, names, StackedAdam([networks[name] for name in names], penalty=penalty))
+            (
+                rate,
+                names,
+                StackedAdam(
+                    [networks[name] for name in names],
+                    penalty=0.0 if self.decoupled else penalty,
+                    decay=penalty if self.decoupled else 0.0,
+                ),
+            )
             for (rate, penalty), names in by_pace.items()
         ]
         lazy = LazyAdam(weights)
+        draws = [rng.child("noise").torch() for rng in work.rngs]
         gather = Gather(table.items)
         updates = np.array([-(-len(train) // self.pairs_per_update) for train in work.trains])
         steps = int((updates * [max(units) for units in work.wanted]).max())
@@ -139,8 +167,10 @@ class Prototypes(NetworkMethod):
             logits = weights.detach().requires_grad_()
             with torch.enable_grad():
                 mixed = logits.softmax(-1)[torch.arange(len(logits))[:, None], update.owner]
-                margin = self.training_margins(leaves, pairs * scales[:, None, None, None], context, mixed, scales)
-                losses = (self.loss(margin) * update.there).sum(-1) / update.there.sum(-1).clamp_min(1)
+                margin, besides = self.training_terms(
+                    leaves, pairs * scales[:, None, None, None], context, mixed, scales, update.there, draws
+                )
+                losses = (self.loss(margin) * update.there).sum(-1) / update.there.sum(-1).clamp_min(1) + besides
                 by_logits, *by_network = torch.autograd.grad(losses.sum(), [logits, *leaves.values()])
             gradients = dict(zip(leaves, by_network, strict=True))
             for rate, names, adam in adams:
@@ -170,7 +200,8 @@ class Prototypes(NetworkMethod):
         positions = [table.positions(train) for train in work.trains]
         owners = [np.searchsorted(train.users, train.user) for train in work.trains]
         streams = [
-            _batches(len(own), size, rng, max(w)) for own, rng, w in zip(owners, work.rngs, work.wanted, strict=True)
+            shuffled_batches(len(own), size, rng, max(w))
+            for own, rng, w in zip(owners, work.rngs, work.wanted, strict=True)
         ]
         nothing: IntArray = np.empty(0, dtype=np.int64)
         for _ in range(steps):
@@ -275,7 +306,8 @@ class LazyAdam:
         self.parameter[where] -= rate * (mean / (1 - BETAS[0] ** steps)) / size
 
 
-def _batches(choices: int, size: int, rng: Rng, epochs: int) -> Iterator[IntArray]:
+def shuffled_batches(choices: int, size: int, rng: Rng, epochs: int) -> Iterator[IntArray]:
+    """Positions of up to `size` of the choices at a time, in another order in each epoch."""
     for number in range(epochs):
         order = rng.child("epoch", number).numpy().permutation(choices)
         yield from (order[at : at + size] for at in range(0, choices, size))
@@ -289,15 +321,3 @@ def _side_by_side(parts: Sequence[IntArray]) -> tuple[Tensor, Tensor]:
         row[i, : len(part)] = part
     there = np.arange(width) < np.array([[len(part)] for part in parts])
     return torch.from_numpy(row), torch.from_numpy(there)
-
-
-def _prompts(trains: Sequence[Comparisons], table: PairTable) -> tuple[Tensor, Tensor] | None:
-    """The distinct prompts' embeddings [m, c] and which of them each row of the table has, where there are any."""
-    context = trains[0].items.context
-    if context is None:
-        return None
-    item = np.zeros(len(table.rows), dtype=np.int64)
-    for train in trains:
-        item[table.positions(train)] = train.chosen
-    used, place = np.unique(item, return_inverse=True)
-    return context[torch.from_numpy(used)].to(table.items), torch.from_numpy(place).to(table.items.device)

@@ -79,6 +79,17 @@ class PairTable:
         """Where the comparisons are in the table."""
         return np.searchsorted(self.rows, comparisons.row)
 
+    def prompts(self, trains: Sequence[Comparisons]) -> tuple[Tensor, Tensor] | None:
+        """The distinct prompts' embeddings [m, c] and which of them each row has, where there are any."""
+        context = trains[0].items.context
+        if context is None:
+            return None
+        item = np.zeros(len(self.rows), dtype=np.int64)
+        for train in trains:
+            item[self.positions(train)] = train.chosen
+        used, place = np.unique(item, return_inverse=True)
+        return context[torch.from_numpy(used)].to(self.items), torch.from_numpy(place).to(self.items.device)
+
     def members(self, where: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The comparisons that count for each user of an update.
 

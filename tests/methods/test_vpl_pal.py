@@ -20,7 +20,7 @@ from prbench.comparisons import Comparisons, Items
 from prbench.encoders.minilm import MiniLM
 from prbench.method import FitProblem, Method
 from prbench.methods.bt_ridge import BTRidge
-from prbench.methods.pal import PAL, PALB
+from prbench.methods.pal import PAL, PALB, dropping
 from prbench.methods.user_bt import UserBT
 from prbench.methods.vpl import VPL, Posterior, annealing, divergence
 from prbench.training.networks import unstacked
@@ -88,6 +88,55 @@ def test_pal_b_finds_clusters_that_read_prompts_differently() -> None:
     measured("Rand index", rand_index(found, cluster), at_least=0.6, control=rand_index(dealt(cluster), cluster))
     # Neither a reward without the prompt nor one without the user says anything here.
     measured("accuracy", planted.accuracy(palb), at_least=0.6, control=planted.accuracy(planted.fit(BTRidge())))
+
+
+@pytest.mark.trained
+def test_the_recipe_for_stored_embeddings_finds_clusters_that_read_prompts_with_opposite_signs() -> None:
+    planted = world(clusters=2, dim=4, by_prompt="opposed")
+    recipe = {"width": 0, "activation": "relu", "dropout": 0.1, "residual": True, "bound": 0.01, "decoupled": True}
+    palb = PALB(**{**SMALL_PAL, **recipe, "rate": 0.01}).fit_seen(planted.train, planted.train.take([]), rng=RNG)
+    measured("accuracy", planted.accuracy(palb), at_least=0.6, control=planted.accuracy(planted.fit(BTRidge())))
+
+
+def test_the_parts_of_the_recipe_for_stored_embeddings_by_hand() -> None:
+    draw = RNG.child("recipe").torch()
+    method = PALB(width=0, activation="relu", residual=True, bound=0.5, longest=1.0)
+    network = method.start(4, 4, RNG)
+    stack = {name: tensor[None] for name, tensor in network.items()}
+    pairs, context = torch.randn(1, 3, 2, 4, generator=draw), torch.randn(1, 3, 4, generator=draw)
+    mixed, there = torch.tensor([[[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]]]), torch.tensor([[1.0, 1.0, 0.0]])
+    scale = torch.tensor([2.0])
+    found, besides = method.training_terms(stack, 2 * pairs, 2 * context, mixed, scale, there, [draw])
+
+    def through(name: str, x: torch.Tensor) -> torch.Tensor:
+        return plain(network, *(f"{name}.{i}" for i in range(3)), act=nn.ReLU())(2 * x) + x
+
+    with torch.no_grad():
+        ideal = mixed[0, :, :1] * through("g0", context[0]) + mixed[0, :, 1:] * through("g1", context[0])
+        cosine = torch.cosine_similarity(through("f", pairs[0]), ideal[:, None], dim=-1)
+        torch.testing.assert_close(found[0], (cosine[:, 0] - cosine[:, 1]) / 0.07)
+        # Only what is there counts, and only what is longer than the bound.
+        beyond = (ideal[:2].norm(dim=1) - 1).clamp_min(0)
+        torch.testing.assert_close(besides[0], 0.5 * beyond.sum())
+    assert float(besides) > 0
+    # Prompts of another width than the networks' have no residual, and f asks for the embeddings' width.
+    narrow = method.start(4, 3, RNG)
+    out = method.aims({name: tensor[None] for name, tensor in narrow.items()}, torch.randn(1, 2, 3))
+    assert out.shape == (1, 2, 2, 4)
+    items = Items(torch.zeros(2, 4), context=torch.zeros(2, 3))
+    data = Comparisons(items, *(np.array([i]) for i in (0, 0, 1, 0, 0)))
+    assert method.unsupported(data) is None
+    assert "the residual needs" in str(PALB(width=3, residual=True).unsupported(data))
+
+
+def test_dropout_leaves_out_its_share_and_makes_up_for_it() -> None:
+    ones = torch.ones(2, 4000, 3)
+    out = dropping(0.25, [RNG.child("drop", s).torch() for s in range(2)])(ones)
+    assert {round(value, 5) for value in out.unique().tolist()} == {0.0, round(4 / 3, 5)}
+    assert float(out.mean()) == pytest.approx(1, abs=0.03)
+    # A split's numbers do not depend on the others'.
+    alone = dropping(0.25, [RNG.child("drop", 1).torch()])(ones[1:])
+    assert torch.equal(alone[0], out[1])
 
 
 @pytest.mark.trained
