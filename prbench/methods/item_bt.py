@@ -10,18 +10,15 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, FloatArray, IntArray, Items
 from prbench.hyperparameters import Positive
 from prbench.method import ParameterCount, UserStates, require_fitted
 from prbench.training.convex import OnePenalty, Strengths
+from prbench.training.item_memory import identity_of, lack_of_recurrence, rows_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# Below this share of comparisons with an item that others know too, a test item could hardly have been trained on.
-RECURRING = 0.1
 
 
 class ItemBT(OnePenalty):
@@ -51,21 +48,11 @@ class ItemBT(OnePenalty):
 
     def unsupported(self, data: Comparisons) -> str | None:
         """Items must recur."""
-        if data.items.identity is None:
-            return "it is not known which items are the same"
-        identity = data.items.identity.numpy()
-        _, unit = np.unique(np.stack([data.user, data.group]), axis=1, return_inverse=True)
-        pair = np.stack([identity[data.chosen], identity[data.rejected]])
-        known = np.unique(np.stack([pair.ravel(), np.tile(unit.ravel(), 2)]), axis=1)[0]
-        item, units = np.unique(known, return_counts=True)
-        share = float(np.isin(pair, item[units > 1]).any(0).mean()) if len(data) else 0.0
-        if share >= RECURRING:
-            return None
-        return f"items do not recur: {share:.0%} of the comparisons have an item of another user or group"
+        return lack_of_recurrence(data)
 
     def solutions(self, train: Comparisons, grid: Sequence[Strengths], device: str) -> Iterator[dict[str, Tensor]]:
         """`strength`: s of the items up to the last one that was compared, [m]."""
-        identity = _identity(train.items).numpy()
+        identity = identity_of(train.items).numpy()
         chosen, rejected = identity[train.chosen], identity[train.rejected]
         size = int(max(chosen.max(), rejected.max())) + 1
 
@@ -108,9 +95,7 @@ class ItemBT(OnePenalty):
     def item_features(self, items: Items) -> Tensor:
         """s, [m, 1]; 0 for items never compared."""
         strength = require_fitted(self._strength_of, self)
-        identity = _identity(items)
-        known = (identity >= 0) & (identity < len(strength))
-        return torch.where(known, strength[identity.where(known, 0)], 0.0)[:, None]
+        return rows_of(strength, items)[:, None]
 
     def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:
         """s."""
@@ -129,12 +114,3 @@ class ItemBT(OnePenalty):
         self._strength_of = tensors["strength"]
         self._users = np.empty(0, dtype=np.int64)
         return self
-
-
-def _identity(items: Items) -> Tensor:
-    if items.identity is None:
-        raise InputError(
-            "it is not known which items these are",
-            hint="item-bt scores only the items of the data set it was fitted on",
-        )
-    return items.identity

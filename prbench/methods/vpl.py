@@ -127,7 +127,7 @@ class VPL(LatentMethod):
         """See `GradientMethod.train_splits`; a unit is one epoch, in which every user is met once."""
         met = self.meetings(work)
         table, scales = met.table, met.scales
-        noise = _Noise([rng.child("noise") for rng in work.rngs], self.users_per_update, self.width)
+        noise = Noise([rng.child("noise") for rng in work.rngs], self.users_per_update, self.width)
         # What is gathered for the context is still needed when the targets are gathered.
         gathers = Gather(table.items), Gather(table.items)
 
@@ -156,7 +156,7 @@ class VPL(LatentMethod):
 
     def encode(self, network: Mapping[str, Tensor], first: Tensor) -> Tensor:
         """Encoded pairs [S, ..., width] from the output `first` of the pair encoder's first layer."""
-        return linear(network, "pair.2", _act(linear(network, "pair.1", _act(first))))
+        return linear(network, "pair.2", act(linear(network, "pair.1", act(first))))
 
     def read(self, network: Mapping[str, Tensor], encoded: Tensor, shown: Tensor) -> Posterior:
         """As `posterior`, from encoded pairs [S, B, n, width]."""
@@ -179,7 +179,7 @@ class VPL(LatentMethod):
 
     def decode(self, network: Mapping[str, Tensor], item: Tensor, z: Tensor) -> Tensor:
         """Scores [S, ...] from the decoder's first layer on items [S, ..., width] and from z [S, ..., width]."""
-        hidden = _act(linear(network, "decoder.1", _act(item + linear(network, "latent", z))))
+        hidden = act(linear(network, "decoder.1", act(item + linear(network, "latent", z))))
         return linear(network, "decoder.2", hidden)[..., 0]
 
     def adapt_unseen(self, support: Comparisons, *, users: IntArray | None = None, rng: Rng) -> UserStates:
@@ -230,7 +230,7 @@ class VPL(LatentMethod):
         """The decoder on items and the user's z."""
         network = unstacked(self.network)
         latent = linear(network, "latent", states.tensors["z"].to(features.dtype)[None])[0]
-        hidden = _act(linear(network, "decoder.1", _act(features + latent[position])[None]))
+        hidden = act(linear(network, "decoder.1", act(features + latent[position])[None]))
         return linear(network, "decoder.2", hidden)[0, :, 0]
 
 
@@ -245,7 +245,8 @@ def annealing(update: int, cycle: int) -> float:
     return BASELINE + (1 - BASELINE) * 0.5 * (1 - math.cos(math.pi * (update % cycle) / cycle))
 
 
-def _act(x: Tensor) -> Tensor:
+def act(x: Tensor) -> Tensor:
+    """LeakyReLU with slope 0.2."""
     return leaky_relu(x, 0.2)
 
 
@@ -254,7 +255,7 @@ def _to_length(z: Tensor) -> Tensor:
     return normalize(z, dim=-1) * math.sqrt(z.shape[-1])
 
 
-class _Noise:
+class Noise:
     """Standard normal numbers [S, users, width] for one update after another, each split's from its own stream."""
 
     def __init__(self, rngs: list[Rng], users: int, width: int) -> None:
