@@ -96,6 +96,17 @@ class CoPL(GradientMethod):
         """The number of epochs."""
         return self.epochs
 
+    def bytes_per_update(self, trains: Sequence[Comparisons], rngs: Sequence[Rng]) -> float:
+        """The vectors and layers with their gradients and Adam's two moments; no embedding is read.
+
+        As in `NetworkMethod`, that is ten times their bytes.
+        """
+        nodes = [
+            len(train.users) + len(np.unique(np.concatenate([train.chosen, train.rejected]))) for train in trains
+        ]
+        layers = self.layers * 3 * (self.width + 1) * self.width
+        return 10.0 * 4 * sum(count * self.width + layers for count in nodes)
+
     def unsupported(self, data: Comparisons) -> str | None:
         """Items must recur."""
         return lack_of_recurrence(data)
