@@ -20,6 +20,7 @@ from prbench.comparisons import PreferenceData, as_context
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder, keep_frequent
 from prbench.loaders.json_lines import json_lines
+from prbench.loaders.reading import one_of
 from prbench.loaders.rows import records
 
 HUB_FILE = "human-00000-of-00001-25f4910818759289.parquet"
@@ -178,8 +179,7 @@ def _vote(record: dict[str, Any], where: str) -> Vote:
         raise InputError(f"{where}: turn is {turn}, expected 1 or 2")
     # GPT-4's verdicts, which were asked for in both orders, have ties of their own.
     winner = "tie" if isinstance(winner, str) and winner.startswith("tie") else winner
-    if winner not in WINNERS:
-        raise InputError(f"{where}: winner is {str(winner)[:40]!r}, expected one of {', '.join(WINNERS)}")
+    winner = one_of(winner, WINNERS, where, "winner")
     model_a, model_b, judge = map(str, texts)
     return Vote(_whole(record, "question_id", where), turn, model_a, model_b, judge, WINNERS[winner])
 

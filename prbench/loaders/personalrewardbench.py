@@ -15,6 +15,7 @@ from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message, PreferenceData, as_context
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder
+from prbench.loaders.reading import one_of
 from prbench.loaders.rows import records
 
 COLUMNS = ("user_id", "context", "chosen", "rejected", "split")
@@ -36,11 +37,9 @@ class PersonalRewardBench:
         for path in raw.paths():
             for where, record in records(path, COLUMNS, ("conversation_id",)):
                 found.counts["rows"] += 1
-                user, split = record["user_id"], record["split"]
+                user, split = record["user_id"], one_of(record["split"], MARKS, where, "split")
                 if not isinstance(user, str | int) or isinstance(user, bool):
                     raise InputError(f"{where}: user_id is neither a text nor a whole number")
-                if split not in MARKS:
-                    raise InputError(f"{where}: split is {split!r}, expected one of {', '.join(MARKS)}")
                 context = _context(record["context"], f"{where}: context")
                 chosen, rejected = (_reply(record[side], f"{where}: {side}") for side in ("chosen", "rejected"))
                 found.counts["rows marked val, used as train"] += split == "val"

@@ -8,7 +8,7 @@ import io
 import json
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,6 +108,13 @@ def from_json(text: str) -> Any:
     value = json.loads(text, parse_constant=_refuse_constant)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def one_of(value: Any, known: Collection[str], where: str, column: str) -> str:
+    """`value` where it is one of the texts `known`. Raises InputError for another one, and for what is no text."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{where}: {column} is {str(value)[:40]!r}, expected one of {', '.join(known)}")
     return value
 
 

@@ -21,6 +21,7 @@ from prbench.base.errors import InputError
 from prbench.comparisons import FloatArray, Items, PreferenceData, as_context
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Builder
+from prbench.loaders.reading import one_of
 from prbench.loaders.rows import records
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ class RewardBench2:
             records(raw.path(FILE), ("prompt", "chosen", "rejected", "subset"), ())
         ):
             found.counts["prompts"] += 1
-            subset, prompt = record["subset"], record["prompt"]
-            if subset not in SUBSETS:
-                raise InputError(f"{where}: subset is {subset!r}, expected one of {', '.join(SUBSETS)}")
+            subset, prompt = one_of(record["subset"], SUBSETS, where, "subset"), record["prompt"]
             if subset == "Ties":
                 found.counts["prompts of the subset Ties dropped"] += 1
                 continue

@@ -202,6 +202,9 @@ def read_file(path: Path, options: ImportOptions | None = None, *, needs_user: b
                 enter(where, record)
             except InputError as error:
                 if drop is None:
+                    if needs_user:
+                        leaves = "`--drop-bad` leaves such rows out and counts them"
+                        error.hint = f"{error.hint}; {leaves}" if error.hint else leaves
                     raise
                 drop(error)
             if number % 1000 == 0:

@@ -14,6 +14,7 @@ from prbench.results.cells import AGAIN, SCORES, scores_file
 from prbench.results.record import PlannedRecord
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -48,8 +49,7 @@ def read_scores_file(path: Path, again: str) -> pd.DataFrame:
         raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
     if not len(frame):
         raise InputError(f"{path} has no rows", hint=again)
-    codes = pd.Index(POPULATIONS).get_indexer(pd.Index(frame["population"]))
-    if codes.min() < 0:
+    if (codes := population_codes(frame["population"])) is None:
         raise InputError(f"{path}: the column population holds more than {' and '.join(POPULATIONS)}", hint=again)
     columns: dict[str, Any] = {"population": pd.Categorical.from_codes(codes, dtype=_population_kind())}
     for name in list(SCORES)[1:]:
@@ -66,6 +66,18 @@ def read_scores_file(path: Path, again: str) -> pd.DataFrame:
         if not whole and not np.isfinite(columns[name]).all():
             raise InputError(f"{path}: the column {name} holds numbers that are not finite", hint=again)
     return pd.DataFrame(columns)
+
+
+def population_codes(column: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.intp]] | None:
+    """The place of each value in `POPULATIONS`; None where one of them is something else."""
+    import pandas as pd
+
+    try:
+        codes = pd.Index(POPULATIONS).get_indexer(pd.Index(column))
+    except TypeError:
+        # Lists and tables of Parquet have no hash.
+        return None
+    return None if (codes < 0).any() else codes
 
 
 def _population_kind() -> pd.CategoricalDtype:

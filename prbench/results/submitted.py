@@ -21,7 +21,7 @@ from prbench.base.reading import read_bytes, read_json, sealed, unsealed
 from prbench.registry.schema import ProtocolEntry, Sha256
 from prbench.results import digests
 from prbench.results.cells import SCORES
-from prbench.results.scores import POPULATIONS
+from prbench.results.scores import POPULATIONS, population_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ def _margins(path: Path, record: SubmittedRecord) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a table of margins: {said}", hint=AGAIN) from error
-    if not frame["population"].isin(POPULATIONS).all():
+    if population_codes(frame["population"]) is None:
         raise InputError(f"{path}: the column population holds more than {' and '.join(POPULATIONS)}", hint=AGAIN)
     if not np.isfinite(frame[["margin", "cold_margin"]].to_numpy()).all():
         raise InputError(f"{path} holds margins that are not finite", hint=AGAIN)

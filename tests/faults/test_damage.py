@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import flips
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_runs import registry_folder
 
@@ -23,6 +25,7 @@ from prbench.encoders import encoder_entry_for
 from prbench.loaders.user_file import import_table
 from prbench.methods.neural_process import NP
 from prbench.results import cells
+from prbench.results.scores import read_scores_file
 from prbench.running.job import require_memory
 
 SAMPLE = 320
@@ -241,3 +244,19 @@ def test_a_home_that_nobody_knows_is_one_line(monkeypatch: pytest.MonkeyPatch) -
         home()
     with pytest.raises(InputError, match="there is no home folder ~nosuchuser"):
         encoder_entry_for("~nosuchuser/model")
+
+
+@pytest.mark.parametrize("value", [{"role": "user"}, ["seen"], None, 1.5, "neither", b"\xff"])
+def test_scores_of_other_kinds_are_one_line(tmp_path: Path, value: object) -> None:
+    """Without digests, as an earlier prbench left a cell, nothing but the reader looks at what a column holds."""
+    plain: dict[str, object] = {name: 0 if kind.startswith("int") else 0.5 for name, kind in cells.SCORES.items()}
+    path = tmp_path / "scores-all.parquet"
+    for name in plain:
+        row = plain | {"population": "seen"} | {name: value}
+        pq.write_table(pa.Table.from_pylist([row]), path)
+        if name != "population" and value == 1.5 and cells.SCORES[name].startswith("float"):
+            assert len(read_scores_file(path, "again")) == 1
+            continue
+        with pytest.raises(InputError, match=f"the column {name} (holds|lacks)") as refused:
+            read_scores_file(path, "again")
+        assert "\n" not in str(refused.value)

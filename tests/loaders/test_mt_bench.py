@@ -123,6 +123,7 @@ def test_the_hubs_rows_are_the_same(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"winner": "model_c"}, "human.jsonl, line 7: winner is 'model_c'"),
+        ({"winner": ["model_a"]}, "human.jsonl, line 7: winner is \"['model_a']\", expected one of model_a"),
         ({"turn": 3}, "line 7: turn is 3, expected 1 or 2"),
         ({"judge": None}, "line 7: model_a, model_b or judge is missing"),
         ({"question_id": "81"}, "line 7: question_id is missing or not a whole number"),

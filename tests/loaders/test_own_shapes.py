@@ -435,6 +435,10 @@ def test_bad_rows_are_left_out_and_counted(tmp_path: Path, prbench_home: Path) -
     loaded = data.load(registry.get("datasets", "mine"))
     assert loaded.counts["rows left out: chosen and rejected are the same"] == 2
     assert len(loaded) == 6
+    for needs_user, told in ((True, True), (False, False)):
+        with pytest.raises(InputError) as refused:
+            read_file(path, needs_user=needs_user)
+        assert ("--drop-bad" in (refused.value.hint or "")) == told, "an import can leave such rows out"
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
