@@ -59,6 +59,7 @@ def evaluate(
     from prbench.reporting.calibration import calibration_frame, calibration_records
     from prbench.reporting.frames import adapting_frame, comparisons_frame, leaderboard_frame, splits_frame
     from prbench.reporting.options import require_options
+    from prbench.reporting.placing import placed
     from prbench.reporting.verdict import sentences
     from prbench.running import run
     from prbench.running.plan import plan
@@ -78,7 +79,7 @@ def evaluate(
     )
     planned = plan(request)
     outcome = run.execute(planned, workers=workers)
-    asked = _asked(results.load(Path(runs)), planned)
+    asked = placed(_asked(results.load(Path(runs)), planned))
     require_options(asked, baseline=baseline, alpha=0.05, resamples=resamples)
     boards, users = build(asked, baseline=baseline, shots=ALL_SHOTS, alpha=0.05, resamples=resamples, count_all=True)
     return Evaluation(
@@ -103,8 +104,8 @@ def _asked(found: Results, planned: Plan) -> Results:
     from prbench.reporting.paper.evidence import among
     from prbench.results import Results
 
-    keys = {cell.record["key"] for job in planned.jobs for cell in job.cells}
-    cells = [cell for cell in found.cells if cell["key"] in keys]
+    keys = {cell.record.key for job in planned.jobs for cell in job.cells}
+    cells = [cell for cell in found.cells if cell.key in keys]
     names = (*metrics.ROW, "split")
-    rows = {tuple(str(cell[name]) for name in names) for cell in cells}
+    rows = {(*cell.row, str(cell.split)) for cell in cells}
     return Results(found.scores[among(found.scores, rows, names)], cells, found.folder)

@@ -1,8 +1,12 @@
-"""Made-up results of a benchmark, and the report's tables of them."""
+"""Made-up results of a benchmark, and the report's tables of them.
+
+Cells are plain tables that a test may change, and hold no more than it is about; `record_of` makes them whole.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -12,10 +16,13 @@ import numpy as np
 import pandas as pd
 
 from prbench.base.seeds import Rng
+from prbench.registry.schema import Style
 from prbench.reporting import board_tests
 from prbench.reporting.board import build
 from prbench.reporting.frames import leaderboard_frame
 from prbench.reporting.leaderboard import leaderboard, rich_tables
+from prbench.results import Results, record
+from prbench.results.record import CellRecord
 
 LOOKS = {
     "reference": ("#000000", "s", "dotted"),
@@ -27,6 +34,44 @@ LOOKS = {
     "mrm-no-meta": ("#009E73", "X", "dotted"),
 }
 
+ENTRY = {
+    "target": "prbench.methods.bt:BradleyTerry",
+    "selection": "as its entry asks",
+    "style": Style(colour="#999999").model_dump(),
+    "family": "",
+    "paper": "",
+    "summary": "",
+    "published": "",
+}
+ENCODER = {"title": "", "target": "own:Encoder", "licence": "", "homepage": "", "summary": ""}
+COUNTS = dict.fromkeys(("seen_users", "unseen_users", "seen_train", "seen_test", "unseen_support", "unseen_test"), 1)
+CELL = {"truth": None, "device": "", "versions": {}, "params": {}}
+RESULT = {
+    "encoder_fingerprint": None,
+    "seconds": dict.fromkeys(("fit", "adapt", "score"), 0.0),
+    "peak_memory_mb": 0.0,
+    "parameters": {"shared": 0, "per_user": 0},
+    "fit": {},
+}
+
+
+def record_of(cell: Mapping[str, Any]) -> CellRecord:
+    """The record of a cell: what a test does not say of it is filled in, and what is wrong with it is an error."""
+    done = RESULT if cell["status"] == "done" else {}
+    names = {"name": cell["method"], "title": cell["title"]}
+    found = record.read(
+        {
+            **CELL,
+            **done,
+            **cell,
+            "entry": {**ENTRY, **names, **cell["entry"]},
+            "encoder_entry": {**ENCODER, "name": cell["encoder"], **cell.get("encoder_entry", {})},
+            "counts": {**COUNTS, **cell.get("counts", {})},
+        }
+    )
+    assert isinstance(found, CellRecord), found
+    return found
+
 
 @dataclass
 class Fake:
@@ -36,7 +81,6 @@ class Fake:
     cells: list[dict[str, Any]] = field(default_factory=list)
     keys: Any = field(default_factory=lambda: count())
     folder: Path | None = None
-    on_sample: None = None
     rounding: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @property
@@ -46,6 +90,10 @@ class Fake:
         columns += ["comparison", "margin", "cold_margin"]
         table = pd.concat(self.frames, ignore_index=True) if self.frames else pd.DataFrame(columns=columns)
         return table.astype(dict.fromkeys(names, "category"))
+
+    def results(self) -> Results:
+        """What `results.load` would give."""
+        return Results(self.scores, [record_of(cell) for cell in self.cells], self.folder, self.rounding)
 
     def cell(self, method: str, split: int, status: str = "done", **changes: Any) -> dict[str, Any]:
         colour, marker, line = LOOKS.get(method, ("#999999", "o", "solid"))
@@ -136,7 +184,7 @@ def report(fake: Fake, out: Path, *, width: int = 100, **options: Any) -> tuple[
 
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=False)
-    paths = leaderboard(fake, out, console=console, **{"resamples": 200, **options})  # type: ignore[arg-type]
+    paths = leaderboard(fake.results(), out, console=console, **{"resamples": 200, **options})
     return text.getvalue(), paths
 
 
@@ -157,7 +205,7 @@ def written(fake: Fake, writer: Any) -> str:
 
 
 def one_board(fake: Fake, **options: Any) -> Any:
-    boards, _ = build(fake, **{"baseline": "bt", "shots": -1, "alpha": 0.05, "resamples": 200, **options})  # type: ignore[arg-type]
+    boards, _ = build(fake.results(), **{"baseline": "bt", "shots": -1, "alpha": 0.05, "resamples": 200, **options})
     assert len(boards) == 1
     return boards[0]
 

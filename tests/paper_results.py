@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fake_results import record_of
 
 from prbench import registry
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry import targets
 from prbench.registry.pieces import Piece
 from prbench.reporting.paper.evidence import Evidence, PieceResult
+from prbench.reporting.placing import placed
 from prbench.results import Results
 
 TEXT = ("dataset", "encoder", "method", "selection", "population")
@@ -118,11 +120,11 @@ class Store:
     def results(self) -> Results:
         """What `results.load` would give."""
         table = pd.concat(self.frames, ignore_index=True).astype(dict.fromkeys(TEXT, "category"))
-        return Results(table, self.cells)
+        return Results(table, [record_of(cell) for cell in self.cells])
 
     def evidence(self, *pieces: Piece, **options: Any) -> Evidence:
         """What pieces read."""
-        found = Evidence(self.results(), **{"baseline": "bt", "alpha": 0.05, "resamples": 199} | options)
+        found = Evidence(placed(self.results()), **{"baseline": "bt", "alpha": 0.05, "resamples": 199} | options)
         found.pieces = pieces
         found._tables.update(self.tables)
         if self.probed:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prbench.base.errors import InputError
-from prbench.registry.schema import JudgeEntry
+from prbench.registry.schema import EncoderEntry, JudgeEntry
 
 if TYPE_CHECKING:
     from prbench.judging.backend import Backend
@@ -80,7 +79,7 @@ def open_reader(entry: JudgeEntry, *, device: str = "cpu", budget: Budget | None
     return Reader(entry, build_backend(entry, device=device), budget=budget)
 
 
-def recorded_entry(record: Mapping[str, Any], where: Path | str) -> JudgeEntry:
+def recorded_entry(entry: EncoderEntry | JudgeEntry, where: Path | str) -> JudgeEntry:
     """The judge model's entry as results recorded it, if this prbench would use the same under that name.
 
     A model named on the command line has no entry: what reads it is always the same class. Raises InputError where
@@ -89,7 +88,8 @@ def recorded_entry(record: Mapping[str, Any], where: Path | str) -> JudgeEntry:
     from prbench import registry
     from prbench.registry import targets
 
-    entry = JudgeEntry.model_validate(record["encoder_entry"])
+    if not isinstance(entry, JudgeEntry):
+        raise InputError(f"{where} names the encoder {entry.name}, not a judge model", hint="repeat the run here")
     if entry.name in registry.names("judges") or entry.target != LOCAL:
         targets.require_recorded("judges", entry.name, entry.target, where)
     return entry

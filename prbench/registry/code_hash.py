@@ -8,12 +8,10 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from prbench.base.files import digest, file_sha256
 from prbench.registry.finder import folders_beside
@@ -39,19 +37,19 @@ def code_before_import(target: str) -> str:
     return _of_files(name)
 
 
-def code_has_changed(cell: Mapping[str, Any]) -> bool:
+def code_has_changed(name: str, target: str, made_by: str) -> bool:
     """Whether a cell's method is one of the user's own whose code is not what made the cell.
 
-    False where its entry is not here or names another target: then there is no code to compare with, and none is
-    looked at that only results name.
+    `name` and `target` are those of the cell's entry, `made_by` is its code, "" for a method of prbench's. False
+    where its entry is not here or names another target: then there is no code to compare with, and none is looked at
+    that only results name.
     """
     from prbench import registry
 
-    made_by, entry = cell.get("code"), cell["entry"]
-    if not made_by or entry["name"] not in registry.names("methods"):
+    if not made_by or name not in registry.names("methods"):
         return False
-    present = registry.get("methods", entry["name"])
-    return bool(present.target == entry["target"] and code_before_import(present.target) != made_by)
+    present = registry.get("methods", name)
+    return present.target == target and code_before_import(present.target) != made_by
 
 
 def source_files(module: str) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from prbench.protocol import metrics, stats
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
 from prbench.reporting.makings import said_of_makings
 from prbench.reporting.pairs import Compared, Pair, Watch, adjusted, against_cold_start, compare
-from prbench.reporting.placing import placed
+from prbench.reporting.placing import PlacedCell, PlacedResults, placed, results_of
 from prbench.reporting.rows import ORACLE, RANKED, TUNED, Row, bounds_of, counted, planned_splits, rows_of
 from prbench.reporting.significance import Family
 from prbench.reporting.verdict import Answer
@@ -108,7 +108,7 @@ class Board:
 
 
 def build(
-    results: Results,
+    results: Results | PlacedResults,
     *,
     baseline: str,
     shots: int,
@@ -126,11 +126,10 @@ def build(
     `count_all` lets rows that repeat or vary another one take part in the families of tests.
     Raises InputError when there are no results or when results that do not belong together would share a table.
     """
-    if users is None:
-        results = placed(results)
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    results = placed(results)
+    groups: dict[tuple[str, str], list[PlacedCell]] = {}
     for cell in results.cells:
-        groups.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
+        groups.setdefault(cell.board, []).append(cell)
     if not groups:
         raise InputError("there are no results to report", hint="make some with `prbench run`")
     for cells in groups.values():
@@ -178,7 +177,7 @@ def _apart(users: pd.DataFrame, sampled: set[tuple[str, str]]) -> list[pd.DataFr
 def _board(
     dataset: str,
     encoder: str,
-    cells: list[dict[str, Any]],
+    cells: list[PlacedCell],
     rows: list[Row],
     users: pd.DataFrame,
     on_sample: pd.DataFrame | None,
@@ -213,12 +212,12 @@ def _board(
     return replace(bare, pairs=pairs, adapting=adapting, answer=answer_of(bare, users))
 
 
-def _resampling_ratio(cells: list[dict[str, Any]]) -> float:
+def _resampling_ratio(cells: list[PlacedCell]) -> float:
     """See `stats.resampling_ratio`; NaN where the data say what is tested, the same in every split."""
-    protocols = [cell["protocol"] for cell in cells if cell["status"] == "done"]
-    if not protocols or protocols[0]["unit"] == "mark" or protocols[0].get("name") == "chronological":
+    protocol = next((record.protocol for record in results_of(cells)), None)
+    if protocol is None or protocol.unit == "mark" or protocol.name == "chronological":
         return math.nan
-    return stats.resampling_ratio(protocols[0]["test_share"])
+    return stats.resampling_ratio(protocol.test_share)
 
 
 def _baseline_of(row: Row, rows: list[Row], baseline: str) -> Row | None:

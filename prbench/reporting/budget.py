@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prbench.protocol import metrics
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
+from prbench.reporting.placing import PlacedCell
+from prbench.results.record import DoneRecord, Fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +33,13 @@ NOT_CHOSEN = "not chosen"
 ERRORS = 2.0
 
 
-def at_the_end(fit: Mapping[str, Any]) -> bool | None:
+def at_the_end(fit: Fit) -> bool | None:
     """Whether a fit chose the last of its judged moments, or a strength at an end of its grid.
 
     None where nothing was chosen: rule `last`, no curve, or a single candidate.
     """
-    curve, chosen = fit.get("curve"), fit.get("chosen")
-    if fit.get("rule") == "last" or not curve or len(curve) < 2 or chosen is None:
+    curve, chosen = fit.curve, fit.chosen
+    if fit.rule == "last" or not curve or len(curve) < 2 or chosen is None:
         return None
     if isinstance(chosen, int):
         return chosen == max(map(int, curve))
@@ -48,16 +50,16 @@ def at_the_end(fit: Mapping[str, Any]) -> bool | None:
     return any(low < high and s in (low, high) for s, (low, high) in zip(strengths, ends, strict=True))
 
 
-def untrained(fit: Mapping[str, Any]) -> bool | None:
+def untrained(fit: Fit) -> bool | None:
     """Whether the best value of the validation curve lies within two standard errors of one half; None if unknown."""
-    curve, errors = fit.get("curve"), fit.get("curve_error")
+    curve, errors = fit.curve, fit.curve_error
     if not curve or not errors:
         return None
-    best = max(curve, key=lambda name: curve[name])
+    best = max(curve, key=curve.__getitem__)
     return abs(curve[best] - 0.5) <= ERRORS * errors[best] if best in errors else None
 
 
-def budget_frame(cells: Iterable[Mapping[str, Any]], users: pd.DataFrame) -> pd.DataFrame:
+def budget_frame(cells: Iterable[PlacedCell], users: pd.DataFrame) -> pd.DataFrame:
     """budget.csv: one row per row of the leaderboard.
 
     `at_end` and `untrained` count splits among `judged` and `measured` ones. `unchanged` is the share of unseen users
@@ -68,15 +70,15 @@ def budget_frame(cells: Iterable[Mapping[str, Any]], users: pd.DataFrame) -> pd.
 
     unseen = users[(users["population"] == "unseen") & (users["shots"] == metrics.ALL_SHOTS)]
     still = _unchanged(unseen) if len(unseen) else {}
-    by_row: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    by_row: dict[tuple[str, ...], list[DoneRecord]] = {}
     for cell in cells:
-        if cell["status"] == "done":
-            by_row.setdefault(tuple(cell[key] for key in metrics.ROW), []).append(cell)
+        if cell.result:
+            by_row.setdefault(cell.row, []).append(cell.result)
     records = []
     for row, own in sorted(by_row.items()):
-        ends = [end for cell in own if (end := at_the_end(cell.get("fit") or {})) is not None]
-        flat = [none for cell in own if (none := untrained(cell.get("fit") or {})) is not None]
-        personal = any((cell.get("parameters") or {}).get("per_user", 0) for cell in own)
+        ends = [end for record in own if (end := at_the_end(record.fit)) is not None]
+        flat = [none for record in own if (none := untrained(record.fit)) is not None]
+        personal = any(record.parameters.per_user for record in own)
         share, decisions = still.get(row, (math.nan, math.nan)) if personal else (math.nan, math.nan)
         records.append(
             {
@@ -122,8 +124,8 @@ def budget_grid(frame: pd.DataFrame, titles: Mapping[tuple[str, ...], str], titl
     return Grid(title, header, lines, (), [CAPTION], label)
 
 
-def titles_of(cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], str]:
+def titles_of(cells: Sequence[PlacedCell]) -> dict[tuple[str, ...], str]:
     """What rows are called, by `metrics.ROW`; two selections of one method are told apart."""
-    rows = {tuple(cell[key] for key in metrics.ROW): cell["title"] for cell in cells}
+    rows: dict[tuple[str, ...], str] = {cell.row: cell.record.title for cell in cells}
     several = {row[:3] for row in rows if sum(other[:3] == row[:3] for other in rows) > 1}
     return {row: f"{title} ({row[3]})" if row[:3] in several else title for row, title in rows.items()}

@@ -3,87 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json
 from prbench.protocol import metrics
+from prbench.reporting.placing import PlacedCell
+from prbench.results.record import CellRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What cells must agree on, and the words for it.
-WORDS = {
-    "data_fingerprint": "data",
-    "embedding_fingerprint": "embeddings",
-    "protocol": "protocol",
-    "protocol_version": "version of the protocol",
-    "seed": "seed",
-    "split_file": "division of the split",
-    "params": "parameters",
-    "key": "cell key",
-    "budget": "tuning budget",
-    "sample": "sample of test choices",
-}
 # How many splits are run says nothing about what split i is.
 # A sample concerns rows of judge models alone, which are compared with others on the sampled choices.
 NOT_COMPARED = ("splits", "test_sample")
 
 
-def refuse_mixtures(cells: Iterable[Mapping[str, Any]]) -> None:
+class Agreement(NamedTuple):
+    """Something in which cells must agree: the words for it, its value, which cells it binds, and what to do."""
+
+    words: str
+    value: Any
+    among: tuple[Any, ...]
+    hint: str
+
+
+AGAIN = "run the older one again, or report from a folder of runs that belong together"
+KEEP_ONE = "give each variant an entry of its own (extends = ...), or remove one of the two"
+TUNE_ALIKE = "tune all of them with the same --trials, --splits and --seed, and run again"
+
+
+def refuse_mixtures(cells: Iterable[PlacedCell]) -> None:
     """Raise InputError where done cells of one data set and encoder do not belong in one table, naming both.
 
     They must agree on data, embeddings and protocol, and tuned ones on the budget of their tuning; a split must have
     one seed for all methods; and a row has one cell per split, with the same parameters in all of them.
     """
-    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    again = "run the older one again, or report from a folder of runs that belong together"
-    keep_one = "give each variant an entry of its own (extends = ...), or remove one of the two"
+    first: dict[tuple[Any, ...], tuple[Any, PlacedCell]] = {}
     for cell in cells:
-        if cell["status"] != "done":
+        if not cell.result:
             continue
-        row = (cell["method"], cell["selection"])
-        for key, where, hint in (
-            ("data_fingerprint", (), again),
-            ("embedding_fingerprint", (cell.get("model"),), again),
-            ("protocol", (), again),
-            ("protocol_version", (), again),
-            ("seed", (cell["split"],), again),
-            ("split_file", (cell["split"],), again),
-            # Two data sets with other samples of test choices share no row; within a row all cells have one.
-            ("sample", row, again),
-            ("params", row, keep_one),
-            ("key", (*row, cell["split"], cell.get("restart", 0)), keep_one),
-            ("budget", (), "tune all of them with the same --trials, --splits and --seed, and run again"),
-        ):
-            if key == "budget" and "tuned" not in cell:
-                continue
-            other = first.setdefault((key, *where), cell)
-            a, b = (_comparable(_value(c, key)) for c in (cell, other))
-            if canonical_json(a) != canonical_json(b):
-                message = f"{_name(cell)} and {_name(other)} differ in {WORDS[key]}: {_difference(a, b)}"
+        for words, value, among, hint in _agreements(cell, cell.result):
+            known, other = first.setdefault((words, *among), (value, cell))
+            if canonical_json(value) != canonical_json(known):
+                message = f"{_name(cell)} and {_name(other)} differ in {words}: {_difference(value, known)}"
                 raise InputError(message, hint=hint)
 
 
-def _value(cell: Mapping[str, Any], key: str) -> Any:
-    if key == "sample":
-        return cell["protocol"].get("test_sample")
-    return _budget(cell) if key == "budget" else cell.get(key, "")
+def _agreements(cell: PlacedCell, record: CellRecord) -> list[Agreement]:
+    """What a cell must share with others, in the order in which it is named."""
+    row, split, tuned = cell.row_key, record.split, record.tuned
+    embedding = (cell.reader,) if cell.judged else ()
+    sample = record.protocol.test_sample
+    agreements = [
+        Agreement("data", record.data_fingerprint, (), AGAIN),
+        Agreement("embeddings", record.embedding_fingerprint, embedding, AGAIN),
+        Agreement("protocol", record.protocol.model_dump(exclude=set(NOT_COMPARED)), (), AGAIN),
+        Agreement("version of the protocol", record.protocol_version, (), AGAIN),
+        Agreement("seed", record.seed, (split,), AGAIN),
+        Agreement("division of the split", record.split_file, (split,), AGAIN),
+        # Two data sets with other samples of test choices share no row; within a row all cells have one.
+        Agreement("sample of test choices", sample and sample.model_dump(), row, AGAIN),
+        Agreement("parameters", record.params, row, KEEP_ONE),
+        Agreement("cell key", record.key, (*row, split, record.restart), KEEP_ONE),
+    ]
+    if tuned:
+        budget = {"trials": tuned.trials, "tuning_splits": tuned.tuning_splits, "seed": tuned.seed}
+        agreements.append(Agreement("tuning budget", budget, (), TUNE_ALIKE))
+    return agreements
 
 
-def _budget(cell: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a tuned cell's parameters were searched with."""
-    return {name: cell["tuned"][name] for name in ("trials", "tuning_splits", "seed")}
-
-
-def _comparable(value: Any) -> Any:
-    return {k: v for k, v in value.items() if k not in NOT_COMPARED} if isinstance(value, Mapping) else value
-
-
-def _name(cell: Mapping[str, Any]) -> str:
-    return f"{cell['dataset']}/{cell['encoder']}/{cell['method']} split {cell['split']} ({cell['selection']})"
+def _name(cell: PlacedCell) -> str:
+    return f"{cell.dataset}/{cell.encoder}/{cell.method} split {cell.record.split} ({cell.selection})"
 
 
 def _difference(a: Any, b: Any) -> str:
@@ -94,11 +87,11 @@ def _difference(a: Any, b: Any) -> str:
     return f"{a} and {b}"
 
 
-def check_scored(users: pd.DataFrame, cells: Iterable[Mapping[str, Any]], shots: int) -> None:
+def check_scored(users: pd.DataFrame, cells: Iterable[PlacedCell], shots: int) -> None:
     """Raise InputError unless done cells and scores at `shots` are the same set."""
     keys = [*metrics.ROW, "split", "restart"]
     scored = set(users[keys].drop_duplicates().itertuples(index=False, name=None))
-    done = {(*(cell[key] for key in keys[:-1]), cell.get("restart", 0)) for cell in cells if cell["status"] == "done"}
+    done = {(*cell.row, cell.result.split, cell.result.restart) for cell in cells if cell.result}
     wanted = "all" if shots == metrics.ALL_SHOTS else f"all,{shots}"
     for keys_missing, what, hint in (
         (done - scored, f"has no scores at shots = {shots}", f"repeat the run with --shots {wanted}"),

@@ -6,10 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from prbench.base.console import progress
-from prbench.protocol import metrics
 from prbench.reporting.board import RANKED, Board, build
 from prbench.reporting.options import of_methods, require_options
-from prbench.reporting.placing import placed
+from prbench.reporting.placing import PlacedResults, placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def compare(
     results: Results, *, baseline: str, methods: str, shots: int, alpha: float, resamples: int
-) -> tuple[Results, list[Board], pd.DataFrame]:
+) -> tuple[PlacedResults, list[Board], pd.DataFrame]:
     """The results that the report is about, their boards, and the per-user metrics that these rest on.
 
     Options as those of the leaderboard. Raises InputError for options that cannot be, and where results that do not
@@ -27,12 +26,12 @@ def compare(
     """
     if methods:
         results = of_methods(results, methods)
-    results = placed(results)
-    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
+    standing = placed(results)
+    require_options(standing, baseline=baseline, alpha=alpha, resamples=resamples, shots=shots)
     with progress() as display:
-        task = display.add_task("comparing methods", total=_comparisons_planned(results))
+        task = display.add_task("comparing methods", total=_comparisons_planned(standing))
         boards, users = build(
-            results,
+            standing,
             baseline=baseline,
             shots=shots,
             alpha=alpha,
@@ -40,10 +39,10 @@ def compare(
             watch=lambda: display.advance(task),
             count_all=bool(methods),
         )
-    return results, boards, users
+    return standing, boards, users
 
 
-def _comparisons_planned(results: Results) -> int:
-    rows = {tuple(c[key] for key in metrics.ROW) for c in results.cells if c["status"] == "done"}
+def _comparisons_planned(results: PlacedResults) -> int:
+    rows = {cell.row for cell in results.cells if cell.result}
     boards = Counter(row[:2] for row in rows)
     return sum(len(RANKED) * n * (n - 1) // 2 for n in boards.values())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prbench.protocol.properties import LEAST_REPEATERS, LEAST_REPEATS
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
+from prbench.reporting.placing import PlacedCell
+from prbench.results.record import CellRecord, Properties
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,37 +37,36 @@ PLAIN = (
 )  # fmt: skip
 
 
-def properties_frame(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def properties_frame(cells: Iterable[PlacedCell]) -> pd.DataFrame:
     """properties.csv: one row per data set and encoder, NaN where no record tells.
 
     `pairs_known`, `ceiling`, `floor` and `room` are means over the splits; the rest is of the whole data set.
     """
     import pandas as pd
 
-    by_setting: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    by_setting: dict[tuple[str, str], list[CellRecord]] = {}
     for cell in cells:
-        by_setting.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
+        by_setting.setdefault(cell.board, []).append(cell.record)
     records = [_record(setting, own) for setting, own in sorted(by_setting.items())]
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
-def _record(setting: tuple[str, str], cells: list[Mapping[str, Any]]) -> dict[str, Any]:
-    told: Mapping[str, Any] = next((cell["properties"] for cell in cells if cell.get("properties")), {})
+def _record(setting: tuple[str, str], cells: list[CellRecord]) -> dict[str, Any]:
+    properties = next((cell.properties for cell in cells if cell.properties), Properties())
+    known = properties.model_dump()
     record: dict[str, Any] = dict(zip(("dataset", "encoder"), setting, strict=True))
-    record |= {name: _number(told.get(name)) for name in PLAIN}
-    choices = told.get("choices") or [None] * 3
-    record |= {f"choices_{name}": _number(v) for name, v in zip(("least", "median", "most"), choices, strict=True)}
+    record |= {name: _number(known.get(name)) for name in PLAIN}
+    choices = properties.choices or [math.nan] * 3
+    record |= dict(zip(("choices_least", "choices_median", "choices_most"), choices, strict=True))
     # A split has one division, whatever the methods: one of its cells tells it.
-    splits = {cell["split"]: cell for cell in cells}
-    known = [
-        counts["test_pairs_trained_on"] / counts["test_pairs"]
-        for cell in splits.values()
-        if (counts := cell.get("counts") or {}).get("test_pairs")
+    splits = {cell.split: cell for cell in cells}.values()
+    shares = [
+        (cell.counts.test_pairs_trained_on or 0) / cell.counts.test_pairs for cell in splits if cell.counts.test_pairs
     ]
-    truths = [cell["truth"]["overall"] for cell in splits.values() if cell.get("truth")]
-    record["pairs_known"] = _mean(known)
-    for name in ("ceiling", "floor"):
-        record[name] = _mean([truth[name] for truth in truths])
+    record["pairs_known"] = _mean(shares)
+    bounds = [cell.truth.overall for cell in splits if cell.truth]
+    record["ceiling"] = _mean([each.ceiling for each in bounds])
+    record["floor"] = _mean([each.floor for each in bounds])
     return record | {"room": record["ceiling"] - record["floor"]}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from prbench.reporting.grid import percent
 from prbench.reporting.placing import SAMPLE_MARK
+from prbench.results.record import Calls, DoneRecord, VerdictShares
 
 if TYPE_CHECKING:
     from prbench.reporting.board import Board
@@ -15,36 +16,42 @@ if TYPE_CHECKING:
 MANY_FAILURES = 0.05
 """A row with a larger share of failed orders is flagged."""
 
-NUMBERS = ("calls_per_user", "tokens_per_user", "seconds_per_user", "cost_per_user")
-SHARES = ("failed_orders", "contradicted", "first_share", "strict_accuracy")
+NUMBERS: Mapping[str, Callable[[Calls], float]] = {
+    "calls_per_user": lambda calls: calls.asked,
+    "tokens_per_user": lambda calls: calls.tokens_in + calls.tokens_out,
+    "seconds_per_user": lambda calls: calls.seconds,
+    "cost_per_user": lambda calls: calls.cost,
+}
+SHARES: Mapping[str, Callable[[VerdictShares], float | None]] = {
+    "failed_orders": lambda shares: shares.failed_orders,
+    "contradicted": lambda shares: shares.contradicted,
+    "first_share": lambda shares: shares.first_share,
+    "strict_accuracy": lambda shares: shares.strict_accuracy,
+}
 
 
-def mean_of(parts: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def mean_of(cells: Sequence[DoneRecord]) -> dict[str, float]:
     """The means over cells of what a judge model did: requests, tokens, seconds and cost per user, and of verdicts in
     both orders the shares of failed orders and contradictions, how often the first reply was taken, and the accuracy
     with failed orders wrong. Empty without cells of a judge model; NaN for what a method does not have.
     """
-    if not parts:
+    records = [(cell.judging, max(1, cell.counts.users)) for cell in cells if cell.judging]
+    if not records:
         return {}
-    counts = [cell["counts"] for cell in cells if "judging" in cell]
-    people = [max(1, count["seen_users"] + count["unseen_users"]) for count in counts]
     found: dict[str, float] = {}
-    for name, keys in zip(NUMBERS, (("asked",), ("tokens_in", "tokens_out"), ("seconds",), ("cost",)), strict=True):
-        totals = [
-            sum(part.get(stage, {}).get(key, 0.0) for stage in ("fit", "test") for key in keys) for part in parts
-        ]
-        found[name] = _mean([total / users for total, users in zip(totals, people, strict=True)])
-    for name in SHARES:
-        values = [part.get("verdicts", {}).get("overall", {}).get(name) for part in parts]
-        found[name] = _mean([value for value in values if value is not None])
+    for name, number_of in NUMBERS.items():
+        found[name] = _mean([sum(map(number_of, judging.stages)) / users for judging, users in records])
+    shares = [judging.verdicts.get("overall", VerdictShares()) for judging, _ in records]
+    for name, share_of in SHARES.items():
+        found[name] = _mean([value for each in shares if (value := share_of(each)) is not None])
     return found
 
 
-def models_of(cells: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def models_of(cells: Sequence[DoneRecord]) -> tuple[str, ...]:
     """The models that answered, as they or their servers name themselves."""
-    parts = [cell["judging"] for cell in cells if "judging" in cell]
-    stages = [part.get(stage, {}).get("models", {}) for part in parts for stage in ("fit", "test")]
-    return tuple(sorted({name for names in stages for name in names}))
+    return tuple(
+        sorted({name for cell in cells if cell.judging for calls in cell.judging.stages for name in calls.models})
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prbench.base.console import stdout
 from prbench.base.files import write_text
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from prbench.base.layout import Sheet
     from prbench.reporting.page import Extra
+    from prbench.reporting.placing import PlacedCell
     from prbench.results import Results
 
 
@@ -62,15 +63,15 @@ def leaderboard(
     from prbench.reporting.page import Extra, write_page
     from prbench.reporting.worst_k import worst_k_figure
 
-    results, boards, users = compare(
+    standing, boards, users = compare(
         results, baseline=baseline, methods=methods, shots=shots, alpha=alpha, resamples=resamples
     )
-    shared = [*submitted.grids(results), *merging.grids(results)]
+    shared = [*submitted.grids(standing), *merging.grids(standing)]
     grids = [*(grid for board in boards for grid in board_tests.grids(board)), *shared]
     stored = {
-        "calibration": calibration_frame(calibration_records(results.scores, shots)),
-        "properties": properties_frame(results.cells),
-        "budget": budget_frame(results.cells, users),
+        "calibration": calibration_frame(calibration_records(standing.scores, shots)),
+        "properties": properties_frame(standing.cells),
+        "budget": budget_frame(standing.cells, users),
     }
     paths = [
         _write_csv(leaderboard_frame(boards), out / "leaderboard.csv"),
@@ -93,11 +94,11 @@ def leaderboard(
         "alpha": alpha,
         "resamples": resamples,
     }
-    extras = _extras(boards, stored, results.cells) + [
+    extras = _extras(boards, stored, standing.cells) + [
         Extra(title=grid.title, text=merging.WORDS.get(grid.label, submitted.WORDS), grid=grid) for grid in shared
     ]
     paths.append(
-        write_page(out / "index.html", boards, users, results, options=options, curves=curves, extras=extras)
+        write_page(out / "index.html", boards, users, standing, options=options, curves=curves, extras=extras)
     )
     # Printed last: a reader who stops early, as `head` does, costs no file.
     for table in (*rich_tables(boards), *map(writers.rich_table, shared)):
@@ -105,9 +106,7 @@ def leaderboard(
     return paths
 
 
-def _extras(
-    boards: Sequence[Board], stored: Mapping[str, pd.DataFrame], cells: Sequence[Mapping[str, Any]]
-) -> list[Extra]:
+def _extras(boards: Sequence[Board], stored: Mapping[str, pd.DataFrame], cells: Sequence[PlacedCell]) -> list[Extra]:
     """The page's sections on the data, on calibration and on budgets."""
     from prbench.reporting.page import Extra
 

@@ -6,9 +6,10 @@ import colorsys
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prbench import registry
+from prbench.results.record import MethodPart
 
 # The page's backgrounds; page.css names the same.
 LIGHT, DARK = "#ffffff", "#14171c"
@@ -63,14 +64,12 @@ class Look:
         return _SVG_DASH[self.dash]
 
 
-def style_of(entry: Mapping[str, Any]) -> dict[str, str]:
+def style_of(entry: MethodPart) -> dict[str, str]:
     """The style of the method whose entry the results recorded: the registered entry's, so that a colour can change
     without a new run; the recorded one where no entry of that name is registered.
     """
-    name = entry.get("name")
-    if name in registry.names("methods"):
-        return registry.get("methods", name).style.model_dump()
-    return dict(entry["style"])
+    registered = entry.name in registry.names("methods")
+    return (registry.get("methods", entry.name) if registered else entry).style.model_dump()
 
 
 def look(style: Mapping[str, str], marker: Marker) -> Look:

@@ -8,7 +8,7 @@ from prbench.reporting.grid import Grid, TableCell, percent
 from prbench.results import merged
 
 if TYPE_CHECKING:
-    from prbench.results import Results
+    from prbench.reporting.placing import PlacedResults
 
 DIFFERS, KEPT_APART = "merge:differs", "merge:apart"
 WORDS = {
@@ -17,7 +17,7 @@ WORDS = {
 }
 
 
-def grids(results: Results) -> list[Grid]:
+def grids(results: PlacedResults) -> list[Grid]:
     """The tables of a merged folder, none where nothing differs and nothing was kept apart."""
     found = merged.read(results.folder)
     if found is None:

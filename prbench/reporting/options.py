@@ -9,12 +9,13 @@ from prbench import registry
 from prbench.base.errors import InputError, near
 
 if TYPE_CHECKING:
+    from prbench.reporting.placing import PlacedResults
     from prbench.results import Results
 
 LEAST_RESAMPLES = 100
 
 
-def require_options(results: Results, *, baseline: Any, alpha: Any, resamples: Any, shots: Any = -1) -> None:
+def require_options(results: PlacedResults, *, baseline: Any, alpha: Any, resamples: Any, shots: Any = -1) -> None:
     """Raise InputError for an option of another type or outside its range, and for a baseline that is not a method.
 
     A registered method that was not run may be the baseline: the report then says that there is none.
@@ -26,7 +27,7 @@ def require_options(results: Results, *, baseline: Any, alpha: Any, resamples: A
         raise InputError(f"resamples is {resamples!r}, not a whole number from {LEAST_RESAMPLES}", hint=correct)
     if not _whole(shots) or shots < -1:
         raise InputError(f"shots is {shots!r}, not a whole number from 0, or -1 for all there are", hint=correct)
-    rows = sorted({cell["method"] for cell in results.cells})
+    rows = sorted({cell.method for cell in results.cells})
     if not isinstance(baseline, str) or baseline not in {*rows, *registry.names("methods")}:
         guess = near(baseline, rows) if isinstance(baseline, str) else ""
         raise InputError(
@@ -44,13 +45,13 @@ def of_methods(results: Results, patterns: str) -> Results:
 
     chosen = set(rows_named(results, patterns, "--methods"))
     scores = results.scores[results.scores["method"].isin(chosen)]
-    cells = [cell for cell in results.cells if cell["method"] in chosen]
-    return Results(scores, cells, getattr(results, "folder", None), rounding=getattr(results, "rounding", {}))
+    cells = [cell for cell in results.cells if cell.method in chosen]
+    return Results(scores, cells, results.folder, results.rounding)
 
 
 def rows_named(results: Results, patterns: str, option: str) -> list[str]:
     """The methods of the results that `patterns` name, sorted. Raises InputError for one that no row has."""
-    rows = sorted({cell["method"] for cell in results.cells})
+    rows = sorted({cell.method for cell in results.cells})
     chosen: set[str] = set()
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         fitting = {name for name in rows if name == pattern or fnmatchcase(name, pattern)}

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from prbench.registry.code_hash import code_has_changed
 from prbench.reporting.judging import mean_of, models_of
 from prbench.reporting.looks import style_of
 from prbench.reporting.makings import rounding_of
-from prbench.reporting.placing import SAMPLE_MARK, sample_of
-from prbench.results.record import NOTHING_CHOSEN
+from prbench.reporting.placing import SAMPLE_MARK, PlacedCell, results_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,51 +108,52 @@ class Row:
         return self.std.get(population, {}).get(metric, math.nan)
 
 
-def planned_splits(cells: list[dict[str, Any]]) -> set[int]:
+def planned_splits(cells: list[PlacedCell]) -> set[int]:
     """The splits that any row has or was meant to have; ignores rows selected on test data."""
-    honest = {cell["split"] for cell in cells if cell["selection"] != ORACLE}
-    return honest or {cell["split"] for cell in cells}
+    honest = {cell.record.split for cell in cells if cell.selection != ORACLE}
+    return honest or {cell.record.split for cell in cells}
 
 
 def rows_of(
-    cells: list[dict[str, Any]], per_split: pd.DataFrame | None, probed: Mapping[tuple[str, ...], float] | None = None
+    cells: list[PlacedCell], per_split: pd.DataFrame | None, probed: Mapping[tuple[str, ...], float] | None = None
 ) -> list[Row]:
     """The rows of one board in the order of the cells; `probed` as `Results.rounding`."""
     planned = planned_splits(cells)
-    by_row: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_row: dict[tuple[str, str], list[PlacedCell]] = {}
     for cell in cells:
-        by_row.setdefault((cell["method"], cell["selection"]), []).append(cell)
-    readers = Counter((g[0]["title"], g[0]["selection"]) for g in by_row.values() if "model" in g[0])
+        by_row.setdefault(cell.row_key, []).append(cell)
+    firsts = [group[0] for group in by_row.values()]
+    readers = Counter((first.record.title, first.selection) for first in firsts if first.judged)
 
-    def named(group: list[dict[str, Any]]) -> str:
+    def title_of(first: PlacedCell) -> str:
         """The title, with the judge model's name where several read for one method."""
-        first = group[0]
-        several = readers[first["title"], first["selection"]] > 1
-        return f"{first['title']} by {first['model']}" if several and "model" in first else str(first["title"])
+        title = first.record.title
+        return f"{title} by {first.reader}" if first.judged and readers[title, first.selection] > 1 else title
 
-    titles = [named(group) for group in by_row.values() if group[0]["selection"] not in (ORACLE, TUNED)]
+    titles = [title_of(first) for first in firsts if first.selection not in (ORACLE, TUNED)]
     rows = []
     for (method, selection), group in by_row.items():
         by_start = _done_splits(group)
         splits = tuple(sorted(by_start[0]))
         starts = sum(by_start[0] <= done for done in by_start.values()) if splits else 1
-        random_start = all(cell.get("random_start", True) for cell in group)
+        random_start = all(cell.record.random_start for cell in group)
+        first, entry = group[0], group[0].record.entry
         start_std: dict[str, float] = {}
         gain_start_std: dict[str, float] = {}
-        title, entry = named(group), group[0]["entry"]
+        title = title_of(first)
         if selection == ORACLE:
             title += " (selected on test data)"
         elif selection == TUNED:
             title += " (tuned)"
         elif titles.count(title) > 1:
             title += f" ({selection})"
-        if sampled := sample_of(group[0]) is not None:
+        if sampled := first.sample is not None:
             title += f" {SAMPLE_MARK}"
         mean: dict[str, dict[str, float]] = {}
         std: dict[str, dict[str, float]] = {}
         if splits and per_split is not None:
-            first = group[0]
-            mask = np.logical_and.reduce([(per_split[key] == first[key]).to_numpy() for key in metrics.ROW])
+            names = dict(zip(metrics.ROW, first.row, strict=True))
+            mask = np.logical_and.reduce([(per_split[key] == name).to_numpy() for key, name in names.items()])
             start_std = _start_spreads(per_split[mask], "accuracy", random_start)
             gains = per_split[mask].assign(gain=per_split["accuracy"] - per_split["cold_start"])
             gain_start_std = _start_spreads(gains, "gain", random_start)
@@ -162,12 +162,10 @@ def rows_of(
                     continue  # a population that some splits lack
                 mean[record["population"]] = {m: float(record[m]) for m in metrics.METRICS}
                 std[record["population"]] = {m: float(record[f"{m}_std"]) for m in metrics.METRICS}
-        own_method = group[0].get("own_method", method)
-        published = (own_method, selection) == (entry.get("name"), entry.get("selection"))
-        rounding, rounding_on = rounding_of(entry) if published else (math.nan, "")
-        own = (probed or {}).get((group[0]["dataset"], group[0]["encoder"], method, selection))
-        if own is not None:
-            rounding, rounding_on = own, "measured here"
+        rounding, rounding_on = rounding_of(entry) if first.record.published else (math.nan, "")
+        measured = (probed or {}).get(first.row)
+        if measured is not None:
+            rounding, rounding_on = measured, "measured here"
         rows.append(
             Row(
                 method=method,
@@ -178,36 +176,36 @@ def rows_of(
                 complete=planned <= set(splits) and all(p in mean for p in RANKED),
                 mean=mean,
                 std=std,
-                note=_why_missing([c for c in group if not c.get("restart", 0)], planned - set(splits)),
-                own_method=own_method,
-                method_title=group[0]["title"],
-                family=entry.get("family", ""),
-                published=published,
+                note=_why_missing([cell for cell in group if not cell.record.restart], planned - set(splits)),
+                own_method=first.record.method,
+                method_title=first.record.title,
+                family=entry.family,
+                published=first.record.published,
                 rounding=rounding,
                 rounding_on=rounding_on,
-                reader=group[0].get("model", group[0]["encoder"]),
+                reader=first.reader,
                 sampled=sampled,
-                known_before=bool(group[0].get("known_before")),
-                models=models_of(group),
-                judging=mean_of([cell["judging"] for cell in group if "judging" in cell], group),
+                known_before=first.record.known_before,
+                models=models_of(results_of(group)),
+                judging=mean_of(results_of(group)),
                 starts=starts,
                 random_start=random_start,
                 start_std=start_std,
                 gain_start_std=gain_start_std,
                 start_note=_incomplete_starts(group, by_start),
-                chose_nothing=any((cell.get("fit") or {}).get(NOTHING_CHOSEN) for cell in group),
-                older_code=any(code_has_changed(cell) for cell in group),
+                chose_nothing=any(record.fit.nothing_chosen for record in results_of(group)),
+                older_code=any(code_has_changed(entry.name, entry.target, cell.record.code) for cell in group),
             )
         )
     return rows
 
 
-def _done_splits(cells: list[dict[str, Any]]) -> dict[int, set[int]]:
+def _done_splits(cells: list[PlacedCell]) -> dict[int, set[int]]:
     """The splits with results of each of a row's random starts."""
     done: dict[int, set[int]] = {0: set()}
     for cell in cells:
-        splits = done.setdefault(cell.get("restart", 0), set())
-        splits |= {cell["split"]} if cell["status"] == "done" else set()
+        splits = done.setdefault(cell.record.restart, set())
+        splits |= {cell.record.split} if cell.result else set()
     return done
 
 
@@ -220,20 +218,20 @@ def _start_spreads(per_split: pd.DataFrame, metric: str, random_start: bool) -> 
     }
 
 
-def _incomplete_starts(cells: list[dict[str, Any]], done: Mapping[int, set[int]]) -> str:
+def _incomplete_starts(cells: list[PlacedCell], done: Mapping[int, set[int]]) -> str:
     """One phrase for the starts that lack some of the row's splits, and why."""
     phrases = []
     for restart, splits in sorted(done.items()):
         if lacking := done[0] - splits:
-            why = _why_missing([cell for cell in cells if cell.get("restart", 0) == restart], lacking)
+            why = _why_missing([cell for cell in cells if cell.record.restart == restart], lacking)
             phrases.append(f"restart {restart} has {len(done[0] & splits)} of {len(done[0])} splits ({why})")
     return "; ".join(phrases)
 
 
-def counted(rows: list[Row], cells: list[dict[str, Any]]) -> list[Row]:
+def counted(rows: list[Row], cells: list[PlacedCell]) -> list[Row]:
     """The rows, those marked that repeat or vary another row of their entry."""
-    entry = {(c["method"], c["selection"]): c["entry"].get("name", c["method"]) for c in cells}
-    params = {(c["method"], c["selection"]): c.get("params") for c in cells}
+    entry = {cell.row_key: cell.record.entry.name for cell in cells}
+    params = {cell.row_key: cell.record.params for cell in cells}
 
     def repeats(row: Row) -> bool:
         own = [r for r in rows if r.method == entry[row.key] and r is not row and not r.oracle]
@@ -246,22 +244,26 @@ def counted(rows: list[Row], cells: list[dict[str, Any]]) -> list[Row]:
     return [replace(row, counted=not repeats(row)) for row in rows]
 
 
-def _why_missing(cells: list[dict[str, Any]], missing: set[int]) -> str:
+def _why_missing(cells: list[PlacedCell], missing: set[int]) -> str:
     """One phrase for the splits a row lacks."""
     if not missing:
         return ""
-    told = {cell["split"]: f"{cell['status']}: {cell.get('reason') or 'no reason given'}" for cell in cells
-            if cell["status"] != "done" and cell["split"] in missing}  # fmt: skip
-    reasons = sorted(set(told.values()))
-    if missing - told.keys():
+    ends = {
+        record.split: f"{record.status}: {record.reason or 'no reason given'}"
+        for record in (cell.record for cell in cells)
+        if not record.done and record.split in missing
+    }
+    reasons = sorted(set(ends.values()))
+    if missing - ends.keys():
         reasons.append("not run")
     return "; ".join(reasons)
 
 
-def bounds_of(cells: list[dict[str, Any]]) -> dict[str, Row]:
+def bounds_of(cells: list[PlacedCell]) -> dict[str, Row]:
     """Ceiling and floor of a simulated data set, over the board's splits; nothing where a split has none."""
     planned = planned_splits(cells)
-    truth = {cell["split"]: cell["truth"] for cell in cells if cell.get("truth") and cell["split"] in planned}
+    records = [cell.record for cell in cells if cell.record.split in planned]
+    truth = {record.split: record.truth.table() for record in records if record.truth}
     if planned != set(truth):
         return {}
     bounds = {}

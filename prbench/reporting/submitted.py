@@ -15,18 +15,18 @@ from prbench.results.digests import accuracies
 from prbench.results.submitted import SubmittedRow
 
 if TYPE_CHECKING:
-    from prbench.results import Results
+    from prbench.reporting.placing import PlacedResults
 
 LABEL = "submitted"
 WORDS = "Nobody here fitted these methods: their margins were handed in, and only the choices tested were checked."
 
 
-def grids(results: Results) -> list[Grid]:
+def grids(results: PlacedResults) -> list[Grid]:
     """One table for each data set with submitted rows; a row on other data than the results here says so."""
     if results.folder is None:
         return []
     rows = submitted.load(results.folder)
-    here = {cell["dataset"]: cell["data_fingerprint"] for cell in results.cells}
+    here = {cell.dataset: cell.record.data_fingerprint for cell in results.cells}
     return [
         _grid(dataset, [row for row in rows if row.record.dataset == dataset], here.get(dataset))
         for dataset in sorted({row.record.dataset for row in rows})

@@ -37,16 +37,14 @@ class Results:
     `scores` has one row per held-out comparison with dataset, encoder, method, selection, population
     (categoricals), split, restart (the split's random start, 0 for the first), user, shots (int32;
     `metrics.ALL_SHOTS` for all), comparison (int64), margin and cold_margin (float32).
-    `on_sample` is made by reports, see `prbench.reporting.placing`.
-    `cells` are the records of all cells, done or not, in plain values; a margin of 0 is a tie. `folder` is where
-    they were read. `rounding` is the share of test decisions that rounding probes changed, by `COLUMNS`, where there
-    are such probes.
+    A margin of 0 is a tie. `cells` are the records of all cells, done or not (`record.finished` gives those with
+    results). `folder` is where they were read. `rounding` is the share of test decisions that rounding probes
+    changed, by `COLUMNS`, where there are such probes.
     """
 
     scores: pd.DataFrame
-    cells: list[dict[str, Any]]
+    cells: list[CellRecord]
     folder: Path | None = None
-    on_sample: pd.DataFrame | None = None
     rounding: Mapping[tuple[str, ...], float] = field(default_factory=dict)
 
 
@@ -73,7 +71,7 @@ def load(runs: Path) -> Results:
             raise InputError(f"{folder} lacks {lost}", hint=REPEAT)
         if not other or not other[1].done:
             by_identity[identity] = (folder, record)
-    cells = [record.stored() for _, record in by_identity.values()]
+    cells = [record for _, record in by_identity.values()]
     _say_unverified([folder for folder, record in by_identity.values() if record.done])
     parts = [
         _read_scores(path, record)

@@ -27,7 +27,7 @@ from prbench.registry import finder
 from prbench.results import cells as results
 from prbench.results import own_code, superseded
 from prbench.results.claims import Claims
-from prbench.results.record import NOTHING_CHOSEN, CellState, DoneRecord
+from prbench.results.record import CellState, DoneRecord
 from prbench.running.judged import judged_part
 from prbench.running.open_dataset import OpenDataset
 from prbench.running.plan import MethodJob, Plan, open_settings, reads_text
@@ -222,17 +222,18 @@ def _score_and_store(
     job: MethodJob, i: int, method: Method, plan: Plan, seconds: float, fitting: dict[str, Any], chose: bool
 ) -> None:
     cell, setting = job.cells[i], job.setting
-    fit = method.fit_record() if chose else {**method.fit_record(), NOTHING_CHOSEN: True}
+    fit = method.fit_record() if chose else {**method.fit_record(), "nothing_chosen": True}
     require_rule(job.name, fit, job.rule)
     before = None if setting.reader is None else setting.reader.tally.copy()
     scores, spent, verdicts = score_split(method, setting, setting.splits[i], plan.shots, job.restart)
     asked = judged_part(setting.reader, before, 1)
     count = method.parameter_count()
+    equal = _equal_vectors(setting, setting.splits[i])
     judging = {"judging": {"fit": fitting, "test": asked, **verdicts}} if setting.reader else {}
     record = DoneRecord.ended(
         cell.record,
         CellState.done,
-        counts={**cell.record.counts, "equal_vectors": _equal_vectors(setting, setting.splits[i])},
+        counts=cell.record.counts.model_copy(update={"equal_vectors": equal}),
         encoder_fingerprint=setting.encoder_fingerprint(),
         seconds={"fit": seconds, **spent},
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from prbench.results.claims import Claims
+    from prbench.results.record import PlannedRecord
 
 
 @dataclass(eq=False)
@@ -194,15 +195,15 @@ def open_judge(name: str, device: str, budget: Budget | None = None) -> Reader:
 
 
 def open_recorded(
-    record: Mapping[str, Any], where: Path, device: str, drawing: Drawing, *, name: str | None = None
+    record: PlannedRecord, where: Path, device: str, drawing: Drawing, *, name: str | None = None
 ) -> OpenDataset:
     """The data set of a judge model's cell, or the one called `name`, read by the judge model that the cell names.
 
     Raises InputError where that judge model is not the same here.
     """
-    sample = ProtocolEntry.model_validate(record["protocol"]).test_sample or TestSample()
-    reader = open_reader(recorded_entry(record, where), device=device)
-    return open_judged(name or record["dataset"], reader, sample, device, drawing)
+    sample = record.protocol.test_sample or TestSample()
+    reader = open_reader(recorded_entry(record.encoder_entry, where), device=device)
+    return open_judged(name or record.dataset, reader, sample, device, drawing)
 
 
 def open_datasets(

@@ -281,7 +281,7 @@ def _opened(task: ProbeTask, device: str, opened: dict[str, list[OpenDataset]]) 
         # Splits are drawn by the protocol of each cell's own record.
         if task.record.reader:
             where, drawn = task.folder / "cell.json", Drawing(lambda *_: [])
-            opened[same] = [open_recorded(task.record.stored(), where, device, drawn, name=name)]
+            opened[same] = [open_recorded(task.record, where, device, drawn, name=name)]
         else:
             opened[same] = [open_dataset(name, encoder, device, lambda data, entry: [])]
     return opened[same][0]
@@ -328,9 +328,8 @@ def _rule_of(record: PlannedRecord) -> SelectionRule:
     """The rule that a cell was fitted by: a tuned one has that of its record of tuning."""
     if record.selection != "tuned":
         return cast(SelectionRule, record.selection)
-    fit = record.fit if isinstance(record, DoneRecord) else {}
-    rule = fit.get("rule", record.entry.selection)
-    return cast(SelectionRule, rule)
+    rule = record.fit.rule if isinstance(record, DoneRecord) else ""
+    return cast(SelectionRule, rule or record.entry.selection)
 
 
 def _require_same(task: ProbeTask, setting: OpenDataset) -> None:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -24,9 +24,9 @@ from prbench.comparisons import PreferenceData
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.splits import Split, make_split
 from prbench.registry import targets
-from prbench.registry.schema import DatasetEntry, ProtocolEntry
+from prbench.registry.schema import DatasetEntry, SelectionRule
 from prbench.results import cells, scores
-from prbench.results.record import CellState
+from prbench.results.record import CellState, DoneRecord
 from prbench.running.job import run_job
 from prbench.running.open_dataset import OpenDataset, open_dataset
 from prbench.running.plan import MethodJob, Plan, _job, _Variant
@@ -63,7 +63,7 @@ def rerun(
     cannot be made here: it rests on other data, encoder or code, or its entry is gone.
     """
     every = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
-    done = [(f, r.stored()) for f, r in every if r.done and not r.split_file and not r.reader]
+    done = [(f, r) for f, r in every if isinstance(r, DoneRecord) and not r.split_file and not r.reader]
     if not done:
         raise InputError(
             f"{runs} holds no finished result that can be made again", hint="make some with `prbench run`"
@@ -89,8 +89,8 @@ def rerun(
     }
 
 
-def _repeat(folder: Path, record: dict[str, Any], runs: Path) -> Repeated:
-    with tempfile.TemporaryDirectory(prefix="prbench-rerun-") as out, compute_threads(record.get("threads"), 1):
+def _repeat(folder: Path, record: DoneRecord, runs: Path) -> Repeated:
+    with tempfile.TemporaryDirectory(prefix="prbench-rerun-") as out, compute_threads(record.threads, 1):
         job, plan = _planned(folder, record, Path(out))
         run_job(job, plan, lambda share: None)
         [cell] = job.cells
@@ -104,30 +104,30 @@ def _repeat(folder: Path, record: dict[str, Any], runs: Path) -> Repeated:
         return next((part for part in parts if part.verdict == "differs"), max(parts, key=lambda part: part.largest))
 
 
-def _planned(folder: Path, record: dict[str, Any], out: Path) -> tuple[MethodJob, Plan]:
+def _planned(folder: Path, record: DoneRecord, out: Path) -> tuple[MethodJob, Plan]:
     """The job that makes a cell of this record, under the same key. Raises InputError as `rerun`."""
     where = folder / "cell.json"
-    entry_then = record["entry"]
-    targets.require_recorded("methods", entry_then["name"], entry_then["target"], where)
-    entry = registry.get("methods", entry_then["name"])
+    targets.require_recorded("methods", record.entry.name, record.entry.target, where)
+    entry = registry.get("methods", record.entry.name)
     setting = _setting(folder, record)
-    selection = record["selection"]
-    rule = record["fit"].get("rule", entry.selection) if selection == "tuned" else selection
+    rule = (record.fit.rule or entry.selection) if record.selection == "tuned" else record.selection
     few = [
         int(match[1]) for path in scores._scores_files(folder) if (match := scores.SHOTS_FILE.fullmatch(path.name))
     ]
     request = RunRequest(
         methods=(entry.name,),
-        datasets=(record["dataset"],),
-        encoder=record["encoder"],
+        datasets=(record.dataset,),
+        encoder=record.encoder,
         shots=(ALL_SHOTS, *few),
         device=setting.device,
         out=out,
-        precision=record.get("precision", "highest"),
+        precision=record.precision,
     )
-    variant = _Variant(entry, selection, rule, record["params"])
-    job = _job(setting, request, record["command"], variant, record.get("restart", 0))
-    if job.cells[0].record["key"] != record["key"]:
+    variant = _Variant(
+        entry, cast(SelectionRule | Literal["tuned"], record.selection), cast(SelectionRule, rule), record.params
+    )
+    job = _job(setting, request, record.command, variant, record.restart)
+    if job.cells[0].record.key != record.key:
         raise InputError(
             f"{folder} cannot be made again here: its key is not the one of its record with the present code, entry "
             "and protocol",
@@ -136,28 +136,25 @@ def _planned(folder: Path, record: dict[str, Any], out: Path) -> tuple[MethodJob
     return job, Plan([job], request)
 
 
-def _setting(folder: Path, record: dict[str, Any]) -> OpenDataset:
+def _setting(folder: Path, record: DoneRecord) -> OpenDataset:
     """The record's data set with its one split. Raises InputError where the data or embeddings are others."""
-    protocol = ProtocolEntry.model_validate(record["protocol"])
-    device = "cpu" if record["device"].startswith("cpu") else "auto"
+    device = "cpu" if record.device.startswith("cpu") else "auto"
 
     def draw(data: PreferenceData, entry: DatasetEntry) -> list[Split]:
-        seed = record["seed"] - record["split"]
-        return [make_split(data, protocol, index=record["split"], seed=seed, draw=record.get("draw", 0))]
+        seed = record.seed - record.split
+        return [make_split(data, record.protocol, index=record.split, seed=seed, draw=record.draw)]
 
-    setting = open_dataset(record["dataset"], record["encoder"], device, draw, protocol=protocol)
-    for key, now in (
-        ("data_fingerprint", setting.data.fingerprint),
-        ("embedding_fingerprint", setting.embedding_fingerprint),
+    setting = open_dataset(record.dataset, record.encoder, device, draw, protocol=record.protocol)
+    for name, then, now in (
+        ("data fingerprint", record.data_fingerprint, setting.data.fingerprint),
+        ("embedding fingerprint", record.embedding_fingerprint, setting.embedding_fingerprint),
     ):
-        if record[key] != now:
-            raise InputError(
-                f"{folder} was made with {key.replace('_', ' ')} {record[key]}, here it is {now}", hint=HERE
-            )
+        if then != now:
+            raise InputError(f"{folder} was made with {name} {then}, here it is {now}", hint=HERE)
     return setting
 
 
-def _compared(name: str, record: dict[str, Any], before: Path, after: Path) -> Repeated:
+def _compared(name: str, record: DoneRecord, before: Path, after: Path) -> Repeated:
     """A file of scores and the same made again."""
     old, new = (
         scores.read_scores_file(path, cells.AGAIN).sort_values(ROWS, ignore_index=True) for path in (before, after)
@@ -176,7 +173,7 @@ def _compared(name: str, record: dict[str, Any], before: Path, after: Path) -> R
     if 0 < count <= len(old) / 2:
         verdict, said = "differs", f"{where}: {changes}; the rest is the same to the bit, so it is not rounding"
     elif count and not found.agrees:
-        starts = starts_of(record["method"])
+        starts = starts_of(record.method)
         if starts is None or not rows_agree([found.accuracy], (starts, starts)):
             verdict = "differs"
             said = f"{where}: {changes}, and {100 * found.decisions:.1f}% of decisions differ"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells, scores, submitted
 from prbench.results.key import LENGTH
-from prbench.results.record import CellState
+from prbench.results.record import CellRecord
 from prbench.results.verify import verify
 from prbench.sharing.pack import check_pack
 
@@ -41,20 +40,20 @@ def check(folder: Path, *, shown: Path | None = None) -> dict[Board, set[str]]:
     boards: dict[Board, set[str]] = {}
     splits: dict[Board, dict[tuple[str, str], set[int]]] = {}
     for name, record, cell in _records(folder):
-        if not KEY.fullmatch(record["key"]):
-            raise InputError(f"{shown}: {name}: its key {record['key'][:40]!r} is not {LENGTH} hex digits")
-        if record["selection"] == ORACLE:
+        if not KEY.fullmatch(record.key):
+            raise InputError(f"{shown}: {name}: its key {record.key[:40]!r} is not {LENGTH} hex digits")
+        if record.selection == ORACLE:
             raise InputError(
                 f"{shown}: {name} was chosen on test data, which is not a result",
                 hint="keep such rows in a folder of results of their own",
             )
-        if record["status"] != CellState.done:
+        if not record.done:
             continue
         _require_choices(f"{shown}: {name}", record, cell)
-        board = record["dataset"], record["encoder"]
-        boards.setdefault(board, set()).add(record["data_fingerprint"])
+        board = record.dataset, record.encoder
+        boards.setdefault(board, set()).add(record.data_fingerprint)
         rows = splits.setdefault(board, {})
-        rows.setdefault((record["method"], record["selection"]), set()).add(record["split"])
+        rows.setdefault((record.method, record.selection), set()).add(record.split)
     for (dataset, encoder), rows in splits.items():
         wanted = set(range(max(map(max, rows.values())) + 1))
         for (method, selection), there in rows.items():
@@ -68,14 +67,14 @@ def check(folder: Path, *, shown: Path | None = None) -> dict[Board, set[str]]:
     return boards
 
 
-def _records(folder: Path) -> Iterator[tuple[str, Mapping[str, Any], Path]]:
+def _records(folder: Path) -> Iterator[tuple[str, CellRecord, Path]]:
     for cell in cells.folders(folder):
-        yield cell.relative_to(folder).as_posix(), cells.read_record(cell).stored(), cell
+        yield cell.relative_to(folder).as_posix(), cells.read_record(cell), cell
 
 
-def _require_choices(where: str, record: Mapping[str, Any], cell: Path) -> None:
+def _require_choices(where: str, record: CellRecord, cell: Path) -> None:
     """Raise InputError unless each file of scores has as many test choices as the split."""
-    wanted = {"seen": record["counts"]["seen_test"], "unseen": record["counts"]["unseen_test"]}
+    wanted = {"seen": record.counts.seen_test, "unseen": record.counts.unseen_test}
     for path in scores._scores_files(cell):
         frame = scores.read_scores_file(path, cells.AGAIN)
         expected = wanted if path == cells.scores_file(cell, ALL_SHOTS) else {"seen": 0, "unseen": wanted["unseen"]}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,28 +23,35 @@ from prbench.base.files import canonical_json, write_json, writing_folder
 from prbench.base.reading import sealed
 from prbench.results import cells, digests, merged, scores, submitted
 from prbench.results.merged import ApartRow, DifferingRow, Merge, RowName
-from prbench.results.record import CellState
+from prbench.results.record import CellRecord
 from prbench.results.submitted import SubmittedRow
 from prbench.sharing.agreement import Agreement, agreement, rows_agree, spread_of_starts
 from prbench.sharing.archive import SUFFIX
 from prbench.sharing.pack import CELL_FILE, opened
 
-# What all rows of a data set and encoder share, and the words for it.
-FACTS = {
-    "data_fingerprint": "data",
-    "embedding_fingerprint": "embeddings",
-    "protocol": "protocol",
-    "protocol_version": "version of the protocol",
-}
-# What two cells of one row and split may differ in, in the order in which it is named.
-CHANGES = {
-    "code": "code",
-    "revision": "revision of the method",
-    "params": "parameters",
-    "seed": "seed",
-    "split_file": "division of the split",
-    "precision": "precision",
-}
+Facts = dict[str, Any]
+
+
+def board_facts(record: CellRecord) -> Facts:
+    """What all rows of a data set and encoder share, by the words for it."""
+    return {
+        "data": record.data_fingerprint,
+        "embeddings": record.embedding_fingerprint,
+        "protocol": record.protocol.model_dump(exclude={"splits"}),
+        "version of the protocol": record.protocol_version,
+    }
+
+
+def cell_facts(record: CellRecord) -> Facts:
+    """What two cells of one row and split may differ in, by the words for it, in the order in which it is named."""
+    return {
+        "code": record.code,
+        "revision of the method": record.revision,
+        "parameters": record.params,
+        "seed": record.seed,
+        "division of the split": record.split_file,
+        "precision": record.precision,
+    }
 
 
 @dataclass(eq=False)
@@ -54,12 +61,12 @@ class Copy:
     source: str
     place: Path
     folder: Path
-    record: dict[str, Any]
+    record: CellRecord
 
     @property
     def done(self) -> bool:
         """Whether it has scores."""
-        return bool(self.record["status"] == CellState.done)
+        return self.record.done
 
     @property
     def worth(self) -> tuple[int, bool]:
@@ -105,7 +112,7 @@ def merge(sources: Sequence[Path], out: Path, *, prefer: Path | None = None, lea
     with contextlib.ExitStack() as stack:
         folders = {name: stack.enter_context(opened(names[name])) for name in order}
         state = _Merging()
-        facts: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+        facts: dict[tuple[str, str], tuple[str, Facts]] = {}
         for name in order:
             if before := merged.read(folders[name]):
                 state.differs += before.differs
@@ -165,7 +172,7 @@ def _rows(
     source: str,
     folder: Path,
     shown: Path,
-    facts: dict[tuple[str, str], tuple[str, dict[str, Any]]],
+    facts: dict[tuple[str, str], tuple[str, Facts]],
     state: _Merging,
 ) -> dict[Row, dict[str, Copy]]:
     """The rows of a source, by place within the folder; those of other data than an earlier source's go apart."""
@@ -174,20 +181,19 @@ def _rows(
     found = 0
     for cell in cells.folders(folder):
         found += 1
-        record = cells.read_record(cell).stored()
-        if record["status"] == CellState.done and (lost := cells._lost(cell)):
+        record = cells.read_record(cell)
+        if record.done and (lost := cells._lost(cell)):
             raise InputError(f"{cell} lacks {lost}", hint=cells.REPEAT)
         copy = Copy(source, cell.relative_to(folder), cell, record)
-        board = record["dataset"], record["encoder"]
-        own = {key: _comparable(record[key]) for key in FACTS}
+        board = record.dataset, record.encoder
+        own = board_facts(record)
         first, known = facts.setdefault(board, (source, own)) if copy.done else facts.get(board, (source, own))
         if first != source and own != known:
-            words = [word for key, word in FACTS.items() if own[key] != known[key]]
+            words = [word for word in own if own[word] != known[word]]
             strange.setdefault(board, f"other {' and '.join(words)} than {first}")
             state.apart.append((copy, source))
             continue
-        row = (*board, record["method"], record["selection"])
-        rows.setdefault(row, {})[f"{record['split']}-{record.get('restart', 0)}"] = copy
+        rows.setdefault(record.row, {})[f"{record.split}-{record.restart}"] = copy
     if not found and not any(submitted.files(folder)):
         raise InputError(f"{shown} holds no results", hint="make some with `prbench run`")
     for (dataset, encoder), why in strange.items():
@@ -213,10 +219,6 @@ def _submitted(source: str, folder: Path, state: _Merging) -> list[tuple[Submitt
     return rows
 
 
-def _comparable(value: Any) -> Any:
-    return {k: v for k, v in value.items() if k != "splits"} if isinstance(value, Mapping) else value
-
-
 def _add(row: Row, copies: dict[str, Copy], state: _Merging, wanted: str) -> None:
     """Add a source's copy of a row to what earlier sources have of it."""
     here = state.kept.get(row)
@@ -231,14 +233,14 @@ def _add(row: Row, copies: dict[str, Copy], state: _Merging, wanted: str) -> Non
     both = [(here[split], copies[split]) for split in sorted(here.keys() & copies.keys())]
     done = [(a, b) for a, b in both if a.done and b.done]
     name = _name(row)
-    if other := [pair for pair in done if pair[0].record["key"] != pair[1].record["key"]]:
+    if other := [pair for pair in done if pair[0].record.key != pair[1].record.key]:
         state.apart += [(copy, source) for copy in copies.values()]
         state.reasons.append(ApartRow(row=name, source=source, why=_why(*other[0])))
         return
     compared = [(a, b, _compared(a, b)) for a, b in done]
     state.twice += len(done)
     state.identical += sum(result.identical for _, _, result in compared)
-    if not _agree(row, [(a.record["split"], result) for a, _, result in compared]):
+    if not _agree(row, [(a.record.split, result) for a, _, result in compared]):
         first = next(iter(here.values())).source
         accuracy = np.array([result.accuracy for _, _, result in compared]).mean(axis=0).tolist()
         differing = DifferingRow(
@@ -268,11 +270,8 @@ def _name(row: Row) -> RowName:
 
 
 def _why(a: Copy, b: Copy) -> str:
-    words = [
-        word
-        for key, word in CHANGES.items()
-        if canonical_json(a.record.get(key)) != canonical_json(b.record.get(key))
-    ]
+    first, second = cell_facts(a.record), cell_facts(b.record)
+    words = [word for word in first if canonical_json(first[word]) != canonical_json(second[word])]
     return f"other {' and '.join(words) or 'cell keys'} than {a.source}"
 
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -31,7 +31,7 @@ from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry.schema import Sha256
 from prbench.results import cells, digests, merged, probe_tables, scores, submitted
 from prbench.results import record as record_module
-from prbench.results.record import CellState
+from prbench.results.record import CellRecord, CellState
 from prbench.results.sealed import read_sealed
 from prbench.results.verify import is_whole
 from prbench.sharing.archive import SUFFIX, unpack_archive, write_archive
@@ -123,14 +123,14 @@ def _fill(runs: Path, folder: Path, with_models: bool) -> tuple[int, int]:
     listed: dict[str, str] = {}
     done = 0
     for cell in cells.folders(runs):
-        record = cells.read_record(cell).stored()
+        record = cells.read_record(cell)
         target = folder / cell.relative_to(runs)
         target.mkdir(parents=True)
-        if record["status"] == CellState.done:
+        if record.done:
             _pack_done(cell, record, target, with_models)
             done += 1
         else:
-            clean = {**travelling(record), "format": cells.FORMAT}
+            clean = {**travelling(record.stored()), "format": cells.FORMAT}
             write_json(target / "cell.json", sealed(json.loads(canonical_json(clean))))
         listed[target.relative_to(folder).as_posix()] = file_sha256(_seal(target))
     handed_in: dict[str, str] = {}
@@ -160,7 +160,7 @@ def _seal(cell: Path) -> Path:
     return cell / digests.DONE if (cell / digests.DONE).is_file() else cell / "cell.json"
 
 
-def _pack_done(cell: Path, record: dict[str, Any], target: Path, with_models: bool) -> None:
+def _pack_done(cell: Path, record: CellRecord, target: Path, with_models: bool) -> None:
     state, why = cells.status(cell)
     if state != CellState.done:
         raise InputError(f"{cell}: {why}", hint=cells.REPEAT)
@@ -168,7 +168,7 @@ def _pack_done(cell: Path, record: dict[str, Any], target: Path, with_models: bo
     if with_models and cells.is_packed(cell):
         raise InputError(f"{cell} was packed without its model", hint="leave out --with-models")
     seals = digests.of(cell)
-    write_json(target / "cell.json", travelling(record))
+    write_json(target / "cell.json", travelling(record.stored()))
     probed = sorted(path for path in cell.glob("probe-*.parquet") if seals.has(path))
     accuracy: dict[str, float] = {}
     for path in [*scores._scores_files(cell), *probed]:
@@ -273,10 +273,11 @@ def check_pack(folder: Path, *, shown: Path | None = None) -> PackManifest:
     return manifest
 
 
-def quick_record(cell: Path) -> dict[str, Any]:
+def quick_record(cell: Path) -> CellRecord:
     """A record without its digests, for folders that hold records alone. Raises InputError where it is none."""
-    record = read_json(cell / "cell.json", hint=AGAIN, most=cells.RECORD_BYTES)
-    if not isinstance(record, dict) or isinstance(record_module.read(record), str):
+    table = read_json(cell / "cell.json", hint=AGAIN, most=cells.RECORD_BYTES)
+    record = record_module.read(table) if isinstance(table, dict) else ""
+    if isinstance(record, str):
         raise InputError(f"{cell}/cell.json is not a record of a cell", hint=AGAIN)
     return record
 

@@ -166,11 +166,11 @@ def _require_new(name: str, boards: dict[Board, set[str]], store: Path) -> None:
     for other in sorted(place.glob("*")) if place.is_dir() else ():
         for cell in cells.folders(other):
             record = packing.quick_record(cell)
-            known = boards.get((record["dataset"], record["encoder"]), set())
-            if further := sorted(known - {record["data_fingerprint"]}):
+            known = boards.get((record.dataset, record.encoder), set())
+            if further := sorted(known - {record.data_fingerprint}):
                 raise InputError(
-                    f"{record['dataset']} is other data here (fingerprint {further[0]}) than in the store "
-                    f"({record['data_fingerprint']}, {other.name})",
+                    f"{record.dataset} is other data here (fingerprint {further[0]}) than in the store "
+                    f"({record.data_fingerprint}, {other.name})",
                     hint="give a data set of your own a name of its own, or get the data set again",
                 )
 

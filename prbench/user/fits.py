@@ -81,7 +81,7 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     if not chosen:
         raise InputError(
             f"{run} has no split {split} of {what}",
-            hint=f"it has {_places([record for _, record in fitted if record['method'] == method])}",
+            hint=f"it has {_places([record for _, record in fitted if record.method == method])}",
         )
     if wanted.model_sha256:
         same = [
@@ -124,7 +124,7 @@ def reader_entry(record: PlannedRecord, where: Path) -> EncoderEntry | JudgeEntr
     if isinstance(record.encoder_entry, EncoderEntry):
         require_recorded(record.encoder_entry, where)
         return record.encoder_entry
-    return recorded_entry(record.stored(), where)
+    return recorded_entry(record.encoder_entry, where)
 
 
 def _asked(selection: str | None) -> Selection | None:

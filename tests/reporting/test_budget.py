@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fake_results import Fake, record_of
 
 from prbench.protocol import metrics
 from prbench.reporting.budget import NOT_CHOSEN, at_the_end, budget_frame, budget_grid, titles_of, untrained
 from prbench.reporting.data_table import properties_frame, properties_grid
 from prbench.reporting.grid import DASH
+from prbench.reporting.placing import PlacedCell
+from prbench.results.record import Fit
 
 
-def fit(chosen: Any, *curve: float, rule: str = "validation", **more: Any) -> dict[str, Any]:
-    return {"rule": rule, "chosen": chosen, "curve": {str(2**i): v for i, v in enumerate(curve)}, **more}
+def fit(chosen: Any, *curve: float, **more: Any) -> Fit:
+    return Fit(rule="validation", chosen=chosen, curve={str(2**i): v for i, v in enumerate(curve)}, **more)
 
 
 def test_a_moment_is_at_the_end_when_it_is_the_last_and_a_strength_at_either_end() -> None:
@@ -26,33 +29,30 @@ def test_a_moment_is_at_the_end_when_it_is_the_last_and_a_strength_at_either_end
     assert at_the_end(fit(1, 0.7, 0.6, 0.6)) is False
     assert at_the_end(fit(1.0, 0.7, 0.6, 0.6)) is at_the_end(fit(4.0, 0.7, 0.6, 0.8)) is True
     assert at_the_end(fit(2.0, 0.6, 0.7, 0.6)) is False
-    assert at_the_end({"rule": "last", "chosen": 4}) is at_the_end({}) is at_the_end(fit(1, 0.7)) is None
+    assert at_the_end(Fit(rule="last", chosen=4)) is at_the_end(Fit()) is at_the_end(fit(1, 0.7)) is None
     # Two penalties: the second is at the end of its grid; a grid of one strength has no ends.
     two = {"1.0 0.1": 0.6, "1.0 1.0": 0.7, "1.0 10.0": 0.8}
-    assert at_the_end({"rule": "validation", "curve": two, "chosen": [1.0, 10.0]}) is True
-    assert at_the_end({"rule": "validation", "curve": two, "chosen": [1.0, 1.0]}) is False
+    assert at_the_end(Fit(rule="validation", curve=two, chosen=[1.0, 10.0])) is True
+    assert at_the_end(Fit(rule="validation", curve=two, chosen=[1.0, 1.0])) is False
 
 
 def test_a_curve_within_two_standard_errors_of_one_half_is_untrained() -> None:
     errors = {"1": 0.02, "2": 0.02, "4": 0.02}
     assert untrained(fit(4, 0.5, 0.51, 0.539, curve_error=errors)) is True
     assert untrained(fit(4, 0.5, 0.51, 0.541, curve_error=errors)) is False
-    assert untrained(fit(4, 0.5, 0.51, 0.539)) is untrained({"rule": "last"}) is None
+    assert untrained(fit(4, 0.5, 0.51, 0.539)) is untrained(Fit(rule="last")) is None
 
 
-def cell(split: int, chosen: int, *, per_user: int = 3, **more: Any) -> dict[str, Any]:
-    return {
-        "dataset": "d",
-        "encoder": "e",
-        "method": "m",
-        "selection": "last",
-        "title": "M",
-        "split": split,
-        "status": "done",
-        "fit": fit(chosen, 0.5, 0.6),
-        "parameters": {"shared": 1, "per_user": per_user},
-        **more,
-    }
+def cell(split: int, chosen: int, *, dataset: str = "d", per_user: int = 3, **more: Any) -> PlacedCell:
+    table = Fake().cell(
+        "m",
+        split,
+        dataset=dataset,
+        encoder="e",
+        selection="last",
+        **{"fit": fit(chosen, 0.5, 0.6), "parameters": {"shared": 1, "per_user": per_user}, **more},
+    )
+    return PlacedCell(record_of(table), "e", "m")
 
 
 def users(flips: dict[int, list[float]]) -> pd.DataFrame:
@@ -75,8 +75,7 @@ def test_unchanged_users_are_a_mean_over_splits_and_only_of_methods_with_persona
     assert (line["at_end"], line["judged"], line["measured"]) == (1, 2, 0)
     (impersonal,) = budget_frame([cell(0, 2, per_user=0), cell(1, 1, per_user=0)], still).to_dict("records")
     assert math.isnan(impersonal["unchanged"])
-    cells = [cell(0, 2), cell(1, 1)]
-    cells[0]["fit"] = cells[1]["fit"] = {"rule": "last", "chosen": 7}
+    cells = [cell(split, 7, fit=Fit(rule="last", chosen=7)) for split in (0, 1)]
     (row,) = budget_grid(budget_frame(cells, still), titles_of(cells), "B", "b").rows
     assert [part.text for part in row] == ["M", NOT_CHOSEN, DASH, "50.0", "11"]
 
@@ -97,7 +96,9 @@ def test_the_data_table_prints_what_records_tell_and_dashes_where_they_do_not() 
         "longer_wins": None,
     }
     counts = {"test_pairs": 40, "test_pairs_trained_on": 30}
-    truths = [{"overall": {"ceiling": c, "floor": 0.6}} for c in (0.8, 0.9)]
+    truths = [
+        {part: {"ceiling": ceiling, "floor": 0.6} for part in ("seen", "unseen", "overall")} for ceiling in (0.8, 0.9)
+    ]
     cells = [cell(i, 1, properties=told, counts=counts, truth=truths[i]) for i in (0, 1)]
     frame = properties_frame([*cells, cell(0, 1, dataset="old", counts={}, truth=None)])
     new, old = properties_grid(frame).rows

@@ -11,7 +11,6 @@ from fake_results import Fake, population, report
 
 from prbench.base.errors import InputError
 from prbench.reporting.placing import SAMPLE_MARK, placed
-from prbench.results import Results
 
 PROTOCOL = {"name": "paper", "unit": "group", "test_share": 0.5, "splits": 20}
 ACCURACIES = {user: 0.5 + 0.05 * (user % 6) for user in range(8)}
@@ -40,12 +39,8 @@ def both(**changes: Any) -> Fake:
     return fake
 
 
-def results(fake: Fake) -> Results:
-    return Results(fake.scores, fake.cells)
-
-
 def told(fake: Fake, out: Path) -> tuple[str, pd.DataFrame]:
-    text, _ = report(placed(results(fake)), out, width=200)  # type: ignore[arg-type]
+    text, _ = report(fake, out, width=200)
     return text, pd.read_csv(out / "leaderboard.csv").set_index("method")
 
 
@@ -64,7 +59,9 @@ def test_a_judge_row_stands_on_each_board_of_its_data(tmp_path: Path) -> None:
 
 def test_boards_without_judges_look_as_before(tmp_path: Path) -> None:
     fake = population({"bt": 0.0, "mrm": 0.05}, users=8, splits=2, tests=10)
-    assert placed(results(fake)).cells is fake.cells
+    results = fake.results()
+    assert [cell.record for cell in placed(results).cells] == results.cells
+    assert placed(results).scores is results.scores
     text, table = told(fake, tmp_path)
     assert not {"reader", "failed_orders", "calls_per_user"} & set(table.columns)
     assert "Read by" not in text + (tmp_path / "leaderboard.md").read_text()
@@ -123,4 +120,4 @@ def test_two_samples_share_no_board() -> None:
         protocol = {**PROTOCOL, "test_sample": {"users": share, "choices": 1.0}}
         judged(fake, name, protocol=protocol)
     with pytest.raises(InputError, match="rows on convarg were tested on different samples"):
-        placed(results(fake))
+        placed(fake.results())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fake_results import Fake, population
+from fake_results import Fake, population, record_of
 
 from prbench import registry
 from prbench.protocol import metrics
@@ -21,6 +21,7 @@ from prbench.reporting.board_grids import accuracy_grid
 from prbench.reporting.grid import percent
 from prbench.reporting.page import Extra, cards, chart_data, render, write_page
 from prbench.reporting.page import table as pagetable
+from prbench.reporting.placing import placed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -76,11 +77,11 @@ def everything() -> Fake:
 
 def page_of(fake: Fake) -> str:
     boards, users = boards_of(fake)
-    return render(boards, users, fake, options=OPTIONS)  # type: ignore[arg-type]
+    return render(boards, users, fake.results(), options=OPTIONS)
 
 
 def boards_of(fake: Fake) -> tuple[list[Any], Any]:
-    return build(fake, **OPTIONS)  # type: ignore[arg-type]
+    return build(fake.results(), **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def page_file(fake: Fake, built: tuple[list[Any], Any], tmp_path_factory: pytest
     """Their page."""
     boards, users = built
     path = tmp_path_factory.mktemp("page") / "index.html"
-    return write_page(path, boards, users, fake, options=OPTIONS)  # type: ignore[arg-type]
+    return write_page(path, boards, users, fake.results(), options=OPTIONS)
 
 
 # The page as text.
@@ -185,7 +186,7 @@ def test_a_report_can_add_tables_and_pictures(fake: Fake, built: tuple[list[Any]
     boards, users = built
     grid = accuracy_grid(boards[0])
     extra = Extra("Table 1 & more", text="As in <the> paper.", grid=grid, picture=tmp_path / "a.png")
-    text = render(boards, users, fake, options=OPTIONS, extras=[extra])  # type: ignore[arg-type]
+    text = render(boards, users, fake.results(), options=OPTIONS, extras=[extra])
     section = text[text.index('<section id="x-table-1---more"') :]
     section = section[: section.index("</section>")]
     assert "As in &lt;the&gt; paper." in section
@@ -202,7 +203,7 @@ def test_chart_numbers_by_hand() -> None:
         fake.add("bt", split, {1: 0.5, 2: 0.6, 3: 0.7, 4: 0.2})
         fake.add("mrm", split, {1: 0.5, 2: 0.6 + better, 3: 0.7, 4: 0.2 + better}, flipped=1)
     [board], users = boards_of(entries(fake))
-    data = chart_data.chart_data(board, users, metrics.worst_k_curves(users), fake)  # type: ignore[arg-type]
+    data = chart_data.chart_data(board, users, metrics.worst_k_curves(users), placed(fake.results()))
     mrm, bt = data["rows"]
     assert (mrm["title"], mrm["base"], bt["base"]) == ("MRM", 1, None)
     assert data["users"] == [1, 2, 3, 4]
@@ -231,7 +232,7 @@ def test_few_shot_points_start_cold_and_end_with_all() -> None:
         few.add("mrm", split, {1: 0.5, 2: 0.6}, shots=5)
         fake.frames += few.frames
     [board], users = boards_of(entries(fake))
-    data = chart_data.chart_data(board, users, metrics.worst_k_curves(users), fake)  # type: ignore[arg-type]
+    data = chart_data.chart_data(board, users, metrics.worst_k_curves(users), placed(fake.results()))
     points = data["rows"][0]["shots"]
     # User 2 is the unseen one: 8 of 10 right, and the cold start had the first two of them wrong.
     assert [(p["shots"], p["accuracy"]) for p in points] == [("0", 60.0), ("5", 60.0), ("all", 80.0)]
@@ -239,7 +240,7 @@ def test_few_shot_points_start_cold_and_end_with_all() -> None:
 
 def test_rows_that_are_not_ranked_have_no_curves(fake: Fake, built: tuple[list[Any], Any]) -> None:
     boards, users = built
-    data = chart_data.chart_data(boards[0], users, metrics.worst_k_curves(users), fake)  # type: ignore[arg-type]
+    data = chart_data.chart_data(boards[0], users, metrics.worst_k_curves(users), placed(fake.results()))
     for row, values in zip(boards[0].rows, data["rows"], strict=True):
         assert (values["curve"] is not None) == row.rankable
         assert (values["parameters"] is not None) == row.rankable
@@ -280,8 +281,9 @@ def test_words_for_numbers() -> None:
 
 def test_a_colour_changes_without_a_new_run() -> None:
     then = {"colour": "#123456", "marker": "s", "line": "dotted"}
-    assert looks.style_of({"name": "mrm", "style": then}) == registry.get("methods", "mrm").style.model_dump() != then
-    assert looks.style_of({"name": "gone-since", "style": then}) == then
+    known, gone = (record_of(Fake().cell(name, 0, entry={"style": then})).entry for name in ("mrm", "gone-since"))
+    assert looks.style_of(known) == registry.get("methods", "mrm").style.model_dump() != then
+    assert looks.style_of(gone) == then
 
 
 def test_colours_can_be_seen_on_both_pages() -> None:

@@ -19,6 +19,7 @@ from prbench.registry.pieces import read_pieces
 from prbench.reporting import piece as mark_piece
 from prbench.reporting.paper import paper
 from prbench.reporting.paper.evidence import Evidence
+from prbench.reporting.placing import placed
 from prbench.running import probe as probes
 from prbench.running import run
 from prbench.running.report import needs
@@ -215,7 +216,7 @@ def test_methods_are_told_apart_without_colour_and_keep_their_look() -> None:
     from prbench.reporting.figure import looks
 
     pieces = read_pieces(registry.get("reports", "paper").options["pieces"], "paper")
-    evidence = Evidence(two_methods().results(), "bt", 0.05, 199, pieces=pieces)
+    evidence = Evidence(placed(two_methods().results()), "bt", 0.05, 199, pieces=pieces)
     shown = list(dict.fromkeys(m for p in pieces if not p.parameter for m in p.methods))
     found = looks(evidence, shown)
     markers = [(look["marker"], look["fillstyle"], look["markerfacecolor"] == "white") for look in found.values()]

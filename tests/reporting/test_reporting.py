@@ -296,7 +296,7 @@ def test_results_that_do_not_belong_together_are_refused(change: dict[str, Any],
         cell["dataset"] = "crowdrag"
     for frame in other.frames:
         frame["dataset"] = "crowdrag"
-    assert len(build(fake, baseline="bt", shots=-1, alpha=0.05, resamples=200)[0]) == 2  # type: ignore[arg-type]
+    assert len(build(fake.results(), baseline="bt", shots=-1, alpha=0.05, resamples=200)[0]) == 2
 
 
 def test_the_number_of_splits_is_no_difference() -> None:
@@ -520,7 +520,7 @@ def test_methods_keep_their_markers_and_only_variants_get_others() -> None:
     for method in ("bt", "lore", "mrm", "mrm[bases=4]", "mrm[bases=8]"):
         cell = fake.add(method, 0, {1: 0.5, 2: 0.5})
         colour, marker = styles[method.partition("[")[0]]
-        cell["entry"] = {"style": {"colour": colour, "marker": marker, "line": "solid"}}
+        cell["entry"] = {"name": "not registered", "style": {"colour": colour, "marker": marker, "line": "solid"}}
     found = {key[0]: marker.shape for key, (marker, _) in appearances(one_board(fake).rows).items()}
     assert found["bt"] == "o"
     assert found["mrm"] == "D"
@@ -534,7 +534,7 @@ def test_sixty_rows_of_one_style_are_told_apart_in_grey_print() -> None:
     fake = Fake()
     for i in range(4 * len(SPARE_MARKERS)):
         cell = fake.add(f"mrm[bases={i}]", 0, {1: 0.5, 2: 0.5})
-        cell["entry"] = {"style": {"colour": "#D55E00", "marker": "D", "line": "solid"}}
+        cell["entry"] = {"name": "not registered", "style": {"colour": "#D55E00", "marker": "D", "line": "solid"}}
     found = appearances(one_board(fake, resamples=0, compared="none").rows)
     assert len(set(found.values())) == len(found) == 60
 
@@ -546,7 +546,10 @@ def test_markers_without_a_face_are_drawn_too(tmp_path: Path) -> None:
     for marker in ("x", "o"):
         fake = population({"bt": 0.0}, splits=2)
         for cell in fake.cells:
-            cell["entry"] = {"style": {"colour": "#D55E00", "marker": marker, "line": "solid"}}
+            cell["entry"] = {
+                "name": "not registered",
+                "style": {"colour": "#D55E00", "marker": marker, "line": "solid"},
+            }
         report(fake, tmp_path)
         picture = imread(tmp_path / "worst-k.png")[:, :700, :3]
         orange = np.abs(picture - np.array([0xD5, 0x5E, 0x00]) / 255).max(axis=2) < 0.1

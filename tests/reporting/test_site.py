@@ -49,7 +49,7 @@ def world(boards: int = 3, splits: int = 4) -> Fake:
 
 
 def made(fake: Fake, out: Path) -> list[Path]:
-    return site(fake, out, resamples=100)  # type: ignore[arg-type]
+    return site(fake.results(), out, resamples=100)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_missing_cell_is_shown_as_missing_and_no_mean_over_data_sets_is_there(
     fake = world()
     fake.cells = [c for c in fake.cells if (c["dataset"], c["method"]) != ("data-1", "mrm")]
     fake.frames = [f for f in fake.frames if (f["dataset"].iloc[0], f["method"].iloc[0]) != ("data-1", "mrm")]
-    boards, _ = build(fake, baseline="bt", shots=-1, alpha=0.05, resamples=100)  # type: ignore[arg-type]
+    boards, _ = build(fake.results(), baseline="bt", shots=-1, alpha=0.05, resamples=100)
     found = overview.entries(boards, ("mrm", "validation"))
     assert [entry.missing for entry in found] == ["", "not run", ""]
     # It is ranked on no board then: the others are, on all three.
@@ -117,7 +117,7 @@ def test_the_smallest_difference_is_found_as_often_as_it_says() -> None:
 
 def test_a_pair_says_the_numbers_of_its_splits_and_users() -> None:
     fake = world(1)
-    boards, users = build(fake, baseline="bt", shots=-1, alpha=0.05, resamples=100)  # type: ignore[arg-type]
+    boards, users = build(fake.results(), baseline="bt", shots=-1, alpha=0.05, resamples=100)
     found = pairs.meetings(boards, users)
     [meeting] = found[("bt", "validation"), ("mrm", "validation")]
     accuracy = users.groupby(["method", "split"], observed=True)["accuracy"].mean()

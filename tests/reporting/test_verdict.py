@@ -57,7 +57,9 @@ def world(gain: float, draw: int, *, reference: str = "bt-ridge", flips: bool = 
 
 
 def board_of(fake: Fake, **options: Any) -> Board:
-    boards, _ = build(fake, **{"baseline": "bt-ridge", "shots": -1, "alpha": 0.05, "resamples": 0, **options})  # type: ignore[arg-type]
+    boards, _ = build(
+        fake.results(), **{"baseline": "bt-ridge", "shots": -1, "alpha": 0.05, "resamples": 0, **options}
+    )
     return boards[0]
 
 
@@ -190,4 +192,4 @@ def test_only_named_methods_are_reported(tmp_path: Path) -> None:
     assert "MRM" in printed
     assert "1 asked" in " ".join(printed.split()) or "The personalised row" in printed
     with pytest.raises(InputError, match="no row fits it; did you mean mrm"):
-        of_methods(fake, "mmr")  # type: ignore[arg-type]
+        of_methods(fake.results(), "mmr")

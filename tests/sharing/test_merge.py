@@ -17,6 +17,7 @@ from small_runs import registry_folder, short
 from prbench import cli, registry, results
 from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS
+from prbench.reporting.placing import placed
 from prbench.results import cells, digests, merged
 from prbench.results.verify import verify
 from prbench.sharing import pack
@@ -297,4 +298,4 @@ def test_results_without_a_merge_have_no_further_tables() -> None:
     from prbench.reporting.merging import grids
 
     fake = population({"bt": 0.0, "mrm": 0.05}, users=6, splits=2)
-    assert grids(fake) == []  # type: ignore[arg-type]
+    assert grids(placed(fake.results())) == []

@@ -187,8 +187,8 @@ def _planted_grid(evidence: Evidence, piece: Piece, board: Board, rate: pd.DataF
 
 
 def _group_names(evidence: Evidence, board: Board) -> list[str]:
-    cells = evidence.cells[board.dataset, board.encoder]
-    return next((list(c["properties"]["groups"]) for c in cells if (c.get("properties") or {}).get("groups")), [])
+    known = (cell.record.properties for cell in evidence.cells[board.dataset, board.encoder])
+    return next((properties.groups for properties in known if properties and properties.groups), [])
 
 
 def _figure(evidence: Evidence, piece: Piece, frame: pd.DataFrame) -> Any:

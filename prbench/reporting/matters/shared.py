@@ -15,6 +15,7 @@ from prbench.reporting.grid import Grid
 from prbench.reporting.matters import tested
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, among
+from prbench.reporting.placing import results_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,11 +62,8 @@ def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, ev
 
 def personal(evidence: Evidence, row: Row, board: Board) -> bool:
     """Whether a row keeps anything of a user."""
-    return any(
-        (cell.get("parameters") or {}).get("per_user", 0)
-        for cell in evidence.cells[board.dataset, board.encoder]
-        if (cell["method"], cell["selection"]) == row.key
-    )
+    cells = evidence.cells[board.dataset, board.encoder]
+    return any(record.parameters.per_user for record in results_of(c for c in cells if c.row_key == row.key))
 
 
 def present(board: Board, frame: pd.DataFrame) -> dict[str, Row]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from prbench.protocol import metrics
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry import marks
 from prbench.registry.pieces import Piece
@@ -43,7 +42,7 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     frames, grids, findings = [], [], []
     for dataset, encoder, board in evidence.each(piece):
         cells = evidence.wanted(dataset, encoder, piece)
-        rows = {tuple(cell[key] for key in metrics.ROW) for cell in cells}
+        rows = {cell.row for cell in cells}
         records = calibration_records(scores[among(scores, rows)], ALL_SHOTS)
         titles = titles_of(cells)
         frame = calibration_frame(records)
@@ -95,7 +94,7 @@ def budget(evidence: Evidence, piece: Piece) -> PieceResult:
     frames, grids = [], []
     for dataset, encoder, board in evidence.each(piece):
         cells = evidence.wanted(dataset, encoder, piece)
-        rows = {tuple(cell[key] for key in metrics.ROW) for cell in cells}
+        rows = {cell.row for cell in cells}
         frame = budget_frame(cells, evidence.users[among(evidence.users, rows)])
         title = f"Budgets and unchanged users on {dataset} ({encoder}), {splits_of(board)}"
         grids.append(budget_grid(frame, titles_of(cells), title, f"{piece.name}:{dataset}:{encoder}"))

@@ -20,6 +20,7 @@ from prbench.reporting.matters import tested
 from prbench.reporting.matters.shared import means, over_boards, present
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
+from prbench.reporting.placing import results_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,14 +198,16 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
 
 
 def _protocol(evidence: Evidence, setting: tuple[str, str]) -> str:
-    return str(evidence.cells[setting][0]["protocol"].get("name", ""))
+    return evidence.cells[setting][0].record.protocol.name
 
 
 def _same_choices(evidence: Evidence, setting: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether `other` divides the same comparisons at random."""
-    a, b = evidence.cells[setting][0], evidence.cells[other][0]
-    same = ("data_fingerprint", "embedding_fingerprint", "encoder")
-    return all(a[key] == b[key] for key in same) and _protocol(evidence, other) == "paper"
+    texts, others = (
+        (first.encoder, first.record.data_fingerprint, first.record.embedding_fingerprint)
+        for first in (evidence.cells[setting][0], evidence.cells[other][0])
+    )
+    return texts == others and _protocol(evidence, other) == "paper"
 
 
 def _gap_record(
@@ -221,10 +224,12 @@ def _gap_record(
     for name, row, where in (("time", in_time, setting), ("random", at_random, partner)):
         accuracy = row.value("unseen")
         record |= {f"accuracy_{name}": accuracy, f"gain_{name}": accuracy - row.value("unseen", "cold_start")}
-        counts = [cell["counts"] for cell in evidence.cells[where] if cell["status"] == "done" and cell.get("counts")]
-        for part in ("support", "test"):
-            each = [c[f"unseen_{part}"] / c["unseen_users"] for c in counts]
-            record[f"{part}_{name}"] = float(np.mean(each)) if each else np.nan
+        counts = [done.counts for done in results_of(evidence.cells[where])]
+        for part, choices in (
+            ("support", [each.unseen_support / each.unseen_users for each in counts]),
+            ("test", [each.unseen_test / each.unseen_users for each in counts]),
+        ):
+            record[f"{part}_{name}"] = float(np.mean(choices)) if choices else np.nan
     a, b = (_unseen(evidence, where, row) for where, row in ((setting, in_time), (partner, at_random)))
     record |= {"gap": record["accuracy_time"] - record["accuracy_random"], **_over_users(evidence, a, b, record)}
     return record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +23,9 @@ from prbench.reporting.figure import DPI
 from prbench.reporting.grid import Grid
 from prbench.reporting.page import cards, chart_data, table
 from prbench.reporting.page import findings as sentences
-from prbench.reporting.placing import placed
+from prbench.reporting.placing import PlacedResults, placed
 from prbench.reporting.significance import dagger_note, star_note, starts_rule
+from prbench.results.record import MethodPart
 
 if TYPE_CHECKING:
     import jinja2
@@ -75,7 +76,7 @@ def write_page(
     path: Path,
     boards: Sequence[Board],
     users: pd.DataFrame,
-    results: Results,
+    results: Results | PlacedResults,
     *,
     options: Mapping[str, Any],
     title: str = "Leaderboard",
@@ -92,7 +93,7 @@ def write_page(
 def render(
     boards: Sequence[Board],
     users: pd.DataFrame,
-    results: Results,
+    results: Results | PlacedResults,
     *,
     options: Mapping[str, Any],
     title: str = "Leaderboard",
@@ -111,8 +112,8 @@ def render(
     results = placed(results)
     if curves is None and len(users):
         curves = metrics.worst_k_curves(users)
-    families = _by_row(results, "family")
-    papers = _by_row(results, "paper")
+    families = _by_row(results, lambda entry: entry.family)
+    papers = _by_row(results, lambda entry: entry.paper)
     own = {(b.dataset, b.encoder): families.get((b.dataset, b.encoder), {}) for b in boards}
     sections = [
         _section(board, users, curves, results, own[board.dataset, board.encoder], papers) for board in boards
@@ -134,20 +135,21 @@ def render(
     )  # fmt: skip
 
 
-def _by_row(results: Results, key: str) -> dict[tuple[str, str], dict[tuple[str, str], str]]:
-    """What the entries say, by (data set, encoder) and row."""
-    said: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+def _by_row(
+    results: PlacedResults, text_of: Callable[[MethodPart], str]
+) -> dict[tuple[str, str], dict[tuple[str, str], str]]:
+    """A text of the entries, by (data set, encoder) and row."""
+    texts: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for cell in results.cells:
-        rows = said.setdefault((cell["dataset"], cell["encoder"]), {})
-        rows[cell["method"], cell["selection"]] = cell["entry"].get(key, "")
-    return said
+        texts.setdefault(cell.board, {})[cell.row_key] = text_of(cell.record.entry)
+    return texts
 
 
 def _section(
     board: Board,
     users: pd.DataFrame,
     curves: pd.DataFrame | None,
-    results: Results,
+    results: PlacedResults,
     families: dict[tuple[str, str], str],
     papers: Mapping[tuple[str, str], dict[tuple[str, str], str]],
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prbench import registry
 from prbench.base.files import canonical_json
@@ -17,11 +17,8 @@ from prbench.reporting.board_grids import corrected_test
 from prbench.reporting.columns import selected_on
 from prbench.reporting.grid import DASH, mean_and_spread, percent
 from prbench.reporting.page.chart_data import cells_of
-from prbench.reporting.placing import is_judged
-
-if TYPE_CHECKING:
-    from prbench.results import Results
-
+from prbench.reporting.placing import PlacedCell, PlacedResults, results_of
+from prbench.results.record import CellRecord, DoneRecord, MethodPart
 
 FAMILIES = ("reference", "no personalisation", "personalised input", "personalised parameters", "judge")
 
@@ -52,7 +49,7 @@ class Card:
 
     method: str
     title: str
-    entry: Mapping[str, Any]
+    entry: MethodPart
     parameters: str
     settings: list[SettingFacts]
 
@@ -70,73 +67,77 @@ class Provenance:
 SHARED = ("test_items", "test_items_trained_on", "test_pairs", "test_pairs_trained_on")
 
 
-def cards(boards: Sequence[Board], results: Results) -> list[Card]:
+def cards(boards: Sequence[Board], results: PlacedResults) -> list[Card]:
     """A card per method, by family and title."""
-    found: dict[str, list[tuple[Board, Row, list[dict[str, Any]]]]] = {}
+    rows: dict[str, list[tuple[Board, Row, list[PlacedCell]]]] = {}
     for board in boards:
         for row in board.rows:
-            found.setdefault(row.method, []).append((board, row, cells_of(board, results, row)))
-    made = []
-    for method, places in found.items():
-        entry = places[0][2][0]["entry"]
-        own = [cells[0].get("params") or {} for _, _, cells in places]
-        shared = {k: v for k, v in own[0].items() if all(k in p and p[k] == v for p in own)}
+            rows.setdefault(row.method, []).append((board, row, cells_of(board, results, row)))
+    methods = []
+    for method, places in rows.items():
+        first = places[0][2][0].record
+        params = [cells[0].record.params for _, _, cells in places]
+        shared = {k: v for k, v in params[0].items() if all(k in p and p[k] == v for p in params)}
         settings = [_setting(board, row, cells, shared) for board, row, cells in places]
-        made.append(Card(method, places[0][2][0]["title"], entry, assignments(shared), settings))
+        methods.append(Card(method, first.title, first.entry, assignments(shared), settings))
     order = {name: i for i, name in enumerate(FAMILIES)}
-    return sorted(made, key=lambda card: (order.get(card.entry.get("family", ""), 9), card.title, card.method))
+    return sorted(methods, key=lambda card: (order.get(card.entry.family, 9), card.title, card.method))
 
 
-def provenance(board: Board, results: Results) -> Provenance:
+def provenance(board: Board, results: PlacedResults) -> Provenance:
     """The facts of a board's cells; what differs between them is listed with its count."""
     cells = cells_of(board, results)
-    first = cells[0]
-    done = [cell for cell in cells if cell["status"] == "done"] or cells
-    states = Counter(cell["status"] for cell in cells)
-    read = [cell for cell in done if is_judged(cell)]
+    records = [cell.record for cell in cells]
+    embedded = [cell.record for cell in cells if not cell.judged]
+    first, done = records[0], results_of(cells)
+    # Where nothing is done yet, what was planned says the same of the machine.
+    makers = done or records
+    judged = [cell.record for cell in cells if cell.judged and (cell.result or not done)]
+    states = Counter(record.status for record in records)
     facts = [
         ("Cells", ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "skipped") if states[state])),
-        ("Splits", _splits_and_seeds(cells)),
+        ("Splits", _splits_and_seeds(records)),
         ("Random starts", _starts(board)),
-        ("Protocol", assignments(first["protocol"]) + f", version {first['protocol_version']}"),
+        ("Protocol", f"{assignments(first.stored_protocol())}, version {first.protocol_version}"),
         ("Corrected test", corrected_test(board)),
-        ("Data", _distinct(cell["data_fingerprint"] for cell in cells)),
-        ("Embeddings", _distinct(cell["embedding_fingerprint"] for cell in cells if not is_judged(cell))),
-        ("Encoder", _distinct(_encoder(cell) for cell in done if not is_judged(cell))),
-        *([("Judge models", _distinct(_encoder(cell) for cell in read))] if read else []),
-        *([("Calls made on", _distinct(_days(cell) for cell in read))] if read else []),
-        ("Users", _counts(cells, ("seen_users", "unseen_users"))),
-        ("Comparisons", _counts(cells, ("seen_train", "seen_test", "unseen_support", "unseen_test"))),
-        ("Repeats of one person", _counts(cells, ("repeats", "opposite_repeats"))),
-        ("Test in training too", _counts(cells, SHARED)),
-        ("Test choices between equal vectors", _counts(done, ("equal_vectors",))),
-        ("Devices", _distinct(cell.get("device") for cell in done)),
-        ("Versions", _distinct(assignments(cell["versions"]) for cell in done if cell.get("versions"))),
-        ("Commit", _distinct(cell.get("commit") for cell in done)),
-        ("Machine", _distinct(cell.get("machine") for cell in done)),
+        ("Data", _distinct(record.data_fingerprint for record in records)),
+        ("Embeddings", _distinct(record.embedding_fingerprint for record in embedded)),
+        ("Encoder", _distinct(_encoder(record) for record in embedded if record.done or not done)),
+        *([("Judge models", _distinct(map(_encoder, judged)))] if judged else []),
+        *([("Calls made on", _distinct(map(_days, judged)))] if judged else []),
+        ("Users", _counts(records, ("seen_users", "unseen_users"))),
+        ("Comparisons", _counts(records, ("seen_train", "seen_test", "unseen_support", "unseen_test"))),
+        ("Repeats of one person", _counts(records, ("repeats", "opposite_repeats"))),
+        ("Test in training too", _counts(records, SHARED)),
+        ("Test choices between equal vectors", _counts(makers, ("equal_vectors",))),
+        ("Devices", _distinct(record.device for record in makers)),
+        ("Versions", _distinct(assignments(record.versions) for record in makers if record.versions)),
+        ("Commit", _distinct(record.commit for record in makers)),
+        ("Machine", _distinct(record.machine for record in makers)),
         ("Made", _made(done)),
-        ("Splits trained together", _distinct(_text(cell.get("trained_together")) for cell in done)),
-        ("Not run", _not_run(board, cells)),
-        ("Results format", _distinct(str(cell["format"]) for cell in cells)),
+        ("Splits trained together", _distinct(_text(record.trained_together) for record in done)),
+        ("Not run", _not_run(board, records)),
+        ("Results format", _distinct(str(record.format) for record in records)),
     ]
-    commands = sorted({cell["command"] for cell in cells if cell.get("command")})
+    commands = sorted({record.command for record in records if record.command})
     keys = [
-        (row, [f"{_place(c)}: {c['key']} {c['status']}" for c in cells_of(board, results, row)]) for row in board.rows
+        (row, [f"{_place(c.record)}: {c.record.key} {c.record.status}" for c in cells_of(board, results, row)])
+        for row in board.rows
     ]
     return Provenance(board, facts, commands, keys)
 
 
-def _made(cells: Sequence[Mapping[str, Any]]) -> str:
+def _made(done: Sequence[DoneRecord]) -> str:
     """The first and the last day on which cells were made."""
-    days = sorted({str(cell["finished"])[:10] for cell in cells if cell.get("finished")})
+    days = sorted({record.finished[:10] for record in done if record.finished})
     return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else DASH
 
 
-def _not_run(board: Board, cells: Sequence[Mapping[str, Any]]) -> str:
+def _not_run(board: Board, records: Sequence[CellRecord]) -> str:
     """The methods of `all` that have no row, and the splits of the protocol that no row has."""
-    there = {cell["entry"].get("name", cell["method"]) for cell in cells}
+    there = {record.entry.name for record in records}
     left = [entry.name for entry in registry.load_all("methods") if entry.default and entry.name not in there]
-    planned = int(cells[0]["protocol"].get("splits", 0))
+    planned = records[0].protocol.splits
     said = [f"methods of all: {', '.join(left)}"] if left else []
     said += [f"{planned - board.splits} of the protocol's {planned} splits"] if planned > board.splits else []
     return "; ".join(said) or "nothing"
@@ -172,26 +173,23 @@ def of_splits(values: Sequence[float]) -> str:
     return f"{low:g}" if low == high else f"{median(values):g} ({low:g} to {high:g})"
 
 
-def _setting(board: Board, row: Row, cells: Sequence[Mapping[str, Any]], shared: Mapping[str, Any]) -> SettingFacts:
-    done = [cell for cell in cells if cell["status"] == "done"]
-    fits = [cell.get("fit") or {} for cell in done]
-    counts = [cell.get("parameters") or {} for cell in done]
-    seconds = [cell.get("seconds") or {} for cell in done]
-    other = {k: v for k, v in (cells[0].get("params") or {}).items() if k not in shared}
-    chosen = [fit["chosen"] for fit in fits if "chosen" in fit]
-    numbers = [value for value in chosen if isinstance(value, int | float)]
-    told = of_splits(numbers) if len(numbers) == len(chosen) else _distinct(canonical_json(value) for value in chosen)
-    refitted = sorted({str(fit["refitted_on"]) for fit in fits if fit.get("refitted_on")})
+def _setting(board: Board, row: Row, cells: Sequence[PlacedCell], shared: Mapping[str, Any]) -> SettingFacts:
+    done = results_of(cells)
+    other = {name: value for name, value in cells[0].record.params.items() if name not in shared}
+    choices = [record.fit.chosen for record in done if record.fit.chosen is not None]
+    numbers = [value for value in choices if isinstance(value, int | float)]
+    chosen = of_splits(numbers) if len(numbers) == len(choices) else _distinct(map(canonical_json, choices))
+    refitted = sorted({record.fit.refitted_on for record in done if record.fit.refitted_on})
     return SettingFacts(
         board=board,
         row=row,
         selected_on=selected_on(row),
-        chosen=told + "".join(f", then refitted on {what}" for what in refitted),
-        shared=_whole(counts, "shared"),
-        per_user=_whole(counts, "per_user"),
-        fit=_seconds(seconds, "fit"),
-        adapt=_seconds(seconds, "adapt"),
-        score=_seconds(seconds, "score"),
+        chosen=chosen + "".join(f", then refitted on {what}" for what in refitted),
+        shared=_whole([record.parameters.shared for record in done]),
+        per_user=_whole([record.parameters.per_user for record in done]),
+        fit=_seconds([record.seconds.fit for record in done]),
+        adapt=_seconds([record.seconds.adapt for record in done]),
+        score=_seconds([record.seconds.score for record in done]),
         memory=_memory(done),
         overall=mean_and_spread(row, "overall"),
         other_parameters=assignments(other),
@@ -200,25 +198,23 @@ def _setting(board: Board, row: Row, cells: Sequence[Mapping[str, Any]], shared:
     )
 
 
-def _whole(counts: Sequence[Mapping[str, int]], name: str) -> str:
-    values = [count[name] for count in counts if name in count]
+def _whole(values: Sequence[int]) -> str:
     if not values:
         return DASH
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _seconds(seconds: Sequence[Mapping[str, float]], name: str) -> str:
+def _seconds(values: Sequence[float]) -> str:
     """The median over splits of the seconds that a step took."""
-    values = [record[name] for record in seconds if name in record]
     if not values:
         return DASH
     value = median(values)
     return f"{1000 * value:.2g} ms" if value < 0.1 else f"{value:.2g} s"
 
 
-def _memory(done: Sequence[Mapping[str, Any]]) -> str:
-    values = [cell["peak_memory_mb"] for cell in done if cell.get("peak_memory_mb")]
+def _memory(done: Sequence[DoneRecord]) -> str:
+    values = [record.peak_memory_mb for record in done if record.peak_memory_mb]
     return f"{max(values):,.0f} MB" if values else DASH
 
 
@@ -230,35 +226,36 @@ def _distinct(values: Iterable[str | None]) -> str:
     return "; ".join(f"{value} ({count} cells)" for value, count in sorted(counts.items()))
 
 
-def _encoder(cell: Mapping[str, Any]) -> str:
+def _encoder(record: CellRecord) -> str:
     """The name of the encoder or judge model, its title, and what made its embeddings or answers."""
-    entry, name = cell.get("encoder_entry") or {}, str(cell.get("model", cell["encoder"]))
-    name = f"{name}: {entry['title']}" if entry.get("title") else name
-    made = cell.get("encoder_fingerprint")
-    return f"{name} ({assignments(made)})" if made else name
+    title = record.encoder_entry.title
+    name = f"{record.encoder}: {title}" if title else record.encoder
+    origin = record.encoder_fingerprint if isinstance(record, DoneRecord) else None
+    return f"{name} ({assignments(origin)})" if origin else name
 
 
-def _days(cell: Mapping[str, Any]) -> str:
+def _days(record: CellRecord) -> str:
     """The days over which a cell's calls were made."""
-    stages = [cell.get("judging", {}).get(stage, {}).get("days", {}) for stage in ("fit", "test")]
-    days = sorted({day for found in stages for day in found})
+    judging = record.judging if isinstance(record, DoneRecord) else None
+    days = sorted({day for calls in judging.stages for day in calls.days}) if judging else []
     return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else DASH
 
 
-def _counts(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+def _counts(records: Sequence[CellRecord], names: Sequence[str]) -> str:
     """Such as "seen users 86, unseen users 87"; a range where splits differ."""
+    tables = [record.counts.table() for record in records]
     said = []
     for name in names:
-        values = [cell["counts"][name] for cell in cells if name in (cell.get("counts") or {})]
+        values = [table[name] for table in tables if name in table]
         if values:
             low, high = min(values), max(values)
             said.append(f"{name.replace('_', ' ')} {low:,}" + (f" to {high:,}" if high > low else ""))
     return ", ".join(said) or DASH
 
 
-def _place(cell: Mapping[str, Any]) -> str:
+def _place(record: CellRecord) -> str:
     """A cell's split and its further random start."""
-    return f"{cell['split']}" + (f" restart {cell['restart']}" if cell.get("restart", 0) else "")
+    return f"{record.split}" + (f" restart {record.restart}" if record.restart else "")
 
 
 def _starts(board: Board) -> str:
@@ -274,8 +271,8 @@ def _starts(board: Board) -> str:
     return "; ".join(f"{text} ({', '.join(titles)})" for text, titles in sorted(named.items()))
 
 
-def _splits_and_seeds(cells: Sequence[Mapping[str, Any]]) -> str:
-    seeds = {cell["split"]: cell["seed"] for cell in cells}
+def _splits_and_seeds(records: Sequence[CellRecord]) -> str:
+    seeds = {record.split: record.seed for record in records}
     if len({seed - split for split, seed in seeds.items()}) == 1:
         return f"{spans(seeds)}, seeds {spans(seeds.values())}"
     return "; ".join(f"{split}: seed {seed}" for split, seed in sorted(seeds.items()))

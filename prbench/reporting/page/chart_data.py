@@ -12,12 +12,11 @@ import numpy.typing as npt
 from prbench.protocol import metrics
 from prbench.reporting.board import RANKED, Board, Row
 from prbench.reporting.looks import Look, look
+from prbench.reporting.placing import PlacedCell, PlacedResults, results_of
 from prbench.reporting.worst_k import appearances
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from prbench.results import Results
 
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,7 +30,7 @@ def looks(board: Board) -> dict[Key, Look]:
     return {row.key: look({**row.style, "line": found[row.key][1]}, found[row.key][0]) for row in board.rows}
 
 
-def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results: Results) -> dict[str, Any]:
+def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results: PlacedResults) -> dict[str, Any]:
     """What the figures of one board need.
 
     `users` is `metrics.user_metrics` and `curves` is `metrics.worst_k_curves`, of all boards and fits; what is shown
@@ -80,18 +79,14 @@ def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results:
     }
 
 
-def cells_of(board: Board, results: Results, row: Row | None = None) -> list[dict[str, Any]]:
-    """The records of a board, or of one of its rows, by split."""
+def cells_of(board: Board, results: PlacedResults, row: Row | None = None) -> list[PlacedCell]:
+    """The cells of a board, or of one of its rows, by split."""
     cells = [
         cell
         for cell in results.cells
-        if (cell["dataset"], cell["encoder"]) == (board.dataset, board.encoder)
-        and (row is None or (cell["method"], cell["selection"]) == row.key)
+        if cell.board == (board.dataset, board.encoder) and (row is None or cell.row_key == row.key)
     ]
-    return sorted(
-        cells,
-        key=lambda cell: (cell["split"], cell["method"], cell["selection"], cell.get("restart", 0), cell["key"]),
-    )
+    return sorted(cells, key=lambda cell: (cell.record.split, *cell.row_key, cell.record.restart, cell.record.key))
 
 
 def _of_board(frame: pd.DataFrame, board: Board) -> pd.DataFrame:
@@ -200,21 +195,20 @@ def _tested(
     return [0] * len(users)
 
 
-def _parameters(board: Board, row: Row, results: Results) -> list[int] | None:
+def _parameters(board: Board, row: Row, results: PlacedResults) -> list[int] | None:
     """Trained numbers shared by all users and stored for each; None unless all splits agree."""
-    counts = [cell.get("parameters") for cell in cells_of(board, results, row) if cell["status"] == "done"]
-    known = {(count["shared"], count["per_user"]) for count in counts if count}
+    counts = [record.parameters for record in results_of(cells_of(board, results, row))]
+    known = {(count.shared, count.per_user) for count in counts}
     return list(known.pop()) if row.rankable and len(known) == 1 else None
 
 
-def _population(board: Board, results: Results) -> int | None:
+def _population(board: Board, results: PlacedResults) -> int | None:
     """Seen and unseen users of a split, where all splits agree."""
-    counts = [cell.get("counts") for cell in cells_of(board, results) if cell["status"] == "done"]
-    known = {count["seen_users"] + count["unseen_users"] for count in counts if count}
+    known = {record.counts.users for record in results_of(cells_of(board, results))}
     return known.pop() if len(known) == 1 else None
 
 
-def _few_shots(board: Board, results: Results) -> dict[Key, list[dict[str, Any]]]:
+def _few_shots(board: Board, results: PlacedResults) -> dict[Key, list[dict[str, Any]]]:
     """Unseen users' accuracy by shots, for the rows that have all splits at that number; empty without such runs.
 
     Zero shots is the cold start. All the support there is comes last, as "all".

@@ -81,12 +81,12 @@ def write_pieces(
     Rows that no piece shows are named unless `also` is None.
     """
     read = with_methods(read_pieces(pieces, where), rows_named(results, also, "--also") if also else [], baseline)
-    results = placed(results)
-    evidence = Evidence(results, baseline, alpha, resamples, papers, read)
+    standing = placed(results)
+    evidence = Evidence(standing, baseline, alpha, resamples, papers, read)
     if not evidence.settings:
         report = Path(where).stem
         raise InputError("there are no results to report", hint=f"make some with `prbench run --report {report}`")
-    require_options(results, baseline=baseline, alpha=alpha, resamples=resamples)
+    require_options(standing, baseline=baseline, alpha=alpha, resamples=resamples)
     for cells in evidence.cells.values():
         refuse_mixtures(cells)
     # Whatever is unreadable is refused before anything is written.
@@ -107,7 +107,7 @@ def write_pieces(
     for piece, made, written in finished:
         lines += index_lines(piece, made, written)
     shown = {method for piece in read for method in piece.methods}
-    if also is not None and (left := sorted({cell["method"] for cell in results.cells} - shown)):
+    if also is not None and (left := sorted({cell.method for cell in standing.cells} - shown)):
         said = f"in no table or figure: {', '.join(left)}; --also NAME adds methods to those that compare methods"
         stderr().print(escape(said), soft_wrap=True)
         lines += [f"These results are {said}.", ""]

@@ -23,7 +23,8 @@ from prbench.reporting.grid import Grid
 from prbench.reporting.looks import style_of
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.printed_numbers import Published
-from prbench.results import Results, probe_tables, probes
+from prbench.reporting.placing import PlacedCell, PlacedResults
+from prbench.results import probe_tables, probes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ class Evidence:
     that any of a piece's rows has or was meant to have; the others are named as missing.
     """
 
-    results: Results
+    results: PlacedResults
     baseline: str
     alpha: float
     resamples: int
@@ -64,12 +65,12 @@ class Evidence:
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @cached_property
-    def cells(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    def cells(self) -> dict[tuple[str, str], list[PlacedCell]]:
         """The cells of each (data set, encoder), sorted by these."""
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for cell in sorted(self.results.cells, key=lambda c: (c["dataset"], c["encoder"])):
-            found.setdefault((cell["dataset"], cell["encoder"]), []).append(cell)
-        return found
+        by_board: dict[tuple[str, str], list[PlacedCell]] = {}
+        for cell in sorted(self.results.cells, key=lambda cell: cell.board):
+            by_board.setdefault(cell.board, []).append(cell)
+        return by_board
 
     @property
     def settings(self) -> list[tuple[str, str]]:
@@ -101,7 +102,7 @@ class Evidence:
         if kind not in self._tables:
             folder = self.results.folder
             self._tables[kind] = probe_tables.read(folder, kind) if folder else probe_tables.nothing(kind)
-        rows = {tuple(cell[name] for name in metrics.ROW) for cell in self.wanted(dataset, encoder, piece)}
+        rows = {cell.row for cell in self.wanted(dataset, encoder, piece)}
         return self._tables[kind][among(self._tables[kind], rows)]
 
     def board(self, dataset: str, encoder: str, piece: Piece, compared: Compared = "none") -> Board:
@@ -109,10 +110,10 @@ class Evidence:
         key = (dataset, encoder, compared, *piece.methods, *piece.selections)
         if key not in self._boards:
             cells = self.wanted(dataset, encoder, piece)
-            rows = {tuple(cell[name] for name in metrics.ROW) for cell in cells}
+            rows = {cell.row for cell in cells}
             users = self.fits[self.fits["shots"] == ALL_SHOTS]
-            made, _ = boards.build(
-                Results(
+            [board], _ = boards.build(
+                PlacedResults(
                     self.results.scores.iloc[:0],
                     cells,
                     on_sample=self.results.on_sample,
@@ -125,25 +126,25 @@ class Evidence:
                 users=users[among(users, rows)],
                 compared=compared,
             )
-            self._boards[key] = made[0]
+            self._boards[key] = board
         return self._boards[key]
 
-    def wanted(self, dataset: str, encoder: str, piece: Piece) -> list[dict[str, Any]]:
+    def wanted(self, dataset: str, encoder: str, piece: Piece) -> list[PlacedCell]:
         """The cells that a piece is about; `published` are those under the rule that the method's entry asks for."""
         return [
             cell
             for cell in self.cells.get((dataset, encoder), ())
-            if cell.get("own_method", cell["method"]) in piece.methods
+            if cell.record.method in piece.methods
             and (
-                cell["selection"] in piece.selections
-                or ("published" in piece.selections and cell["selection"] == cell["entry"]["selection"])
+                cell.selection in piece.selections
+                or ("published" in piece.selections and cell.selection == cell.record.entry.selection)
             )
         ]
 
     def each(self, piece: Piece, compared: Compared = "none") -> Iterator[tuple[str, str, Board]]:
         """(data set, encoder, board) wherever one of the piece's methods has results."""
         for dataset, encoder in self.settings:
-            if any(cell["status"] == "done" for cell in self.wanted(dataset, encoder, piece)):
+            if any(cell.result for cell in self.wanted(dataset, encoder, piece)):
                 yield dataset, encoder, self.board(dataset, encoder, piece, compared)
 
     def drawn(self, piece: Piece) -> dict[tuple[str, str, str, str], int]:
@@ -193,22 +194,22 @@ class Evidence:
     def style(self, method: str) -> dict[str, str]:
         """Colour, marker and line of a method; see `style_of`."""
         for cell in self.results.cells:
-            if cell["method"] == method:
-                return style_of(cell["entry"])
+            if cell.method == method:
+                return style_of(cell.record.entry)
         return registry.get("methods", method).style.model_dump()
 
     def title(self, method: str) -> str:
         """What a method is called."""
         for cell in self.results.cells:
-            if cell["method"] == method:
-                return str(cell["title"])
+            if cell.method == method:
+                return cell.record.title
         return registry.get("methods", method).title
 
     def family(self, method: str) -> str:
         """A method's family: reference, no personalisation, personalised input, personalised parameters."""
         for cell in self.results.cells:
-            if cell["method"] == method and cell["entry"].get("family"):
-                return str(cell["entry"]["family"])
+            if cell.method == method and cell.record.entry.family:
+                return cell.record.entry.family
         return registry.get("methods", method).family
 
 

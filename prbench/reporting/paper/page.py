@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prbench.protocol import metrics
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry.pieces import Piece
 from prbench.reporting.grid import DASH, Grid, TableCell
 from prbench.reporting.page import Extra, write_page
 from prbench.reporting.paper.evidence import Evidence, PieceResult, among
 from prbench.reporting.paper.printed_numbers import contradictions
-from prbench.results import Results
+from prbench.reporting.placing import PlacedResults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +31,10 @@ def write_paper_page(
         return []
     piece, made, _ = main
     cells = [cell for board in made.boards for cell in evidence.wanted(board.dataset, board.encoder, piece)]
-    rows = {tuple(cell[key] for key in metrics.ROW) for cell in cells}
+    rows = {cell.row for cell in cells}
     users = evidence.users[evidence.users["shots"] == ALL_SHOTS]
     # Without scores of few shots: the page shows the figure that this report draws of them.
-    results = Results(evidence.results.scores.iloc[:0], cells, evidence.results.folder)
+    results = PlacedResults(evidence.results.scores.iloc[:0], cells, evidence.results.folder)
     options = {
         "baseline": evidence.baseline,
         "shots": ALL_SHOTS,

@@ -12,6 +12,7 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.figure import finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell
 from prbench.reporting.paper.evidence import Evidence, PieceResult, counted
+from prbench.reporting.placing import results_of
 
 USERS = (10, 100, 1_000, 10_000)
 DIM = 4_096
@@ -109,27 +110,26 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
     records: list[dict[str, Any]] = []
     for dataset, encoder in evidence.settings:
         for name in piece.methods:
-            wanted = evidence.wanted(dataset, encoder, piece)
-            cells = [cell for cell in wanted if cell["method"] == name and cell["status"] == "done"]
-            if not cells:
+            cells = evidence.wanted(dataset, encoder, piece)
+            done = results_of(cell for cell in cells if cell.method == name)
+            if not done:
                 continue
-            tested = [cell["counts"]["seen_test"] for cell in cells]
-            scoring = [cell["seconds"]["score"] for cell in cells]
+            tested = [record.counts.seen_test for record in done]
+            scoring = [record.seconds.score for record in done]
+            adapting = [1e3 * record.seconds.adapt / max(1, record.counts.unseen_users) for record in done]
             records.append(
                 {
                     "dataset": dataset,
                     "encoder": encoder,
                     "method": name,
-                    "fit_seconds": float(np.mean([cell["seconds"]["fit"] for cell in cells])),
-                    "adapt_ms_per_user": float(
-                        np.mean([1e3 * c["seconds"]["adapt"] / max(1, c["counts"]["unseen_users"]) for c in cells])
-                    ),
+                    "fit_seconds": float(np.mean([record.seconds.fit for record in done])),
+                    "adapt_ms_per_user": float(np.mean(adapting)),
                     "scored_per_second": sum(tested) / sum(scoring) if sum(scoring) else float("nan"),
-                    "bytes_per_user": BYTES * cells[0]["parameters"]["per_user"],
-                    "shared_parameters": cells[0]["parameters"]["shared"],
-                    "trained_together": cells[0]["trained_together"],
-                    "device": cells[0]["device"],
-                    "n_splits": len({cell["split"] for cell in cells}),
+                    "bytes_per_user": BYTES * done[0].parameters.per_user,
+                    "shared_parameters": done[0].parameters.shared,
+                    "trained_together": done[0].trained_together,
+                    "device": done[0].device,
+                    "n_splits": len({record.split for record in done}),
                 }
             )
     made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))

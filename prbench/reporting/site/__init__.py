@@ -23,6 +23,7 @@ from prbench.reporting import merging, submitted, verdict
 from prbench.reporting.board import Board
 from prbench.reporting.comparing import compare
 from prbench.reporting.page import _json, _slug, cards, write_page
+from prbench.reporting.placing import PlacedResults
 from prbench.reporting.site import overview, pairs
 from prbench.results import Results
 
@@ -48,18 +49,23 @@ def site(
 
     Options as those of the leaderboard. Raises InputError as `prbench.reporting.leaderboard.leaderboard`.
     """
-    results, boards, users = compare(
+    standing, boards, users = compare(
         results, baseline=baseline, methods=methods, shots=shots, alpha=alpha, resamples=resamples
     )
     options = {"baseline": baseline, "shots": shots, "alpha": alpha, "resamples": resamples}
-    return _Pages(results, boards, users, out, options).write()
+    return _Pages(standing, boards, users, out, options).write()
 
 
 class _Pages:
     """The pages of one site, which know one another's addresses."""
 
     def __init__(
-        self, results: Results, boards: Sequence[Board], users: pd.DataFrame, out: Path, options: Mapping[str, Any]
+        self,
+        results: PlacedResults,
+        boards: Sequence[Board],
+        users: pd.DataFrame,
+        out: Path,
+        options: Mapping[str, Any],
     ) -> None:
         self.results, self.boards, self.users, self.out, self.options = results, boards, users, out, options
         self.cards = cards.cards(boards, results)
@@ -103,15 +109,14 @@ class _Pages:
         write_text(path, text)
         return path
 
-    def _of(self, board: Board) -> tuple[pd.DataFrame, Results]:
+    def _of(self, board: Board) -> tuple[pd.DataFrame, PlacedResults]:
         """The users and results of one board."""
-        names = {"dataset": board.dataset, "encoder": board.encoder}
 
         def here(frame: pd.DataFrame) -> pd.DataFrame:
             return frame[(frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)]
 
-        own = [cell for cell in self.results.cells if all(cell[key] == value for key, value in names.items())]
-        return here(self.users), Results(here(self.results.scores), own, self.results.folder)
+        cells = [cell for cell in self.results.cells if cell.board == (board.dataset, board.encoder)]
+        return here(self.users), PlacedResults(here(self.results.scores), cells, self.results.folder)
 
     def _overview(self) -> dict[str, Any]:
         rows = [
@@ -136,8 +141,8 @@ class _Pages:
         }
 
     def _method_page(self, card: cards.Card) -> dict[str, Any]:
-        own = [cell for cell in self.results.cells if cell["method"] == card.method]
-        commands = sorted({cell["command"] for cell in own if cell.get("command")})
+        records = [cell.record for cell in self.results.cells if cell.method == card.method]
+        commands = sorted({record.command for record in records if record.command})
         against = [
             {"at": f"../{_compare(*key)}", "title": self.titles[key[1] if key[0][0] == card.method else key[0]]}
             for key in self.meetings
