@@ -225,7 +225,7 @@ def test_the_tuned_row_of_a_marker_without_a_face_gets_one_that_can_be_hollow() 
     fake = Fake()
     for selection in ("validation", "tuned"):
         cell = fake.add("mrm-no-basis", 0, {1: 0.5, 2: 0.5}, selection=selection)
-        cell["entry"] = {"style": {"colour": "#8c564b", "marker": "x", "line": "dotted"}}
+        cell["entry"] = {"name": "not registered", "style": {"colour": "#8c564b", "marker": "x", "line": "dotted"}}
     found = {key: marker for key, (marker, _) in appearances(one_board(fake).rows).items()}
     assert found["mrm-no-basis", "validation"] == ("x", False)
     assert found["mrm-no-basis", "tuned"].hollow

@@ -60,9 +60,9 @@ def by_support(evidence: Evidence, piece: Piece) -> PieceResult:
     """Accuracy and gain of unseen users by how often the others agree with them."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
-    for dataset, encoder, board in evidence.each(piece):
+    for dataset, encoder, board in evidence.boards_of(piece):
         table = evidence.table("agreement", dataset, encoder, piece)
         if not len(table):
             made.missing.append(f"{dataset} ({encoder}): not probed (`prbench probe --kinds agreement`)")

@@ -67,9 +67,9 @@ def membership(evidence: Evidence, piece: Piece) -> PieceResult:
     """Whether a state tells which choices it was adapted on."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
-    for dataset, encoder, board in evidence.each(piece):
+    for dataset, encoder, board in evidence.boards_of(piece):
         values = {
             row.title: (row.key, matrix)
             for row in board.rows

@@ -38,9 +38,9 @@ def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, ev
     """
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
-    for dataset, encoder, board in evidence.each(piece):
+    for dataset, encoder, board in evidence.boards_of(piece):
         rows = [row for row in board.rows if row.splits and (everyone or personal(evidence, row, board))]
         table = evidence.table(kind, dataset, encoder, piece)
         found = set(zip(table["method"].astype(str), table["selection"].astype(str), strict=True))

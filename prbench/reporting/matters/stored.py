@@ -21,7 +21,7 @@ from prbench.reporting.paper.evidence import Evidence, PieceResult, among, split
 @marks.piece
 def properties(evidence: Evidence, piece: Piece) -> PieceResult:
     """What each data set is like, and what bounds the gain from personalising there."""
-    cells = [cell for setting in evidence.settings for cell in evidence.wanted(*setting, piece)]
+    cells = [cell for setting in evidence.settings for cell in evidence.cells_of(*setting, piece)]
     frame = properties_frame(cells)
     if not len(frame):
         return PieceResult(frame)
@@ -40,8 +40,8 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
 
     scores = evidence.results.scores
     frames, grids, findings = [], [], []
-    for dataset, encoder, board in evidence.each(piece):
-        cells = evidence.wanted(dataset, encoder, piece)
+    for dataset, encoder, board in evidence.boards_of(piece):
+        cells = evidence.cells_of(dataset, encoder, piece)
         rows = {cell.row for cell in cells}
         records = calibration_records(scores[among(scores, rows)], ALL_SHOTS)
         titles = titles_of(cells)
@@ -51,7 +51,7 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
         frames.append(frame)
         findings += _said_of_calibration(evidence, board, records, titles)
     made = PieceResult(pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), grids)
-    made.findings, made.missing = findings, evidence.lacking(piece)
+    made.findings, made.missing = findings, evidence.missing_notes(piece)
     return made
 
 
@@ -92,13 +92,15 @@ def budget(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
 
     frames, grids = [], []
-    for dataset, encoder, board in evidence.each(piece):
-        cells = evidence.wanted(dataset, encoder, piece)
+    for dataset, encoder, board in evidence.boards_of(piece):
+        cells = evidence.cells_of(dataset, encoder, piece)
         rows = {cell.row for cell in cells}
         frame = budget_frame(cells, evidence.users[among(evidence.users, rows)])
         title = f"Budgets and unchanged users on {dataset} ({encoder}), {splits_of(board)}"
         grids.append(budget_grid(frame, titles_of(cells), title, f"{piece.name}:{dataset}:{encoder}"))
         frames.append(frame)
     return PieceResult(
-        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), grids, missing=evidence.lacking(piece)
+        pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(),
+        grids,
+        missing=evidence.missing_notes(piece),
     )

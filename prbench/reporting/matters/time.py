@@ -176,8 +176,8 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     """Accuracy in the order of time beside that on random splits of the same comparisons."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
-    boards = {(dataset, encoder): board for dataset, encoder, board in evidence.each(piece)}
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    boards = {(dataset, encoder): board for dataset, encoder, board in evidence.boards_of(piece)}
     records: list[dict[str, Any]] = []
     for setting, board in boards.items():
         if _protocol(evidence, setting) != "chronological":

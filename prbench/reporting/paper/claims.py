@@ -34,10 +34,10 @@ def ranks(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
     from scipy.stats import friedmanchisquare, rankdata
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     shown: list[tuple[Board, list[Row], np.ndarray[Any, Any], list[tuple[int, ...]], float]] = []
     records = []
-    for dataset, encoder, board in evidence.each(piece, "all"):
+    for dataset, encoder, board in evidence.boards_of(piece, "all"):
         rows = [row for row in board.rows if row.rankable]
         if len(rows) < 2:
             continue
@@ -138,9 +138,9 @@ def oracle(evidence: Evidence, piece: Piece) -> PieceResult:
     """Overall accuracy under the honest choice and with the epoch chosen on test accuracy, and the difference."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records = []
-    for dataset, encoder, board in evidence.each(piece):
+    for dataset, encoder, board in evidence.boards_of(piece):
         lines, unchosen = [], []
         if not any(row.oracle for row in board.rows):
             made.missing.append(f"{dataset} ({encoder}): run with --selection {ORACLE}")
@@ -197,18 +197,18 @@ def transfer(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
 
     found = evidence.probes
-    found = evidence.kept(found[found["probe"] == "on"], piece)
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    found = evidence.complete_lines(found[found["probe"] == "on"], piece)
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     if not len(found):
         made.missing.append("transfer: run `prbench probe --transfer all` on fits with a text encoder")
         return made
     parts = []
     for on, part in found.groupby("on"):
         table = metrics.over_splits(metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(part))))
-        table = evidence.whole(table, piece, made.missing, f"transfer to {on}")
+        table = evidence.lines_with_all_splits(table, piece, made.missing, f"transfer to {on}")
         parts.append(table[table["population"] == "unseen"].assign(on=on))
     table = pd.concat(parts, ignore_index=True).rename(columns={"dataset": "fitted_on", "on": "tested_on"})
-    home = metrics.over_splits(evidence.kept(evidence.per_split, piece))
+    home = metrics.over_splits(evidence.complete_lines(evidence.per_split, piece))
     home = home[(home["population"] == "unseen") & (home["shots"] == metrics.ALL_SHOTS)]
     keys = ["encoder", "method", "selection"]
     home = home.rename(columns={"dataset": "tested_on", "accuracy": "fitted_there"})

@@ -34,13 +34,13 @@ def robustness(evidence: Evidence, piece: Piece) -> PieceResult:
 
     Bands are one standard deviation over splits.
     """
-    boards = list(evidence.each(piece))
-    kept = evidence.kept(evidence.users, piece)
+    boards = list(evidence.boards_of(piece))
+    kept = evidence.complete_lines(evidence.users, piece)
     kept = kept[kept["shots"] == ALL_SHOTS]
     curves = metrics.worst_k_curves(kept) if len(kept) else kept.assign(k=[])
     curves = curves[curves["population"] == "overall"]
     table = metrics.over_splits(curves, by=("k",)) if len(curves) else curves
-    made = PieceResult(table, missing=evidence.lacking(piece))
+    made = PieceResult(table, missing=evidence.missing_notes(piece))
     if not len(table):
         return made
     made.grids = [_worst_grid(board, table, piece, evidence) for _, _, board in boards]
@@ -89,7 +89,7 @@ def sweep(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
 
     curves = _runs_of(piece)
-    boards = list(evidence.each(piece))
+    boards = list(evidence.boards_of(piece))
     records = []
     for dataset, encoder, board in boards:
         for number, curve in enumerate(curves):
@@ -111,7 +111,7 @@ def sweep(evidence: Evidence, piece: Piece) -> PieceResult:
                                 "n_splits": len(row.splits),
                             }
                         )
-    made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     # One value is not a sweep.
     points = Counter((r["dataset"], r["encoder"], r["curve"]) for r in records)
     swept = [item for item in boards if any(points[(*item[:2], n)] > 1 for n in range(len(curves)))]
@@ -184,10 +184,10 @@ def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
     The baseline, which does not adapt, is a line across. Bands are one standard deviation over splits.
     """
     frame = evidence.per_split
-    kept = evidence.kept(frame[frame["population"] == "unseen"], piece)
+    kept = evidence.complete_lines(frame[frame["population"] == "unseen"], piece)
     table = metrics.few_shot_curve(kept) if len(kept) else kept
-    missing = evidence.lacking(piece)
-    table = evidence.whole(table, piece, missing, "few shots")
+    missing = evidence.missing_notes(piece)
+    table = evidence.lines_with_all_splits(table, piece, missing, "few shots")
     several = table[table["shots"] != ALL_SHOTS] if len(table) else table
     curved = sorted(set(zip(several["dataset"], several["encoder"], strict=True)))
     for dataset, encoder in evidence.settings:
@@ -227,20 +227,20 @@ def noise(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
 
     found = evidence.probes
-    found = evidence.kept(found[found["probe"] == "noise"], piece)
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    found = evidence.complete_lines(found[found["probe"] == "noise"], piece)
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     if not len(found):
         made.missing.append(f"label noise: run `prbench probe --noise {_listed(piece.noise)}`")
         return made
     clean = evidence.per_split
-    clean = evidence.kept(clean[(clean["shots"] == ALL_SHOTS) & (clean["population"] == "unseen")], piece)
+    clean = evidence.complete_lines(clean[(clean["shots"] == ALL_SHOTS) & (clean["population"] == "unseen")], piece)
     clean = clean[among(clean, set(zip(*(found[key] for key in metrics.ROW), strict=True)))]
     parts = [clean.assign(noise=0.0)]
     for share, part in found.groupby("noise"):
         per_split = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(part)))
         parts.append(per_split[per_split["population"] == "unseen"].assign(noise=share))
     table = metrics.over_splits(pd.concat(parts, ignore_index=True), by=("noise",))
-    made.frame = evidence.whole(table, piece, made.missing, "label noise")
+    made.frame = evidence.lines_with_all_splits(table, piece, made.missing, "label noise")
     if not len(made.frame):
         return made
     settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))

@@ -102,14 +102,14 @@ class Evidence:
         if kind not in self._tables:
             folder = self.results.folder
             self._tables[kind] = probe_tables.read(folder, kind) if folder else probe_tables.nothing(kind)
-        rows = {cell.row for cell in self.wanted(dataset, encoder, piece)}
+        rows = {cell.row for cell in self.cells_of(dataset, encoder, piece)}
         return self._tables[kind][among(self._tables[kind], rows)]
 
     def board(self, dataset: str, encoder: str, piece: Piece, compared: Compared = "none") -> Board:
         """The board of a piece's methods on one data set; with intervals over users for printed pairs only."""
         key = (dataset, encoder, compared, *piece.methods, *piece.selections)
         if key not in self._boards:
-            cells = self.wanted(dataset, encoder, piece)
+            cells = self.cells_of(dataset, encoder, piece)
             rows = {cell.row for cell in cells}
             users = self.fits[self.fits["shots"] == ALL_SHOTS]
             [board], _ = boards.build(
@@ -129,7 +129,7 @@ class Evidence:
             self._boards[key] = board
         return self._boards[key]
 
-    def wanted(self, dataset: str, encoder: str, piece: Piece) -> list[PlacedCell]:
+    def cells_of(self, dataset: str, encoder: str, piece: Piece) -> list[PlacedCell]:
         """The cells that a piece is about; `published` are those under the rule that the method's entry asks for."""
         return [
             cell
@@ -141,42 +141,42 @@ class Evidence:
             )
         ]
 
-    def each(self, piece: Piece, compared: Compared = "none") -> Iterator[tuple[str, str, Board]]:
+    def boards_of(self, piece: Piece, compared: Compared = "none") -> Iterator[tuple[str, str, Board]]:
         """(data set, encoder, board) wherever one of the piece's methods has results."""
         for dataset, encoder in self.settings:
-            if any(cell.result for cell in self.wanted(dataset, encoder, piece)):
+            if any(cell.result for cell in self.cells_of(dataset, encoder, piece)):
                 yield dataset, encoder, self.board(dataset, encoder, piece, compared)
 
-    def drawn(self, piece: Piece) -> dict[tuple[str, str, str, str], int]:
+    def complete_rows(self, piece: Piece) -> dict[tuple[str, str, str, str], int]:
         """The rows that have all their splits, and how many these are."""
         return {
             (dataset, encoder, *row.key): board.splits
-            for dataset, encoder, board in self.each(piece)
+            for dataset, encoder, board in self.boards_of(piece)
             for row in board.rows
             if row.complete
         }
 
-    def kept(self, frame: pd.DataFrame, piece: Piece) -> pd.DataFrame:
+    def complete_lines(self, frame: pd.DataFrame, piece: Piece) -> pd.DataFrame:
         """The part of a frame with the columns `metrics.ROW` that belongs to rows with all their splits."""
-        return frame[among(frame, self.drawn(piece))]
+        return frame[among(frame, self.complete_rows(piece))]
 
-    def whole(self, table: pd.DataFrame, piece: Piece, missing: list[str], what: str) -> pd.DataFrame:
+    def lines_with_all_splits(self, table: pd.DataFrame, piece: Piece, missing: list[str], what: str) -> pd.DataFrame:
         """The lines of `metrics.over_splits` that have all splits of their rows; `missing` gets the others' names."""
         if not len(table):
             return table
-        planned = self.drawn(piece)
+        planned = self.complete_rows(piece)
         rows = list(zip(*(table[key].astype(str) for key in metrics.ROW), strict=True))
         full = np.array([n == planned[row] for n, row in zip(table["n_splits"], rows, strict=True)])
         lost = sorted({row for row, kept in zip(rows, full, strict=True) if not kept})
         missing += [f"{d} ({e}), {what}: not for every split of {method}" for d, e, method, _ in lost]
         return table[full]
 
-    def lacking(self, piece: Piece) -> list[str]:
+    def missing_notes(self, piece: Piece) -> list[str]:
         """A phrase for each data set and reason why methods of the piece have no, or not all, results there."""
         said: list[str] = []
         for dataset, encoder in self.settings:
             reasons: dict[str, list[str]] = {}
-            cells = self.wanted(dataset, encoder, piece)
+            cells = self.cells_of(dataset, encoder, piece)
             rows = self.board(dataset, encoder, piece).rows if cells else []
             for method in piece.methods:
                 own = [row for row in rows if row.method == method]

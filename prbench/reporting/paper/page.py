@@ -30,7 +30,7 @@ def write_paper_page(
         path.unlink(missing_ok=True)
         return []
     piece, made, _ = main
-    cells = [cell for board in made.boards for cell in evidence.wanted(board.dataset, board.encoder, piece)]
+    cells = [cell for board in made.boards for cell in evidence.cells_of(board.dataset, board.encoder, piece)]
     rows = {cell.row for cell in cells}
     users = evidence.users[evidence.users["shots"] == ALL_SHOTS]
     # Without scores of few shots: the page shows the figure that this report draws of them.

@@ -33,7 +33,7 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
 
     records: list[dict[str, Any]] = []
-    boards = list(evidence.each(piece))
+    boards = list(evidence.boards_of(piece))
     for dataset, encoder, board in boards:
         for row in board.rows:
             if row.complete:
@@ -50,7 +50,7 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
                         "n_splits": len(row.splits),
                     }
                 )
-    made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     if not records:
         return made
     boards = [item for item in boards if any((r["dataset"], r["encoder"]) == item[:2] for r in records)]
@@ -109,7 +109,7 @@ def gains(evidence: Evidence, piece: Piece) -> PieceResult:
     Boxes are quartiles, whiskers the 5th and 95th percentile of users.
     """
     per_user = gains_per_user(evidence, piece)
-    made = PieceResult(gains_table(per_user), missing=evidence.lacking(piece))
+    made = PieceResult(gains_table(per_user), missing=evidence.missing_notes(piece))
     if not per_user:
         made.missing.append(f"the baseline {evidence.baseline}: nothing to compare with")
         return made
@@ -146,7 +146,7 @@ class Gains(NamedTuple):
 def gains_per_user(evidence: Evidence, piece: Piece) -> dict[GainRow, Gains]:
     """The gains of every row of a piece that has all its splits, where the baseline has them too."""
     both = piece.model_copy(update={"methods": list(dict.fromkeys([*piece.methods, evidence.baseline]))})
-    frame = evidence.kept(evidence.users, both)
+    frame = evidence.complete_lines(evidence.users, both)
     frame = metrics.over_starts(frame[frame["shots"] == ALL_SHOTS])
     keys = ["dataset", "encoder", "split", "population", "user"]
     base = frame[frame["method"] == evidence.baseline].set_index(keys)["accuracy"]
@@ -202,19 +202,19 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
 
     found = evidence.probes
-    found = evidence.kept(found[found["probe"] == "support"], piece)
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    found = evidence.complete_lines(found[found["probe"] == "support"], piece)
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     if not len(found):
         made.missing.append("accuracy on the support: run `prbench probe --support`")
         return made
     support = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(found)))
     test = evidence.per_split
-    test = evidence.kept(test[test["shots"] == ALL_SHOTS], piece)
+    test = evidence.complete_lines(test[test["shots"] == ALL_SHOTS], piece)
     keys = ["dataset", "encoder", "method", "selection"]
     parts = []
     for name, part in (("support", support), ("test", test)):
         table = metrics.over_splits(part[part["population"] == "unseen"])
-        table = evidence.whole(table, piece, made.missing, f"accuracy on the {name}")
+        table = evidence.lines_with_all_splits(table, piece, made.missing, f"accuracy on the {name}")
         parts.append(table.set_index(keys)[["accuracy", "accuracy_std", "n_splits"]].add_prefix(f"{name}_"))
     table = parts[0].join(parts[1], how="inner").reset_index()
     made.frame = table.assign(gap=table["support_accuracy"] - table["test_accuracy"])
@@ -257,10 +257,10 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     """
     import pandas as pd
 
-    drawn = evidence.drawn(piece)
+    drawn = evidence.complete_rows(piece)
     scores = evidence.results.scores
     scores = scores[(scores["shots"] == ALL_SHOTS) & scores["method"].isin(piece.methods)]
-    made = PieceResult(pd.DataFrame(), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
     for row, own in scores.groupby(metrics.ROW, observed=True):
         if row not in drawn:

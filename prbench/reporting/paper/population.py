@@ -110,7 +110,7 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
     records: list[dict[str, Any]] = []
     for dataset, encoder in evidence.settings:
         for name in piece.methods:
-            cells = evidence.wanted(dataset, encoder, piece)
+            cells = evidence.cells_of(dataset, encoder, piece)
             done = results_of(cell for cell in cells if cell.method == name)
             if not done:
                 continue
@@ -132,7 +132,7 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
                     "n_splits": len({record.split for record in done}),
                 }
             )
-    made = PieceResult(pd.DataFrame(records), missing=evidence.lacking(piece))
+    made = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     for dataset, encoder in evidence.settings:
         own = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
         if not own:

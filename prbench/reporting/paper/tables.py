@@ -37,7 +37,7 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
 
     records: list[dict[str, Any]] = []
     grids, boards = [], []
-    for dataset, encoder, board in evidence.each(piece, "printed"):
+    for dataset, encoder, board in evidence.boards_of(piece, "printed"):
         boards.append(board)
         printed = {
             paper.source: rows
@@ -47,7 +47,7 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
         others = {paper.source: paper.elsewhere(dataset, encoder) for paper in evidence.published}
         grids.append(_accuracy_grid(board, piece, printed, others))
         records += [_record(board, row, printed) for row in board.rows]
-    return PieceResult(pd.DataFrame(records), grids, missing=evidence.lacking(piece), boards=boards)
+    return PieceResult(pd.DataFrame(records), grids, missing=evidence.missing_notes(piece), boards=boards)
 
 
 def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Printed]]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def ablation(evidence: Evidence, piece: Piece) -> PieceResult:
 
     grids: list[Grid] = []
     records: list[dict[str, Any]] = []
-    for dataset, encoder, board in evidence.each(piece):
+    for dataset, encoder, board in evidence.boards_of(piece):
         printed = [theirs for paper in evidence.published if (theirs := paper.robustness_rows(dataset, encoder))]
         order = {name: i for i, name in enumerate(piece.methods)}
         rows = sorted(board.rows, key=lambda row: order[row.method])
@@ -194,7 +194,7 @@ def ablation(evidence: Evidence, piece: Piece) -> PieceResult:
             }
             for row in rows
         ]
-    return PieceResult(pd.DataFrame(records), grids, missing=evidence.lacking(piece))
+    return PieceResult(pd.DataFrame(records), grids, missing=evidence.missing_notes(piece))
 
 
 def _ablation_cells(board: Board, row: Row) -> list[TableCell]:
