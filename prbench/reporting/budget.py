@@ -15,7 +15,8 @@ import numpy as np
 from prbench.protocol import metrics
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
 from prbench.reporting.placing import PlacedCell
-from prbench.results.record import DoneRecord, Fit
+from prbench.results.record import DoneRecord
+from prbench.results.record_parts import Fit
 
 if TYPE_CHECKING:
     import pandas as pd

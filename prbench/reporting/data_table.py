@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prbench.protocol.properties import LEAST_REPEATERS, LEAST_REPEATS
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
 from prbench.reporting.placing import PlacedCell
-from prbench.results.record import CellRecord, Properties
+from prbench.results.record import CellRecord
+from prbench.results.record_parts import Properties
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from prbench.reporting.grid import percent
 from prbench.reporting.placing import SAMPLE_MARK
-from prbench.results.record import Calls, DoneRecord, VerdictShares
+from prbench.results.record import DoneRecord
+from prbench.results.record_parts import Calls, VerdictShares
 
 if TYPE_CHECKING:
     from prbench.reporting.board import Board

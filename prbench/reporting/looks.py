@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from prbench import registry
-from prbench.results.record import MethodPart
+from prbench.results.record_parts import MethodPart
 
 # The page's backgrounds; page.css names the same.
 LIGHT, DARK = "#ffffff", "#14171c"

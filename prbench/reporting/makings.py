@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from prbench import registry
 from prbench.protocol import sentences
 from prbench.reporting.placing import PlacedCell, results_of
-from prbench.results.record import DoneRecord, MethodPart
+from prbench.results.record import DoneRecord
+from prbench.results.record_parts import MethodPart
 
 # Below this share of decisions a row is not named for its sensitivity to rounding.
 MANY_CHANGES = 0.01

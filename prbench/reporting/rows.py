@@ -130,74 +130,90 @@ def rows_of(
         title = first.record.title
         return f"{title} by {first.reader}" if first.judged and readers[title, first.selection] > 1 else title
 
-    titles = [title_of(first) for first in firsts if first.selection not in (ORACLE, TUNED)]
+    titles = {first.row_key: title_of(first) for first in firsts}
+    others = [titles[first.row_key] for first in firsts if first.selection not in (ORACLE, TUNED)]
     rows = []
-    for (method, selection), group in by_row.items():
-        by_start = _done_splits(group)
-        splits = tuple(sorted(by_start[0]))
-        starts = sum(by_start[0] <= done for done in by_start.values()) if splits else 1
-        random_start = all(cell.record.random_start for cell in group)
-        first, entry = group[0], group[0].record.entry
-        start_std: dict[str, float] = {}
-        gain_start_std: dict[str, float] = {}
-        title = title_of(first)
-        if selection == ORACLE:
-            title += " (selected on test data)"
-        elif selection == TUNED:
-            title += " (tuned)"
-        elif titles.count(title) > 1:
-            title += f" ({selection})"
-        if sampled := first.sample is not None:
-            title += f" {SAMPLE_MARK}"
-        mean: dict[str, dict[str, float]] = {}
-        std: dict[str, dict[str, float]] = {}
-        if splits and per_split is not None:
-            names = dict(zip(metrics.ROW, first.row, strict=True))
-            mask = np.logical_and.reduce([(per_split[key] == name).to_numpy() for key, name in names.items()])
-            start_std = _start_spreads(per_split[mask], "accuracy", random_start)
-            gains = per_split[mask].assign(gain=per_split["accuracy"] - per_split["cold_start"])
-            gain_start_std = _start_spreads(gains, "gain", random_start)
-            for record in metrics.over_splits(per_split[mask]).to_dict("records"):
-                if record["n_splits"] < len(splits):
-                    continue  # a population that some splits lack
-                mean[record["population"]] = {m: float(record[m]) for m in metrics.METRICS}
-                std[record["population"]] = {m: float(record[f"{m}_std"]) for m in metrics.METRICS}
-        rounding, rounding_on = rounding_of(entry) if first.record.published else (math.nan, "")
-        measured = (probed or {}).get(first.row)
-        if measured is not None:
-            rounding, rounding_on = measured, "measured here"
-        rows.append(
-            Row(
-                method=method,
-                selection=selection,
-                title=title,
-                style=style_of(entry),
-                splits=splits,
-                complete=planned <= set(splits) and all(p in mean for p in RANKED),
-                mean=mean,
-                std=std,
-                note=_why_missing([cell for cell in group if not cell.record.restart], planned - set(splits)),
-                own_method=first.record.method,
-                method_title=first.record.title,
-                family=entry.family,
-                published=first.record.published,
-                rounding=rounding,
-                rounding_on=rounding_on,
-                reader=first.reader,
-                sampled=sampled,
-                known_before=first.record.known_before,
-                models=models_of(results_of(group)),
-                judging=mean_of(results_of(group)),
-                starts=starts,
-                random_start=random_start,
-                start_std=start_std,
-                gain_start_std=gain_start_std,
-                start_note=_incomplete_starts(group, by_start),
-                chose_nothing=any(record.fit.nothing_chosen for record in results_of(group)),
-                older_code=any(code_has_changed(entry.name, entry.target, cell.record.code) for cell in group),
-            )
-        )
+    for first, group in zip(firsts, by_row.values(), strict=True):
+        title = titles[first.row_key] + _mark_of(first, others.count(titles[first.row_key]) > 1)
+        rows.append(_row(title, group, planned, per_split, (probed or {}).get(first.row)))
     return rows
+
+
+def _mark_of(first: PlacedCell, several: bool) -> str:
+    """What follows a row's title: how it was chosen, where `several` rows of one title tell by it, and on what."""
+    rules = {ORACLE: " (selected on test data)", TUNED: " (tuned)"}
+    rule = rules.get(first.selection, f" ({first.selection})" if several else "")
+    return rule + (f" {SAMPLE_MARK}" if first.sample else "")
+
+
+def _row(
+    title: str, group: list[PlacedCell], planned: set[int], per_split: pd.DataFrame | None, measured: float | None
+) -> Row:
+    """One row from its cells; `measured` is the share of decisions that rounding probes changed."""
+    first, record = group[0], group[0].record
+    by_start = _done_splits(group)
+    splits = tuple(sorted(by_start[0]))
+    random_start = all(cell.record.random_start for cell in group)
+    numbers = RowNumbers()
+    if splits and per_split is not None:
+        names = dict(zip(metrics.ROW, first.row, strict=True))
+        mask = np.logical_and.reduce([(per_split[key] == name).to_numpy() for key, name in names.items()])
+        numbers = _numbers(per_split[mask], len(splits), random_start)
+    rounding, rounding_on = rounding_of(record.entry) if record.published else (math.nan, "")
+    if measured is not None:
+        rounding, rounding_on = measured, "measured here"
+    done = results_of(group)
+    return Row(
+        method=first.method,
+        selection=first.selection,
+        title=title,
+        style=style_of(record.entry),
+        splits=splits,
+        complete=planned <= set(splits) and all(p in numbers.mean for p in RANKED),
+        mean=numbers.mean,
+        std=numbers.std,
+        note=_why_missing([cell for cell in group if not cell.record.restart], planned - set(splits)),
+        own_method=record.method,
+        method_title=record.title,
+        family=record.entry.family,
+        published=record.published,
+        rounding=rounding,
+        rounding_on=rounding_on,
+        reader=first.reader,
+        sampled=first.sample is not None,
+        known_before=record.known_before,
+        models=models_of(done),
+        judging=mean_of(done),
+        starts=sum(by_start[0] <= there for there in by_start.values()) if splits else 1,
+        random_start=random_start,
+        start_std=numbers.start_std,
+        gain_start_std=numbers.gain_start_std,
+        start_note=_incomplete_starts(group, by_start),
+        chose_nothing=any(cell.fit.nothing_chosen for cell in done),
+        older_code=any(code_has_changed(record.entry.name, record.entry.target, c.record.code) for c in group),
+    )
+
+
+@dataclass(frozen=True)
+class RowNumbers:
+    """Means and spreads of a row, [population][metric], and the spreads over starts, [population]; see `Row`."""
+
+    mean: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    std: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    start_std: Mapping[str, float] = field(default_factory=dict)
+    gain_start_std: Mapping[str, float] = field(default_factory=dict)
+
+
+def _numbers(per_split: pd.DataFrame, n_splits: int, random_start: bool) -> RowNumbers:
+    """The numbers of one row from its fits' metrics; a population that one of its splits lacks has none."""
+    lines = [line for line in metrics.over_splits(per_split).to_dict("records") if line["n_splits"] >= n_splits]
+    gains = per_split.assign(gain=per_split["accuracy"] - per_split["cold_start"])
+    return RowNumbers(
+        mean={line["population"]: {m: float(line[m]) for m in metrics.METRICS} for line in lines},
+        std={line["population"]: {m: float(line[f"{m}_std"]) for m in metrics.METRICS} for line in lines},
+        start_std=_start_spreads(per_split, "accuracy", random_start),
+        gain_start_std=_start_spreads(gains, "gain", random_start),
+    )
 
 
 def _done_splits(cells: list[PlacedCell]) -> dict[int, set[int]]:

@@ -15,7 +15,7 @@ from prbench.reporting.budget import NOT_CHOSEN, at_the_end, budget_frame, budge
 from prbench.reporting.data_table import properties_frame, properties_grid
 from prbench.reporting.grid import DASH
 from prbench.reporting.placing import PlacedCell
-from prbench.results.record import Fit
+from prbench.results.record_parts import Fit
 
 
 def fit(chosen: Any, *curve: float, **more: Any) -> Fit:

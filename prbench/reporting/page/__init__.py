@@ -25,7 +25,7 @@ from prbench.reporting.page import cards, chart_data, table
 from prbench.reporting.page import findings as sentences
 from prbench.reporting.placing import PlacedResults, placed
 from prbench.reporting.significance import dagger_note, star_note, starts_rule
-from prbench.results.record import MethodPart
+from prbench.results.record_parts import MethodPart
 
 if TYPE_CHECKING:
     import jinja2

@@ -18,7 +18,8 @@ from prbench.reporting.columns import selected_on
 from prbench.reporting.grid import DASH, mean_and_spread, percent
 from prbench.reporting.page.chart_data import cells_of
 from prbench.reporting.placing import PlacedCell, PlacedResults, results_of
-from prbench.results.record import CellRecord, DoneRecord, MethodPart
+from prbench.results.record import CellRecord, DoneRecord
+from prbench.results.record_parts import MethodPart
 
 FAMILIES = ("reference", "no personalisation", "personalised input", "personalised parameters", "judge")
 
