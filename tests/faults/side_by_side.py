@@ -18,7 +18,7 @@ from stories import Story, left, stories, undisturbed
 
 from prbench.embedding.store import EmbeddingStore
 from prbench.results import cells
-from prbench.running import tune
+from prbench.running import study
 
 NUMBERS = (2, 4)
 LOG = "work.log"
@@ -77,10 +77,10 @@ def _counting(log: Path) -> Callable[[], None]:
 
     def install() -> None:
         cells.write_done = wrapped(
-            cells.write_done, lambda _, record, *__: f"{record['dataset']} {record['method']} {record['split']}"
+            cells.write_done, lambda _, record, *__: f"{record.dataset} {record.method} {record.split}"
         )
         cells.add_scores = wrapped(cells.add_scores, lambda path, *_: str(path))
-        tune._trial = wrapped(tune._trial, lambda study, *_: f"{study.name} trial {len(study.record.trials)}")
+        study._trial = wrapped(study._trial, lambda s, *_: f"{s.name} trial {len(s.record.trials)}")
         EmbeddingStore.append = wrapped(  # type: ignore[method-assign]
             EmbeddingStore.append, lambda _, keys, *__: "\n".join(key.hex() for key in keys)
         )

@@ -571,7 +571,7 @@ def test_the_entry_names_this_report() -> None:
 
 
 def test_progress_stays_off_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    leaderboard(population({"bt": 0.0, "mrm": 0.1}, splits=2), tmp_path, resamples=200)  # type: ignore[arg-type]
+    leaderboard(population({"bt": 0.0, "mrm": 0.1}, splits=2).results(), tmp_path, resamples=200)
     captured = capsys.readouterr()
     assert "User accuracy in % on convarg" in captured.out
     assert "comparing methods" not in captured.out

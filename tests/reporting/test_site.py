@@ -88,7 +88,7 @@ def test_a_missing_cell_is_shown_as_missing_and_no_mean_over_data_sets_is_there(
 
 
 def test_ranks_and_their_critical_difference() -> None:
-    boards, _ = build(world(), baseline="bt", shots=-1, alpha=0.05, resamples=100)  # type: ignore[arg-type]
+    boards, _ = build(world().results(), baseline="bt", shots=-1, alpha=0.05, resamples=100)
     ranks = overview.ranks(boards, 0.05)
     assert ranks is not None
     assert ranks.rows[0] == (NASTY, 1.0)

@@ -27,8 +27,9 @@ from prbench.comparisons import Items, Message, PreferenceData
 from prbench.protocol import selection, splits
 from prbench.registry import methods as methods_module
 from prbench.registry.schema import ProtocolEntry, SearchRange
-from prbench.running import open_dataset, run, tuned
+from prbench.running import open_dataset, run, tuned, tuning_splits
 from prbench.running import plan as plan_module
+from prbench.running import study as searching
 from prbench.running import tune as tuning
 from prbench.running.tuned import Trial, TuningRecord
 
@@ -128,7 +129,7 @@ def test_a_tuning_split_divides_the_training_side_alone(entries: Path) -> None:
     data = datasets.load(registry.get("datasets", "tiny"))
     protocol = ProtocolEntry()
     whole = splits.make_split(data, protocol, index=1_003, seed=7)
-    split = tuning.tuning_split(data, protocol, index=1_003, seed=7)
+    split = tuning_splits.tuning_split(data, protocol, index=1_003, seed=7)
     assert sorted([*split.seen_train, *split.seen_test]) == sorted(whole.seen_train)
     assert sorted([*split.unseen_support, *split.unseen_test]) == sorted(whole.unseen_support)
     assert split.seen.tolist() == whole.seen.tolist()
@@ -154,7 +155,7 @@ def test_whole_blocks_are_set_aside_for_both_populations(entries: Path) -> None:
     data = datasets.load(registry.get("datasets", "tiny"))
     data = replace(data, block=data.group % 8)
     assert data.block is not None
-    split = tuning.tuning_split(data, ProtocolEntry(unit="block"), index=1_000, seed=0)
+    split = tuning_splits.tuning_split(data, ProtocolEntry(unit="block"), index=1_000, seed=0)
     aside = [set(data.block[part]) for part in (split.seen_test, split.unseen_test)]
     kept = [set(data.block[part]) for part in (split.seen_train, split.unseen_support)]
     assert aside[0] == aside[1] != set()
@@ -171,7 +172,7 @@ def test_nothing_to_set_aside_is_refused(entries: Path) -> None:
         truth=None,
     )  # fmt: skip
     with pytest.raises(InputError, match="tuning split 1000: no seen user has training choices in two groups"):
-        tuning.tuning_split(few, ProtocolEntry(), index=1_000, seed=0)
+        tuning_splits.tuning_split(few, ProtocolEntry(), index=1_000, seed=0)
 
 
 def test_reported_splits_never_reach_the_tuning_ones(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,7 +331,7 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_an_interrupted_search_says_how_to_go_on(
     out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate, done = tuning._evaluate, []
+    evaluate, done = searching._evaluate, []
 
     def interrupted(*arguments: Any) -> dict[str, Any]:
         done.append(1)
@@ -338,7 +339,7 @@ def test_an_interrupted_search_says_how_to_go_on(
             raise KeyboardInterrupt
         return evaluate(*arguments)
 
-    monkeypatch.setattr(tuning, "_evaluate", interrupted)
+    monkeypatch.setattr(searching, "_evaluate", interrupted)
     words = ["tune", "--methods", "early", "--dataset", "tiny", "--trials", "4", "--splits", "2", "--out", str(out)]
     assert cli.main(words) == 130
     assert "run the same command to go on" in capsys.readouterr().err
@@ -356,7 +357,7 @@ def proposed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         assert choices is not None
         return {"bases": choices[len(trials) % len(choices)]}
 
-    monkeypatch.setattr(tuning, "propose", propose)
+    monkeypatch.setattr(searching, "propose", propose)
 
 
 @pytest.mark.usefixtures("proposed_in_turn")
@@ -453,8 +454,8 @@ def test_proposals_stay_in_the_space_and_learn() -> None:
         Trial(number=1, params={"rate": 0.1, "bases": 2, "sizes": [1]}, rule="last", objective=0.9),
     ]
     for number in range(2, 45):
-        params = tuning.propose(search, trials, Rng("proposals", number))
-        assert params == tuning.propose(search, trials, Rng("proposals", number))
+        params = searching.propose(search, trials, Rng("proposals", number))
+        assert params == searching.propose(search, trials, Rng("proposals", number))
         assert 1e-4 <= params["rate"] <= 1.0
         assert params["bases"] in range(1, 9)
         assert type(params["bases"]) is int
@@ -795,9 +796,9 @@ def _few(users: int = 2, groups: int = 4) -> PreferenceData:
 
 def test_tuning_splits_that_repeat_one_another_count_once(capsys: pytest.CaptureFixture[str]) -> None:
     # Two of four groups train, one of them is set aside: 12 ordered ways for each person, and two orders of people.
-    found = tuning.tuning_splits(_few(), ProtocolEntry(), 2_000, seed=0)
+    found = tuning_splits.tuning_splits(_few(), ProtocolEntry(), 2_000, seed=0)
     assert len({split.same_division() for split in found}) == len(found) == 2 * 12 * 12
     said = f"few: 2000 tuning splits were asked for, and {len(found)} different ones were found"
     assert said in " ".join(capsys.readouterr().err.split())
-    assert len(tuning.tuning_splits(_few(), ProtocolEntry(), 3, seed=0)) == 3
+    assert len(tuning_splits.tuning_splits(_few(), ProtocolEntry(), 3, seed=0)) == 3
     assert not capsys.readouterr().err
