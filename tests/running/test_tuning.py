@@ -408,14 +408,14 @@ def test_tuning_repairs_an_absurd_published_rate(out: Path) -> None:
     # The first two trials both have the published rate.
     published, stopped = (record.trials[i].objective or 0 for i in (0, 1))
     assert record.published.objective == published
-    measured("gain", (record.tuned.objective or 0) - published, at_least=0.05, control=stopped - published)
+    measured("gain", (record.tuned.objective or 0) - published, at_least=0.03, control=stopped - published)
     assert record.best == max(range(12), key=lambda i: record.trials[i].objective or 0)
     plan = run_plan(out, "absurd", "published,validation,tuned", "clear", splits=3)
     assert run.execute(plan).failed == 0
     found = results.load(plan.out).scores
     accuracy = {name: (part.margin > 0).mean() for name, part in found.groupby("selection", observed=True)}
     gain, stopped_gain = (accuracy[name] - accuracy["last"] for name in ("tuned", "validation"))
-    measured("gain on reported splits", gain, at_least=0.05, control=stopped_gain)
+    measured("gain on reported splits", gain, at_least=0.03, control=stopped_gain)
 
 
 def test_of_equals_the_first_is_best_and_a_published_setting_can_win() -> None:
