@@ -194,7 +194,7 @@ def _board(
         rows=rows,
         baseline={row.key: _baseline_of(row, rows, baseline) for row in rows},
         pairs=[],
-        ratio=_resampling_ratio(cells),
+        ratio=resampling_ratio(cells),
         splits=len(planned_splits(cells)),
         alpha=alpha,
         bounds=bounds_of(cells),
@@ -212,7 +212,7 @@ def _board(
     return replace(bare, pairs=pairs, adapting=adapting, answer=answer_of(bare, users))
 
 
-def _resampling_ratio(cells: list[PlacedCell]) -> float:
+def resampling_ratio(cells: list[PlacedCell]) -> float:
     """See `stats.resampling_ratio`; NaN where the data say what is tested, the same in every split."""
     protocol = next((record.protocol for record in results_of(cells)), None)
     if protocol is None or protocol.unit == "mark" or protocol.name == "chronological":

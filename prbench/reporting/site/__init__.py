@@ -4,6 +4,7 @@
     site/data/<board>.html          one data set and encoder: the leaderboard's page
     site/methods/<method>.html      one method: paper, recipe, cost, results, and how to make them again
     site/compare/<a>--<b>.html      two methods: every split and user, the test, and what it could show
+    site/claims.html                published claims, and what these results say of them
 
 It works from disk without a network; every page lists all others for its search box.
 """
@@ -11,27 +12,26 @@ It works from disk without a network; every page lists all others for its search
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import prbench
 from prbench.base.files import write_text
 from prbench.protocol import metrics, stats
 from prbench.registry import marks
 from prbench.reporting import merging, submitted, verdict
 from prbench.reporting.board import Board
 from prbench.reporting.comparing import compare
-from prbench.reporting.page import _json, _slug, cards, write_page
+from prbench.reporting.page import _slug, cards, write_page
 from prbench.reporting.placing import PlacedResults
+from prbench.reporting.site import claims as published
 from prbench.reporting.site import overview, pairs
+from prbench.reporting.site.pages import Link, render
 from prbench.results import Results
 
 if TYPE_CHECKING:
-    import jinja2
     import pandas as pd
 
-Link = dict[str, str]
+CLAIMS = "claims.html"
 
 
 @marks.report
@@ -49,11 +49,12 @@ def site(
 
     Options as those of the leaderboard. Raises InputError as `prbench.reporting.leaderboard.leaderboard`.
     """
+    claims = published.examined(published.registered(), results)
     standing, boards, users = compare(
         results, baseline=baseline, methods=methods, shots=shots, alpha=alpha, resamples=resamples
     )
     options = {"baseline": baseline, "shots": shots, "alpha": alpha, "resamples": resamples}
-    return _Pages(standing, boards, users, out, options).write()
+    return _Pages(standing, boards, users, claims, out, options).write()
 
 
 class _Pages:
@@ -64,14 +65,17 @@ class _Pages:
         results: PlacedResults,
         boards: Sequence[Board],
         users: pd.DataFrame,
+        claims: Sequence[published.Shown],
         out: Path,
         options: Mapping[str, Any],
     ) -> None:
         self.results, self.boards, self.users, self.out, self.options = results, boards, users, out, options
+        self.claims = claims
         self.cards = cards.cards(boards, results)
         self.meetings = pairs.meetings(boards, users)
         self.titles = {row.key: row.title for board in boards for row in board.rows}
         self.links: list[Link] = [
+            {"at": CLAIMS, "title": "Published claims", "kind": "claims"},
             *({"at": _data(b), "title": f"{b.dataset} ({b.encoder})", "kind": "data set"} for b in boards),
             *({"at": _method(card.method), "title": card.title, "kind": "method"} for card in self.cards),
             *(
@@ -95,18 +99,13 @@ class _Pages:
             paths.append(
                 self._page(_compare(a, b), "pair.html.j2", title=title, meetings=found, summary=pairs.summary(found))
             )
-        return paths
+        path = self.out / CLAIMS
+        write_text(path, published.page(self.claims, self.links))
+        return [*paths, path]
 
     def _page(self, name: str, template: str, **values: Any) -> Path:
         path = self.out / name
-        root = "../" * name.count("/")
-        links = [{**link, "at": root + link["at"]} for link in self.links]
-        text = (
-            _environment()
-            .get_template(template)
-            .render(root=root, version=prbench.__version__, links_json=_json(links), **values)
-        )
-        write_text(path, text)
+        write_text(path, render(template, "../" * name.count("/"), self.links, **values))
         return path
 
     def _of(self, board: Board) -> tuple[pd.DataFrame, PlacedResults]:
@@ -135,6 +134,8 @@ class _Pages:
             ],
             "rows": rows,
             "ranks": overview.ranks(self.boards, self.options["alpha"]),
+            "claims": self.claims,
+            "claims_at": CLAIMS,
             "least": overview.LEAST_BOARDS,
             "extras": [*submitted.grids(self.results), *merging.grids(self.results)],
             "options": self.options,
@@ -161,24 +162,3 @@ def _method(method: str) -> str:
 
 def _compare(a: tuple[str, str], b: tuple[str, str]) -> str:
     return f"compare/{_slug('-'.join(a))}--{_slug('-'.join(b))}.html"
-
-
-@lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
-    import jinja2
-    from markupsafe import Markup
-
-    loader = jinja2.ChoiceLoader(
-        [jinja2.PackageLoader("prbench.reporting.site"), jinja2.PackageLoader("prbench.reporting.page")]
-    )
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-    def asset(name: str) -> Markup:
-        """A file of the templates' folders as it is."""
-        return Markup(loader.get_source(environment, name)[0])
-
-    environment.globals["asset"] = asset
-    environment.filters["slug"] = _slug
-    return environment
