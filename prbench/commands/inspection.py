@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from prbench.commands.completion import names_of
 from prbench.commands.options import AsJson, Kinds
+
+ENTRIES = names_of("methods", "datasets", "encoders", "judges", "reports")
 
 
 def list_entries(kind: Annotated[Kinds, typer.Argument(help="What to list.")], as_json: AsJson = False) -> None:
@@ -27,7 +30,7 @@ def list_entries(kind: Annotated[Kinds, typer.Argument(help="What to list.")], a
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="Name of an entry.")],
+    name: Annotated[str, typer.Argument(help="Name of an entry.", autocompletion=ENTRIES)],
     kind: Annotated[Kinds | None, typer.Option(help="Which kind, where two share a name.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prbench.base.errors import InputError
+from prbench.commands.completion import names_of
 
 if TYPE_CHECKING:
     from prbench.registry.schema import TestSample
@@ -25,6 +26,13 @@ class Kinds(StrEnum):
     encoders = "encoders"
     judges = "judges"
     reports = "reports"
+
+
+class Tracker(StrEnum):
+    """Programs that keep experiments."""
+
+    mlflow = "mlflow"
+    wandb = "wandb"
 
 
 class Device(StrEnum):
@@ -53,8 +61,18 @@ METHODS_HELP = (
     "Methods: names, patterns ('mrm*' is mrm and its variants, 'mrm-*' the variants alone), quick (a few that adapt "
     "in different ways) or all; comma-separated."
 )
-Datasets = Annotated[str, typer.Option(metavar=LIST, help=DATASETS_HELP)]
-Methods = Annotated[str, typer.Option(metavar=LIST, help=METHODS_HELP)]
+DATASETS: dict[str, Any] = {
+    "metavar": LIST,
+    "help": DATASETS_HELP,
+    "autocompletion": names_of("datasets", further=("all",), listed=True),
+}
+METHODS: dict[str, Any] = {
+    "metavar": LIST,
+    "help": METHODS_HELP,
+    "autocompletion": names_of("methods", further=("all", "quick"), listed=True),
+}
+Datasets = Annotated[str, typer.Option(**DATASETS)]
+Methods = Annotated[str, typer.Option(**METHODS)]
 Restarts = Annotated[
     int,
     typer.Option(

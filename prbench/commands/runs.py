@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prbench.commands.completion import names_of
 from prbench.commands.config import config_of, read_config
 from prbench.commands.options import (
-    DATASETS_HELP,
+    DATASETS,
     LIST,
-    METHODS_HELP,
+    METHODS,
     AsJson,
     AtPrecision,
     Device,
@@ -20,6 +21,7 @@ from prbench.commands.options import (
     Precision,
     Restarts,
     Threads,
+    Tracker,
     Workers,
     numbers,
     sample,
@@ -33,14 +35,21 @@ if TYPE_CHECKING:
 
 def run(
     context: typer.Context,
-    dataset: Annotated[str | None, typer.Option(metavar=LIST, help=DATASETS_HELP)] = None,
-    methods: Annotated[str | None, typer.Option(metavar=LIST, help=METHODS_HELP)] = None,
+    dataset: Annotated[str | None, typer.Option(**DATASETS)] = None,
+    methods: Annotated[str | None, typer.Option(**METHODS)] = None,
     report: Annotated[
         str | None, typer.Option(help="Instead of methods: everything that this report needs, probes included.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Encoder instead of the data set's own.", autocompletion=names_of("encoders")),
+    ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="Judge model, for methods that read texts: a name, a folder or a hub id.")
+        str | None,
+        typer.Option(
+            help="Judge model, for methods that read texts: a name, a folder or a hub id.",
+            autocompletion=names_of("judges"),
+        ),
     ] = None,
     test_sample: Annotated[
         str | None,
@@ -313,7 +322,9 @@ def _run_report(
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="Name of a report, see `prbench list reports`.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="Name of a report, see `prbench list reports`.", autocompletion=names_of("reports"))
+    ] = "",
     runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
     methods: Annotated[
@@ -326,6 +337,9 @@ def report(
     also: Annotated[
         str | None,
         typer.Option(metavar=LIST, help="paper: add these methods to its tables and figures that compare methods."),
+    ] = None,
+    log: Annotated[
+        Tracker | None, typer.Option(help="Also log the report's tables and figures as a run of this tracker.")
     ] = None,
     columns: Annotated[
         bool, typer.Option("--columns", help="Only explain the columns of the CSV files and the tests' formulas.")
@@ -363,7 +377,14 @@ def report(
         if key not in inspect.signature(make).parameters:
             raise InputError(f"--{key}: the report {name} does not take it", hint="leave the option out")
     options |= given
-    _print_paths(make(results.load(runs), out, **options))
+    if log:
+        from prbench.reporting import tracking
+
+        tracking.require(log.value)
+    paths = make(results.load(runs), out, **options)
+    _print_paths(paths)
+    if log:
+        typer.echo(f"logged as run {tracking.log(name, paths, log.value)} of {log.value}", err=True)
 
 
 def _print_paths(paths: Iterable[Path]) -> None:

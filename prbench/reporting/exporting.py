@@ -1,0 +1,122 @@
+"""Rows as other projects' formats take them: accuracies with their uncertainty over splits.
+
+Rows that were chosen on test data, that rest on a sample of the test choices or that lack splits are left out, and
+said so: a reader of another format would not see the mark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prbench.base.console import stderr
+from prbench.base.errors import InputError
+from prbench.protocol import metrics, stats
+from prbench.reporting.board import RANKED, Board, Row, build
+from prbench.reporting.options import of_methods
+from prbench.reporting.placing import PlacedCell, PlacedResults, placed, results_of
+from prbench.results.record import DoneRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prbench.results import Results
+
+
+@dataclass(frozen=True)
+class Number:
+    """A population's mean over splits of a metric, as a fraction, with its standard deviation and 95% interval.
+
+    The interval is that of the corrected resampled t-test; ends are NaN where there is none.
+    """
+
+    population: str
+    metric: str
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A row with all of its splits on one data set, and the record of its first cell."""
+
+    board: Board
+    row: Row
+    cells: Sequence[PlacedCell]
+    numbers: Sequence[Number]
+
+    @property
+    def record(self) -> DoneRecord:
+        """The record of its first cell."""
+        return self.records[0]
+
+    @property
+    def records(self) -> list[DoneRecord]:
+        """The records of its cells."""
+        return results_of(self.cells)
+
+    @property
+    def reader(self) -> str:
+        """The encoder or judge model that read the texts."""
+        return self.cells[0].reader
+
+    @property
+    def finished(self) -> str:
+        """When the last of its cells was done, "" where no cell says so."""
+        return max(record.finished for record in self.records)
+
+
+def exported(results: Results, methods: str = "") -> list[Exported]:
+    """The rows that can be exported, by data set, with a line on stderr for each that cannot.
+
+    `methods`: names and patterns, comma-separated; "" for all. Raises InputError where none is left, and as
+    `prbench.reporting.board.build`.
+    """
+    standing = placed(of_methods(results, methods) if methods else results)
+    boards, users = build(
+        standing, baseline="bt", shots=metrics.ALL_SHOTS, alpha=0.05, resamples=1, compared="none", count_all=True
+    )
+    table = metrics.over_starts(metrics.split_metrics(users)) if len(users) else None
+    found = []
+    for board in boards:
+        for row in board.rows:
+            if why := _unfit(row):
+                stderr().print(f"{row.title} on {board.dataset} is left out: {why}", markup=False, soft_wrap=True)
+                continue
+            assert table is not None
+            found.append(Exported(board, row, _cells(standing, board, row), _numbers(table, board, row)))
+    if not found:
+        raise InputError("no row can be exported", hint="see `prbench report leaderboard` for what there is")
+    return found
+
+
+def _unfit(row: Row) -> str:
+    if row.oracle:
+        return "it was chosen on test data"
+    if row.sampled:
+        return "it rests on a sample of the test choices"
+    return "" if row.complete else row.note or "it lacks splits"
+
+
+def _cells(results: PlacedResults, board: Board, row: Row) -> list[PlacedCell]:
+    name = (board.dataset, board.encoder, *row.key)
+    return [cell for cell in results.cells if cell.result and cell.row == name]
+
+
+def _numbers(table: pd.DataFrame, board: Board, row: Row) -> list[Number]:
+    found = []
+    here = (table["dataset"] == board.dataset) & (table["encoder"] == board.encoder)
+    here &= (table["method"] == row.method) & (table["selection"] == row.selection)
+    for population in RANKED:
+        part = table[here & (table["population"] == population)]
+        for metric in ("accuracy", "worst10") if population == "overall" else ("accuracy",):
+            values = part[metric].to_numpy()
+            if len(values):
+                low, high = stats.mean_interval(values, board.ratio)
+                spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+                found.append(Number(population, metric, float(values.mean()), spread, low, high))
+    return found
