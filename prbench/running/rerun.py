@@ -21,6 +21,7 @@ from prbench import registry
 from prbench.base.console import progress
 from prbench.base.errors import InputError
 from prbench.comparisons import PreferenceData
+from prbench.judging import build_backend, recorded_entry
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.splits import Split, make_split
 from prbench.registry import targets
@@ -28,7 +29,7 @@ from prbench.registry.schema import DatasetEntry, SelectionRule
 from prbench.results import cells, scores
 from prbench.results.record import CellState, DoneRecord
 from prbench.running.job import run_job
-from prbench.running.open_dataset import OpenDataset, open_dataset
+from prbench.running.open_dataset import Drawing, OpenDataset, open_dataset, open_recorded
 from prbench.running.plan import MethodJob, Plan, _job, _Variant
 from prbench.running.request import RunRequest
 from prbench.sharing.agreement import ROWS, agreement, rows_agree
@@ -59,14 +60,18 @@ def rerun(
 
     Cells are drawn by the system's own randomness, so that nobody knows beforehand which; `choose` draws otherwise.
     `problems` has a sentence for each cell that differs, `largest` the largest difference of margins within rounding.
-    Cells whose splits come from files, and those of judge models, are not drawn. Raises InputError where a cell
-    cannot be made here: it rests on other data, encoder or code, or its entry is gone.
+    Not drawn, and counted as `not_drawn`, are cells whose splits come from files and those of judge models whose
+    answers cost something or are kept: such answers would not be given anew. Raises InputError where a cell cannot
+    be made here: it rests on other data, encoder, judge model or code, or its entry is gone.
     """
     every = [(folder, cells.read_record(folder)) for folder in cells.folders(runs)]
-    done = [(f, r) for f, r in every if isinstance(r, DoneRecord) and not r.split_file and not r.reader]
+    finished = [(folder, record) for folder, record in every if isinstance(record, DoneRecord)]
+    asked_anew: dict[str, bool] = {}
+    done = [(folder, record) for folder, record in finished if _can_be_drawn(record, folder, asked_anew)]
     if not done:
         raise InputError(
-            f"{runs} holds no finished result that can be made again", hint="make some with `prbench run`"
+            f"{runs} holds no finished result that can be made again",
+            hint="splits from files and judge models whose answers are kept are not; make others with `prbench run`",
         )
     draw = choose or (lambda found, n: secrets.SystemRandom().sample(list(found), n))
     drawn = sorted(draw([folder for folder, _ in done], min(count, len(done))))
@@ -81,12 +86,25 @@ def rerun(
     rounding = [each.largest for each in repeated if each.verdict == "within rounding"]
     return {
         "cells": [each.cell for each in repeated],
+        "not_drawn": len(finished) - len(done),
         "identical": verdicts.count("identical"),
         "within_rounding": verdicts.count("within rounding"),
         "differs": verdicts.count("differs"),
         "largest": max(rounding, default=0.0),
         "problems": [each.said for each in repeated if each.verdict == "differs"],
     }
+
+
+def _can_be_drawn(record: DoneRecord, folder: Path, asked_anew: dict[str, bool]) -> bool:
+    """Whether a cell is made again by fitting alone; `asked_anew` keeps that of each judge model."""
+    if record.split_file:
+        return False
+    if not record.reader:
+        return True
+    if record.encoder not in asked_anew:
+        backend = build_backend(recorded_entry(record.encoder_entry, folder / "cell.json"))
+        asked_anew[record.encoder] = backend.instant or not backend.reads_prompts
+    return asked_anew[record.encoder]
 
 
 def _repeat(folder: Path, record: DoneRecord, runs: Path) -> Repeated:
@@ -117,7 +135,8 @@ def _planned(folder: Path, record: DoneRecord, out: Path) -> tuple[MethodJob, Pl
     request = RunRequest(
         methods=(entry.name,),
         datasets=(record.dataset,),
-        encoder=record.encoder,
+        encoder=None if record.reader else record.encoder,
+        judge=record.encoder if record.reader else None,
         shots=(ALL_SHOTS, *few),
         device=setting.device,
         out=out,
@@ -144,7 +163,10 @@ def _setting(folder: Path, record: DoneRecord) -> OpenDataset:
         seed = record.seed - record.split
         return [make_split(data, record.protocol, index=record.split, seed=seed, draw=record.draw)]
 
-    setting = open_dataset(record.dataset, record.encoder, device, draw, protocol=record.protocol)
+    if record.reader:
+        setting = open_recorded(record, folder / "cell.json", device, Drawing(draw, record.protocol))
+    else:
+        setting = open_dataset(record.dataset, record.encoder, device, draw, protocol=record.protocol)
     for name, then, now in (
         ("data fingerprint", record.data_fingerprint, setting.data.fingerprint),
         ("embedding fingerprint", record.embedding_fingerprint, setting.embedding_fingerprint),

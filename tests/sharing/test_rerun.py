@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from judged_runs import judge_entry
+from judged_runs import registry_folder as judged_registry
 from small_runs import registry_folder
+from taste_judge import TasteJudge
 
-from prbench import cli, registry
+from prbench import cli, data, registry
 from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells, digests
@@ -116,3 +119,59 @@ def test_another_key_other_data_and_a_foreign_target_are_refused(runs: Path) -> 
         edited(folder, slice(0, 0), 1)
         with pytest.raises(InputError, match=message):
             rerun(runs, 1, choose=lambda found, n: [folder])
+
+
+# Judge models
+
+
+class Kept(TasteJudge):
+    """A judge model whose answers are kept, as those that cost something are."""
+
+    instant = False
+
+
+@pytest.fixture
+def judged(tmp_path: Path, prbench_home: Path) -> Iterator[Path]:
+    """Cells of two methods that read texts through a scripted judge, and of one through stored verdicts."""
+    own = judged_registry(tmp_path / "own", users=8, splits=1)
+    registry.use([own])
+    found = data.load(registry.get("datasets", "taste-text"))
+    assert found.text is not None
+    pairs = {frozenset(pair): pair for pair in zip(found.chosen.tolist(), found.rejected.tolist(), strict=True)}
+    with (tmp_path / "verdicts.jsonl").open("w") as file:
+        for first, second in pairs.values():
+            context = [message._asdict() for message in found.text.context(first)]
+            sides = {"first": found.text.response(first), "second": found.text.response(second)}
+            file.write(json.dumps({"context": context, **sides, "verdict": "first"}) + "\n")
+    rest = f"[options]\nfile = '{tmp_path / 'verdicts.jsonl'}'"
+    judge_entry(own, "stored", "prbench.judging.stored:StoredVerdicts", rest)
+    judge_entry(own, "kept", "test_rerun:Kept")
+    registry.reset()
+    shared = ["--dataset", "taste-text", "--out", str(tmp_path / "runs"), "--threads", "1", "--registry", str(own)]
+    sample = ["--test-sample", "users=0.5"]
+    assert cli.main(["run", "--methods", "judge,judge-icl", "--judge", "taste", *shared]) == 0
+    assert cli.main(["run", "--methods", "judge", "--judge", "stored", *sample, *shared]) == 0
+    registry.use([own])
+    yield tmp_path / "runs"
+    registry.reset()
+
+
+def test_cells_of_stored_verdicts_and_scripted_judges_are_made_again(judged: Path) -> None:
+    found = rerun(judged, 9)
+    assert (found["identical"], found["differs"], found["not_drawn"]) == (3, 0, 0)
+    for name in ("stored", "taste"):
+        [folder] = (judged / "taste-text" / name / "judge").glob("split-0-*")
+        edited(folder, slice(3, 4), -1)
+    assert verify(judged)["damaged"] == 0
+    found = rerun(judged, 9)
+    assert (found["identical"], found["differs"]) == (1, 2)
+    assert all("/judge/split-0-" in said for said in found["problems"])
+
+
+def test_answers_that_are_kept_are_not_given_anew(judged: Path, tmp_path: Path) -> None:
+    words = ["run", "--methods", "judge", "--judge", "kept", "--dataset", "taste-text", "--registry"]
+    assert cli.main([*words, str(tmp_path / "own"), "--out", str(tmp_path / "kept")]) == 0
+    with pytest.raises(InputError, match="no finished result that can be made again"):
+        rerun(tmp_path / "kept", 1)
+    shutil.copytree(tmp_path / "kept" / "taste-text" / "kept", judged / "taste-text" / "kept")
+    assert rerun(judged, 1)["not_drawn"] == 1
