@@ -23,7 +23,7 @@ from prbench.sharing.split_files import SplitManifest, UserPart
 
 GUIDE = Path(__file__).parent.parent / "reports" / "guide"
 PAGES = sorted(path.stem for path in GUIDE.glob("*.md") if path.stem != "changes")
-LONG = {"one-user", "statistics", "submitting", "tutorial"}
+LONG = {"claims", "cluster", "one-user", "statistics", "submitting", "tutorial"}
 """Pages that embed texts or make whole reports, of which one is followed here; the rest by `make test-extras`."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What is shown and not run: trees of files and commands that take long.
