@@ -79,7 +79,7 @@ def evaluate(
     )
     planned = plan(request)
     outcome = run.execute(planned, workers=workers)
-    asked = placed(_asked(results.load(Path(runs)), planned))
+    asked = placed(_results_of_plan(results.load(Path(runs)), planned))
     require_options(asked, baseline=baseline, alpha=0.05, resamples=resamples)
     boards, users = build(asked, baseline=baseline, shots=ALL_SHOTS, alpha=0.05, resamples=resamples, count_all=True)
     return Evaluation(
@@ -98,7 +98,7 @@ def _joined(names: str | Sequence[str]) -> str:
     return names if isinstance(names, str) else ",".join(names)
 
 
-def _asked(found: Results, planned: Plan) -> Results:
+def _results_of_plan(found: Results, planned: Plan) -> Results:
     """The part of a folder's results that a plan made or found."""
     from prbench.protocol import metrics
     from prbench.reporting.paper.evidence import among

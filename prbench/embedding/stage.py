@@ -361,8 +361,8 @@ def _parts(job: EmbeddingJob, section: Section, device: str) -> Iterator[Part]:
             if len(encoded.embedding) != len(rows) or encoded.embedding.shape[1:] != (job.encoder.dim,):
                 shape, wanted = list(encoded.embedding.shape), [len(rows), job.encoder.dim]
                 raise job.cannot_encode(section.rows[rows[0]], f"the embeddings have the shape {shape}, not {wanted}")
-            if (problem := job.store.problem(encoded.embedding, encoded.reward)) is not None:
-                raise job.cannot_encode(section.rows[rows[problem[0]]], problem[1])
+            if (fault := job.store.fault(encoded.embedding, encoded.reward)) is not None:
+                raise job.cannot_encode(section.rows[rows[fault[0]]], fault[1])
             yield part
     except TextError as error:
         raise job.cannot_encode(section.rows[error.row], error.why) from error

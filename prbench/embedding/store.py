@@ -231,8 +231,8 @@ class EmbeddingStore:
 
         if not 0 < len(keys) <= SHARD_ROWS or len(set(keys)) < len(keys) or any(len(k) != KEY_BYTES for k in keys):
             raise ValueError(f"a shard takes 1 to {SHARD_ROWS} distinct keys of {KEY_BYTES} bytes")
-        if (problem := self.problem(embedding, reward)) is not None:
-            row, message = problem
+        if (fault := self.fault(embedding, reward)) is not None:
+            row, message = fault
             raise InputError(f"row {row} cannot be stored in {self.folder}: {message}")
         if len(embedding) != len(keys):
             raise ValueError(f"{len(keys)} keys for {len(embedding)} embeddings")
@@ -305,7 +305,7 @@ class EmbeddingStore:
                 data = {**self.manifest.data, name: fingerprint}
                 self._write_manifest(self.manifest.model_copy(update={"data": data}))
 
-    def problem(self, embedding: torch.Tensor, reward: torch.Tensor | None) -> tuple[int, str] | None:
+    def fault(self, embedding: torch.Tensor, reward: torch.Tensor | None) -> tuple[int, str] | None:
         """The first row that this store cannot take and why, or None."""
         return unfit_row(embedding, reward, self.manifest)
 

@@ -22,7 +22,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, PreferenceData
 from prbench.method import FitProblem, Method
 from prbench.protocol.metrics import user_accuracy
-from prbench.protocol.splits import Split, hold_out
+from prbench.protocol.splits import Split, split_off_validation
 from prbench.registry.schema import ProtocolEntry, Selection, SelectionRule
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def validation_rows(data: PreferenceData, split: Split, protocol: ProtocolEntry)
     Raises InputError when no seen user has anything to hold out, rather than choosing nothing in silence.
     """
     rng = Rng(split.seed, data.name, "validation", split.index)
-    fit, validation = hold_out(data, split.seen_train, protocol, rng=rng)
+    fit, validation = split_off_validation(data, split.seen_train, protocol, rng=rng)
     if not len(validation):
         unit = "blocks" if protocol.unit == "block" else "groups"
         raise InputError(

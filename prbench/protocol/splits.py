@@ -208,7 +208,9 @@ def shots(data: PreferenceData, split: Split, k: int) -> IntArray:
     return chosen
 
 
-def hold_out(data: PreferenceData, rows: IntArray, protocol: ProtocolEntry, *, rng: Rng) -> tuple[IntArray, IntArray]:
+def split_off_validation(
+    data: PreferenceData, rows: IntArray, protocol: ProtocolEntry, *, rng: Rng
+) -> tuple[IntArray, IntArray]:
     """Divide train `rows` into (fit rows, validation rows), both in the order given.
 
     `validation_share` of each user's groups, rounded down, is held out: at least one group of a user with two or

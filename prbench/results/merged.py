@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prbench.hyperparameters import Natural
 from prbench.results.sealed import read_sealed
 
 FILE = "merge.json"
 APART = "apart"
 AGAIN = "merge the folders again"
 
-Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -51,7 +51,7 @@ class DifferingRow(MergePart):
 
     row: RowName
     accuracy: dict[str, Number]
-    splits: Count
+    splits: Natural
     decisions: Number
     used: str = ""
 
@@ -73,9 +73,9 @@ class Merge(MergePart):
     format: Literal[1]
     sources: list[str]
     prefer: str = ""
-    cells: Count
-    twice: Count
-    identical: Count
+    cells: Natural
+    twice: Natural
+    identical: Natural
     largest: dict[str, Number] = {}
     differs: list[DifferingRow] = []
     apart: list[ApartRow] = []

@@ -50,7 +50,7 @@ def tuning_split(data: PreferenceData, protocol: ProtocolEntry, *, index: int, s
     rng = Rng(whole.seed, data.name, "tuning", index)
     # Both populations at once: where whole blocks are held out, they are the same blocks for everyone.
     rows = np.concatenate([whole.seen_train, whole.unseen_support])
-    kept, aside = splits.hold_out(data, rows, protocol, rng=rng)
+    kept, aside = splits.split_off_validation(data, rows, protocol, rng=rng)
     require_apart(data, kept, aside)
     kept_seen, aside_seen = (part[np.isin(data.user[part], whole.seen)] for part in (kept, aside))
     kept_unseen, aside_unseen = (part[np.isin(data.user[part], whole.unseen)] for part in (kept, aside))

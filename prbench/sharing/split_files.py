@@ -22,6 +22,7 @@ from prbench.base.errors import InputError
 from prbench.base.files import digest, file_sha256, write_json, writing_folder
 from prbench.base.reading import sealed
 from prbench.comparisons import IntArray, PreferenceData
+from prbench.hyperparameters import Natural
 from prbench.protocol import PROTOCOL_VERSION
 from prbench.protocol.repeats import require_apart, shared_with_training
 from prbench.protocol.splits import TUNING_FROM, Split, make_split
@@ -36,7 +37,6 @@ PARTS = {"seen": ("train", "test"), "unseen": ("support", "test")}
 """What each population's comparisons are for."""
 
 Keys = list[ComparisonKey]
-Count = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -70,8 +70,8 @@ class SplitManifest(Part):
     protocol_version: int
     split: Annotated[int, Field(ge=0, lt=TUNING_FROM)]
     seed: int
-    draw: Count
-    dropped: dict[str, Count]
+    draw: Natural
+    dropped: dict[str, Natural]
     users: list[UserPart]
 
 

@@ -55,7 +55,7 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     test data are never used. Raises InputError when no fit is named, or several are.
     """
     dataset, encoder, split = wanted.dataset, wanted.encoder, wanted.split
-    rule = _asked(wanted.selection)
+    rule = _one_rule(wanted.selection)
     every = [(folder, cells.read_record(folder)) for folder in cells.folders(run)]
     # One fit serves a user: that from the first of a split's random starts.
     fitted = [(f, r) for f, r in every if isinstance(r, DoneRecord) and not r.restart]
@@ -91,7 +91,7 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
         ]
         chosen = same or chosen[:1]
     else:
-        chosen = _under(rule, chosen, f"{run} has no fit of split {split} of {what}")
+        chosen = _fits_with_rule(rule, chosen, f"{run} has no fit of split {split} of {what}")
     if len(chosen) > 1:
         listed = ", ".join(f"{r.dataset} with {r.encoder} ({r.selection}, {f.name})" for f, r in chosen)
         options = [
@@ -127,19 +127,21 @@ def reader_entry(record: PlannedRecord, where: Path) -> EncoderEntry | JudgeEntr
     return recorded_entry(record.encoder_entry, where)
 
 
-def _asked(selection: str | None) -> Selection | None:
+def _one_rule(selection: str | None) -> Selection | None:
     """The one selection rule asked for, if any."""
     if selection is None:
         return None
-    asked = parse_selections(selection)
-    if len(asked) > 1:
+    rules = parse_selections(selection)
+    if len(rules) > 1:
         raise InputError(f"--selection {selection}: a user has one fitted method", hint="name one rule")
-    if asked == ["test-oracle"]:
+    if rules == ["test-oracle"]:
         raise InputError("--selection test-oracle: what was chosen on test data serves no user", hint="leave it out")
-    return asked[0]
+    return rules[0]
 
 
-def _under(rule: Selection | None, fits: list[tuple[Path, DoneRecord]], none: str) -> list[tuple[Path, DoneRecord]]:
+def _fits_with_rule(
+    rule: Selection | None, fits: list[tuple[Path, DoneRecord]], none: str
+) -> list[tuple[Path, DoneRecord]]:
     """The fits under a rule; without one the published fit of each data set and encoder, or all where it has none."""
     honest = [(folder, record) for folder, record in fits if record.selection != "test-oracle"]
     if not honest:

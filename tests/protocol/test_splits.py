@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.comparisons import Message, PreferenceData
-from prbench.protocol.splits import Split, hold_out, make_split, shots
+from prbench.protocol.splits import Split, make_split, shots, split_off_validation
 from prbench.registry.schema import ProtocolEntry
 
 
@@ -319,7 +319,7 @@ def test_hold_out_divides_train_without_leaks(data, protocol, share):
     protocol = protocol.model_copy(update={"validation_share": share})
     split = split_or_none(data, protocol)
     assume(split is not None)
-    fit, validation = hold_out(data, split.seen_train, protocol, rng=Rng("v"))
+    fit, validation = split_off_validation(data, split.seen_train, protocol, rng=Rng("v"))
     assert sorted([*fit, *validation]) == sorted(split.seen_train)
     assert np.array_equal(np.unique(data.user[fit]), split.seen), "a user has nothing to be fitted on"
     positions = {row: i for i, row in enumerate(split.seen_train)}
@@ -332,7 +332,7 @@ def test_hold_out_divides_train_without_leaks(data, protocol, share):
             assert not a & b
             groups = len(set(data.group[mine]))
             assert len(b) == (max(1, int(groups * share + 1e-9)) if groups > 1 else 0)
-    again = hold_out(data, split.seen_train, protocol, rng=Rng("v"))
+    again = split_off_validation(data, split.seen_train, protocol, rng=Rng("v"))
     assert np.array_equal(again[0], fit)
     assert np.array_equal(again[1], validation)
 
@@ -341,11 +341,12 @@ def test_hold_out_takes_whole_blocks():
     data = regular(blocks=np.tile(np.repeat(np.arange(10), 3), 12))
     protocol = ProtocolEntry(unit="block", validation_share=0.4)
     split = make_split(data, protocol, index=0)
-    fit, validation = hold_out(data, split.seen_train, protocol, rng=Rng("v"))
+    fit, validation = split_off_validation(data, split.seen_train, protocol, rng=Rng("v"))
     assert len(set(data.block[validation])) == 2
     assert not set(data.block[fit]) & set(data.block[validation])
     draws = {
-        tuple(sorted(set(data.block[hold_out(data, split.seen_train, protocol, rng=Rng(i))[1]]))) for i in range(9)
+        tuple(sorted(set(data.block[split_off_validation(data, split.seen_train, protocol, rng=Rng(i))[1]])))
+        for i in range(9)
     }
     assert len(draws) > 1
 
@@ -353,7 +354,10 @@ def test_hold_out_takes_whole_blocks():
 def test_hold_out_leaves_every_user_something_to_fit():
     # User 0 knows block 0 only: when block 0 is held out, its rows stay in fit.
     data = population([(0, 0), (0, 1), (1, 2), (1, 3)], blocks=[0, 0, 0, 1])
-    seen = [set(hold_out(data, np.arange(4), ProtocolEntry(unit="block"), rng=Rng(i))[1].tolist()) for i in range(20)]
+    seen = [
+        set(split_off_validation(data, np.arange(4), ProtocolEntry(unit="block"), rng=Rng(i))[1].tolist())
+        for i in range(20)
+    ]
     assert {frozenset(rows) for rows in seen} == {frozenset({2}), frozenset({3})}
 
 
