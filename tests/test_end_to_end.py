@@ -9,6 +9,7 @@ import pytest
 from trained import measured
 
 from prbench import cli, results
+from prbench.results.record import DoneRecord
 
 METHODS = ["reference", "bt", "bt-ridge", "lore-early", "mrm"]
 
@@ -66,8 +67,8 @@ def test_every_cell_says_what_produced_it(leaderboard: tuple[pd.DataFrame, resul
     _, found = leaderboard
     assert len(found.cells) == 5 * len(METHODS)
     for cell in found.cells:
-        assert cell["status"] == "done"
+        assert isinstance(cell, DoneRecord)
         for key in ("entry", "params", "data_fingerprint", "embedding_fingerprint", "split", "seed", "versions"):
             assert key in cell, key
-        assert cell["fit"].get("rule", cell["selection"]) == cell["selection"]
-        assert cell["counts"]["seen_users"] + cell["counts"]["unseen_users"] == 60
+        assert cell.fit.rule in ("", cell.selection)
+        assert cell.counts.users == 60

@@ -104,18 +104,18 @@ def _look(colour: str, marker: str, fill: str, line: str) -> dict[str, Any]:
     }
 
 
-def band(one: Axes, x: Any, mean: npt.ArrayLike, spread: npt.ArrayLike, look: dict[str, Any], label: str) -> None:
+def band(ax: Axes, x: Any, mean: npt.ArrayLike, spread: npt.ArrayLike, look: dict[str, Any], label: str) -> None:
     """A curve in percent with a band of one standard deviation; both given as fractions, missing spreads as none."""
     middle, width = 100 * np.asarray(mean, dtype=float), 100 * np.nan_to_num(np.asarray(spread, dtype=float))
-    one.plot(x, middle, label=label, **look)
-    one.fill_between(x, middle - width, middle + width, color=look["color"], alpha=0.12, linewidth=0)
+    ax.plot(x, middle, label=label, **look)
+    ax.fill_between(x, middle - width, middle + width, color=look["color"], alpha=0.12, linewidth=0)
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str] = (), *, across: int = 6) -> None:
     """One legend for all panels, each label once, those of `order` first; the figure grows by the room it takes."""
     found: dict[str, Any] = {}
-    for one in axes:
-        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if not found:
         return
@@ -146,12 +146,12 @@ def save_apart(figure: Figure, stem: Path) -> list[Path]:
             figure.savefig(temporary, format="pdf", bbox_inches=box, metadata=METADATA["pdf"])
         found.append(path)
 
-    for one in figure.axes:
-        if title := one.get_title():
-            one.set_title("")
+    for ax in figure.axes:
+        if title := ax.get_title():
+            ax.set_title("")
             name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-            save(one, name[:60].rstrip("-"))
-            one.set_title(title)
+            save(ax, name[:60].rstrip("-"))
+            ax.set_title(title)
     for legend in figure.legends:
         save(legend, "legend")
     return found

@@ -54,7 +54,7 @@ def test_programs_on_one_folder_share_the_work(tmp_path: Path) -> None:
     assert made, "the log is written"
     assert len(made) == len(set(made)), "each cell is computed once"
     found = results.load(runs)
-    assert {cell["status"] for cell in found.cells if cell["method"] != "reference"} == {"done"}
+    assert {cell.status for cell in found.cells if cell.method != "reference"} == {"done"}
     assert not (runs / locks.SHARED).exists(), "claims are given back, and locks go with the last program"
 
 

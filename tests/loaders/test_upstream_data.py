@@ -267,16 +267,16 @@ def test_prism_from_its_files_to_results(
     assert cli.main([*with_mine, "run", *asked, *quick, "--out", str(runs)]) == 0
 
     found = results.load(runs)
-    done = [(cell["method"].partition("[")[0], cell["split"], cell["status"]) for cell in found.cells]
+    done = [(cell.method.partition("[")[0], cell.split, cell.status) for cell in found.cells]
     assert done == [(method, split, "done") for method in ("bt", "mrm") for split in (0, 1)]
     # The family's own step size, not the one for Reddit.
-    assert {cell["params"]["rate"] for cell in found.cells if cell["method"].startswith("mrm")} == {1e-3}
+    assert {cell.params["rate"] for cell in found.cells if cell.method.startswith("mrm")} == {1e-3}
     scores = pd.concat(pd.read_parquet(file) for file in runs.rglob("scores-*.parquet"))
     assert np.isfinite(scores["margin"]).all()
     # Half of each user's six dialogues, three comparisons each, for two methods and two splits.
     assert len(scores) == 8 * 3 * 3 * 2 * 2
     for cell in found.cells:
-        assert "person-" not in json.dumps(cell)
+        assert "person-" not in cell.model_dump_json()
 
     write_parquet(at_hand / "rewardbench2" / "data/test-00000-of-00001.parquet", REWARDBENCH2)
     check = data.load(registry.get("datasets", "rewardbench2"))

@@ -116,12 +116,12 @@ def test_what_is_written_is_read_back(runs: Path) -> None:
         np.testing.assert_array_equal(first[name], expected[name])
     assert first.population.tolist() == ["seen"] * 3 + ["unseen"] * 3
     assert scores[scores.split == 1].margin.max() == 2
-    assert {(c["method"], c["split"], c["status"]) for c in found.cells} == {
+    assert {(c.method, c.split, c.status) for c in found.cells} == {
         ("m", 0, "done"),
         ("m", 1, "done"),
         ("n", 0, "failed"),
     }
-    assert next(c for c in found.cells if c["method"] == "n")["reason"] == "it broke"
+    assert next(c for c in found.cells if c.method == "n").reason == "it broke"
 
 
 def test_a_cell_says_how_it_stands(runs: Path) -> None:
@@ -344,7 +344,7 @@ def test_undone_cells_never_shadow_done_ones(runs: Path, key: str, state: str) -
     cells.write_undone(runs, made(key=key), CellState(state), "another parameter")
     found = results.load(runs)
     assert len(found.scores) == 15
-    assert [c["status"] for c in found.cells if c["method"] == "m" and c["split"] == 0] == ["done"]
+    assert [c.status for c in found.cells if c.method == "m" and c.split == 0] == ["done"]
 
 
 def test_a_result_takes_the_place_of_a_failure(runs: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_raised_revision_makes_other_cells_and_sets_the_earlier_aside(
     assert said == f"ridge on tiny: {why}; 2 older results are now in {place}\n"
     assert not keys(first) & keys(again)
     loaded = results.load(folder.parent / "runs")
-    assert {(record["key"], record["revision"]) for record in loaded.cells} == {(key, 2) for key in keys(again)}
+    assert {(record.key, record.revision) for record in loaded.cells} == {(key, 2) for key in keys(again)}
     assert run(folder, capsys)[1] == ""
     # Results of a later revision than this prbench's are no earlier ones: they stay where they are.
     monkeypatch.setattr(UserBT, "revision", 1)
@@ -86,7 +86,7 @@ def test_other_parameters_of_an_entry_set_the_earlier_aside_and_set_options_do_n
     again, said = run(folder, capsys)
     assert said.startswith("ridge on tiny: its entry had another value of strength; 2 older results are now in ")
     assert keys(again).isdisjoint(keys(first))
-    kept = {record["key"] for record in results.load(folder.parent / "runs").cells}
+    kept = {record.key for record in results.load(folder.parent / "runs").cells}
     assert kept == keys(again) | keys(by_hand)
 
 
@@ -110,7 +110,7 @@ def test_earlier_data_of_prbench_are_set_aside_and_those_of_a_user_are_an_error(
     assert keys(again).isdisjoint(keys(first))
     assert (superseded.OTHER_DATA in said) == comes_with_prbench
     if comes_with_prbench:
-        assert {record["key"] for record in results.load(folder.parent / "runs").cells} == keys(again)
+        assert {record.key for record in results.load(folder.parent / "runs").cells} == keys(again)
     else:
         with pytest.raises(registry.InputError, match="two different results"):
             results.load(folder.parent / "runs")

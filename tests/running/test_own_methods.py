@@ -104,8 +104,8 @@ def test_an_edited_method_runs_again_and_supersedes_its_earlier_results(
     assert [cell["status"] for cell in done] == ["done"] * 2
     assert sorted(cell.name for cell in place.iterdir()) == sorted(Path(cell["folder"]).name for cell in first)
     loaded = results.load(own.runs)
-    assert {record["key"] for record in loaded.cells} == {cell["key"] for cell in done}
-    assert len({record["code"] for record in loaded.cells}) == 1
+    assert {record.key for record in loaded.cells} == {cell["key"] for cell in done}
+    assert len({record.code for record in loaded.cells}) == 1
     # The first code again: its results were set aside, and are made and set aside once more without a clash.
     own.write(f"{file}.py", text)
     assert {cell["key"] for cell in own.run()[0]} == {cell["key"] for cell in first}
@@ -129,7 +129,7 @@ def test_no_split_of_the_earlier_code_is_left_beside_fewer_new_ones(own: Own) ->
     own.run("--set", "mine.bases=3")
     own.write("own_helper.py", "STEPS = 12\n")
     assert "3 older results" in own.run("--splits", "1")[1]
-    kept = {(record["method"], record["split"]) for record in results.load(own.runs).cells}
+    kept = {(record.method, record.split) for record in results.load(own.runs).cells}
     assert kept == {("mine", 0), ("mine[bases=3]", 0), ("mine[bases=3]", 1)}
 
 

@@ -112,7 +112,7 @@ def test_scoring_the_support_tests_on_what_was_shown(runs: Path) -> None:
     probe_module.execute(probe_module.tasks(runs, support=True))
     found = probes.load(runs)
     assert set(found["probe"]) == {"support"}
-    counts = {r["split"]: r["counts"]["unseen_support"] for r in results.load(runs).cells}
+    counts = {r.split: r.counts.unseen_support for r in results.load(runs).cells}
     rows = found[found["method"].str.startswith("bt")].groupby("split").size()
     assert rows.to_dict() == counts
     assert set(found["population"]) == {"unseen"}

@@ -128,7 +128,7 @@ def test_a_failing_method_is_recorded_and_the_others_go_on(run: Run, tmp_path: P
     runs = tmp_path / "runs"
     done = run("run", "--report", "failing", "--dataset", "tiny", "--splits", "2", "--out", str(runs))
     assert done.code == 1
-    states = {(c["method"], c["status"]) for c in results.load(runs).cells}
+    states = {(c.method, c.status) for c in results.load(runs).cells}
     assert states == {("bt-ridge", "done"), ("raises", "failed")}
 
 

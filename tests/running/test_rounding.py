@@ -49,7 +49,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
 
 def test_a_method_of_rounding_alone_reverses_every_decision(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     counted = call(capsys, "probe", "--rounding", "--runs", runs, "--json")
-    rows = {record["method"] for record in results.load(runs).cells if record["status"] == "done"}
+    rows = {record.method for record in results.load(runs).cells if record.status == "done"}
     assert counted["made"] == 2 * len(rows)
     found = results.load(runs)
     shares = {row[2]: share for row, share in found.rounding.items()}

@@ -199,7 +199,7 @@ def test_a_selection_rule_given_for_the_run_replaces_the_methods_own(out: Path) 
         assert record_of(out, method)["fit"] == {"rule": "last", "chosen": 30, "independent_of_batch": True}
     run(out, "lore-early", splits=1)
     found = results.load(out)
-    assert sorted(cell["selection"] for cell in found.cells) == ["last", "last", "validation"]
+    assert sorted(cell.selection for cell in found.cells) == ["last", "last", "validation"]
     assert set(found.scores.selection.cat.categories) == {"last", "validation"}
 
 
@@ -299,7 +299,7 @@ def test_an_unsupported_method_is_skipped_with_its_reason(out: Path, capsys: pyt
     record = record_of(out, "unsupported")
     assert (record["status"], record["reason"]) == ("skipped", "10 dimensions [are] too many")
     assert planted_methods.FITS == ["Good 2"]
-    assert {c["method"]: c["status"] for c in results.load(out).cells} == {"good": "done", "unsupported": "skipped"}
+    assert {c.method: c.status for c in results.load(out).cells} == {"good": "done", "unsupported": "skipped"}
 
 
 @pytest.mark.parametrize(
@@ -557,7 +557,7 @@ def test_a_lower_precision_is_another_method_and_is_recorded(out: Path) -> None:
     run(out, "bt")
     assert run(out, "bt", precision="medium").failed == 0
     assert torch.get_float32_matmul_precision() == before
-    names = {cell["method"]: cell for cell in results.load(out).cells}
+    names = {cell.method: cell for cell in results.load(out).cells}
     assert {name.replace("steps=30", "..") for name in names} == {"bt[..]", "bt[precision=medium,..]"}
     lowered = next(cell for name, cell in names.items() if "medium" in name)
     assert lowered["precision"] == "medium"

@@ -434,8 +434,8 @@ def test_a_published_winner_keeps_the_published_rule(out: Path) -> None:
     assert (job.selection, job.rule) == ("tuned", "last")
     assert run.execute(run_plan(out, "leak", "tuned")).failed == 0
     (cell, _) = results.load(out.parent / "runs").cells
-    assert cell["fit"]["rule"] == "last"
-    assert cell["selection"] == "tuned"
+    assert cell.fit.rule == "last"
+    assert cell.selection == "tuned"
 
 
 # --- the search ----------------------------------------------------------------------------------------------------
@@ -534,15 +534,15 @@ def test_a_tuned_cell_says_where_its_parameters_are_from(out: Path) -> None:
     plan = run_plan(out, "early", "tuned")
     run.execute(plan)
     cell = results.load(plan.out).cells[0]
-    assert cell["selection"] == "tuned"
-    assert cell["params"].items() >= record.tuned.params.items()
-    assert cell["method"] == "early"
-    assert cell["tuned"]["trials"] == 3
+    assert cell.selection == "tuned"
+    assert cell.params.items() >= record.tuned.params.items()
+    assert cell.method == "early"
+    assert cell.tuned.trials == 3
     assert cell["tuned"]["best"] == record.best
-    assert cell["tuned"]["tuning_splits"] == [1_000, 1_001]
+    assert cell.tuned.tuning_splits == [1_000, 1_001]
     assert cell["tuned"]["objective"]["tuned"] == record.tuned.objective
-    assert cell["fit"]["rule"] == "validation"
-    assert not {cell.record["split"] for job in plan.jobs for cell in job.cells} & set(record.basis.splits)
+    assert cell.fit.rule == "validation"
+    assert not {cell.record.split for job in plan.jobs for cell in job.cells} & set(record.basis.splits)
 
 
 def keys(plan: plan_module.Plan) -> dict[str, list[str]]:

@@ -75,7 +75,7 @@ def test_two_workers_give_the_bits_of_one_process(
     assert_same_scores(one, two)
     # The same lines reach the user, in the order in which the jobs end.
     assert without_times(capsys.readouterr().err.replace(str(two), str(one))) == without_times(told)
-    a, b = ({c["key"]: c for c in results.load(folder).cells} for folder in (one, two))
+    a, b = ({c.key: c.stored() for c in results.load(folder).cells} for folder in (one, two))
     assert a.keys() == b.keys()
     for key, cell in a.items():
         differing = {name for name in cell if cell[name] != b[key][name]}

@@ -106,7 +106,7 @@ def test_nothing_is_sent_unless_asked_for_and_nothing_twice(place: Path) -> None
     sent = store.submit(place / "a", where, send=True)
     assert sent.name == planned.name
     assert everything(place / "a") == before
-    assert check(Path(sent.place)) == {("tiny", "own"): {results.load(place / "a").cells[0]["data_fingerprint"]}}
+    assert check(Path(sent.place)) == {("tiny", "own"): {results.load(place / "a").cells[0].data_fingerprint}}
     assert not list(Path(sent.place).rglob("*.safetensors"))
     with pytest.raises(InputError, match="the store has these results already"):
         store.submit(place / "a", where, send=True)

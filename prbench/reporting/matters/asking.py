@@ -92,9 +92,9 @@ def asking(evidence: Evidence, piece: Piece) -> PieceResult:
         grid = Grid(title, header, cells, rules, [note], f"{piece.name}:{board.dataset}:{board.encoder}")
         return grid, records, _said(board, found, evidence.alpha)
 
-    made = over_boards(evidence, piece, "asking", lines)
-    made.figure = _figure(curves)
-    return made
+    output = over_boards(evidence, piece, "asking", lines)
+    output.figure = _figure(curves)
+    return output
 
 
 def _keys(board: Board, key: tuple[str, str]) -> dict[str, str]:
@@ -165,12 +165,12 @@ def _figure(curves: list[dict[str, Any]]) -> Any:
     settings = list(dict.fromkeys((r["dataset"], r["encoder"], r["title"]) for r in curves))
     with styled():
         figure, axes = panels(len(settings), size=(3.3, 2.0))
-        for one, setting in zip(axes, settings, strict=True):
-            one.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
+        for ax, setting in zip(axes, settings, strict=True):
+            ax.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
             for rule in RULES:
                 own = [r for r in curves if (r["dataset"], r["encoder"], r["title"], r["rule"]) == (*setting, rule)]
                 x, y = [r["questions"] for r in own], [100 * r["gain"] for r in own]
-                one.plot(x, y, label=rule, color=COLOURS[rule], linewidth=1.2)
-            one.set(xlabel="questions", ylabel="gain (points)", title=f"{setting[2]} on {setting[0]}")
+                ax.plot(x, y, label=rule, color=COLOURS[rule], linewidth=1.2)
+            ax.set(xlabel="questions", ylabel="gain (points)", title=f"{setting[2]} on {setting[0]}")
         legend_below(figure, axes, list(RULES))
         return finished(figure)

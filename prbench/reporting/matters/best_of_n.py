@@ -147,11 +147,11 @@ def best_of_n(evidence: Evidence, piece: Piece) -> PieceResult:
         grid = Grid(title, header, cells, tuple(rules[1:]), [GAIN], f"{piece.name}:{board.dataset}:{board.encoder}")
         return grid, records, _said(board, own_relations)
 
-    made = over_boards(evidence, piece, "best-of-n", lines, everyone=True)
+    output = over_boards(evidence, piece, "best-of-n", lines, everyone=True)
     if relations:
-        made.grids.append(_relation_grid(piece, relations))
-        made.figure = _figure(evidence, piece, made.frame)
-    return made
+        output.grids.append(_relation_grid(piece, relations))
+        output.figure = _figure(evidence, piece, output.frame)
+    return output
 
 
 def _record(board: Board, row: Row, kind: int, numbers: list[int], found: PoolGains) -> dict[str, Any]:
@@ -287,14 +287,14 @@ def _figure(evidence: Evidence, piece: Piece, frame: pd.DataFrame) -> Any:
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(settings))
-        for one, setting in zip(axes, settings, strict=True):
+        for ax, setting in zip(axes, settings, strict=True):
             own = frame[(frame[keys] == list(setting)).all(axis=1)]
-            one.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
+            ax.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
             for r in own.to_dict("records"):
                 if r["method"] in look:
                     style = {**look[r["method"]], "linestyle": "none"}
-                    one.plot(100 * r["accuracy"], 100 * r["gain"], label=evidence.title(r["method"]), **style)
-            one.set(xlabel="user accuracy, unseen (%)", ylabel=f"gain at n = {own['largest'].max()} (% of oracle)")
-            one.set_title(f"{setting[0]} ({setting[1]}), {setting[2]} pools")
+                    ax.plot(100 * r["accuracy"], 100 * r["gain"], label=evidence.title(r["method"]), **style)
+            ax.set(xlabel="user accuracy, unseen (%)", ylabel=f"gain at n = {own['largest'].max()} (% of oracle)")
+            ax.set_title(f"{setting[0]} ({setting[1]}), {setting[2]} pools")
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         return finished(figure)

@@ -60,27 +60,27 @@ def by_support(evidence: Evidence, piece: Piece) -> PieceResult:
     """Accuracy and gain of unseen users by how often the others agree with them."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
     for dataset, encoder, board in evidence.boards_of(piece):
         table = evidence.table("agreement", dataset, encoder, piece)
         if not len(table):
-            made.missing.append(f"{dataset} ({encoder}): not probed (`prbench probe --kinds agreement`)")
+            output.missing.append(f"{dataset} ({encoder}): not probed (`prbench probe --kinds agreement`)")
             continue
         rate = rates(table)
         left = rate.groupby("user")["known"].any()
         if left.sum() < FIFTHS:
-            made.missing.append(f"{dataset} ({encoder}): fewer than {FIFTHS} users share enough pairs with others")
+            output.missing.append(f"{dataset} ({encoder}): fewer than {FIFTHS} users share enough pairs with others")
             continue
         own, found = _board_records(evidence, board, rate)
         records += own
-        made.grids.append(_grid(piece, board, own, int((~left).sum()), evidence.alpha))
-        made.findings += _said(board, found, evidence.alpha)
+        output.grids.append(_grid(piece, board, own, int((~left).sum()), evidence.alpha))
+        output.findings += _said(board, found, evidence.alpha)
         if (rate["planted"] >= 0).any():
-            made.grids.append(_planted_grid(evidence, piece, board, rate))
-    made.frame = pd.DataFrame(records)
-    made.figure = _figure(evidence, piece, made.frame)
-    return made
+            output.grids.append(_planted_grid(evidence, piece, board, rate))
+    output.frame = pd.DataFrame(records)
+    output.figure = _figure(evidence, piece, output.frame)
+    return output
 
 
 def _board_records(
@@ -109,10 +109,13 @@ def _board_records(
             record[f"rate_{number + 1}"] = float(inside["rate"].mean()) if len(inside) else np.nan
             for name in ("accuracy", "gain"):
                 record[f"{name}_{number + 1}"] = float(inside[name].mean()) if len(inside) else np.nan
-        for name, one in (("accuracy", accuracy), ("gain", gain)):
+        for name, fitted in (("accuracy", accuracy), ("gain", gain)):
             # Points per 0.1 of support rate, as a fraction.
-            record |= {f"{name}_slope": 0.1 * one.slope}
-            record |= {f"{name}_slope_low": 0.1 * one.interval.low, f"{name}_slope_high": 0.1 * one.interval.high}
+            record |= {f"{name}_slope": 0.1 * fitted.slope}
+            record |= {
+                f"{name}_slope_low": 0.1 * fitted.interval.low,
+                f"{name}_slope_high": 0.1 * fitted.interval.high,
+            }
         records.append(record)
     return records, slopes
 
@@ -152,8 +155,8 @@ def _grid(piece: Piece, board: Board, records: list[dict[str, Any]], left_out: i
 
 def _said(board: Board, found: dict[str, Slope], alpha: float) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-    wider = [name for name, one in found.items() if one.interval.low > 0]
-    narrower = [name for name, one in found.items() if one.interval.high < 0]
+    wider = [name for name, fitted in found.items() if fitted.interval.low > 0]
+    narrower = [name for name, fitted in found.items() if fitted.interval.high < 0]
     rest = len(found) - len(wider) - len(narrower)
     text = (
         "adapting widens the gap between users whom others support and those whom they do not for "
@@ -199,15 +202,15 @@ def _figure(evidence: Evidence, piece: Piece, frame: pd.DataFrame) -> Any:
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(settings))
-        for one, (dataset, encoder) in zip(axes, settings, strict=True):
-            one.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
+        for ax, (dataset, encoder) in zip(axes, settings, strict=True):
+            ax.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
             for r in frame[(frame["dataset"] == dataset) & (frame["encoder"] == encoder)].to_dict("records"):
                 if r["method"] not in look:
                     continue
                 x = [100 * r[f"rate_{n + 1}"] for n in range(FIFTHS)]
                 y = [100 * r[f"gain_{n + 1}"] for n in range(FIFTHS)]
-                one.plot(x, y, label=evidence.title(r["method"]), **look[r["method"]])
-            one.set(xlabel="support rate of a fifth of users (%)", ylabel="gain over cold start (points)")
-            one.set_title(f"{dataset} ({encoder})")
+                ax.plot(x, y, label=evidence.title(r["method"]), **look[r["method"]])
+            ax.set(xlabel="support rate of a fifth of users (%)", ylabel="gain over cold start (points)")
+            ax.set_title(f"{dataset} ({encoder})")
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         return finished(figure)

@@ -67,7 +67,7 @@ def membership(evidence: Evidence, piece: Piece) -> PieceResult:
     """Whether a state tells which choices it was adapted on."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
     for dataset, encoder, board in evidence.boards_of(piece):
         values = {
@@ -78,7 +78,7 @@ def membership(evidence: Evidence, piece: Piece) -> PieceResult:
             if matrix is not None and matrix.shape[1] >= len(row.splits)
         }
         if not values:
-            made.missing.append(f"{dataset} ({encoder}): not probed (`prbench probe --support`)")
+            output.missing.append(f"{dataset} ({encoder}): not probed (`prbench probe --support`)")
             continue
         found = tested.family(
             {name: matrix - 0.5 for name, (_, matrix) in values.items()},
@@ -101,10 +101,10 @@ def membership(evidence: Evidence, piece: Piece) -> PieceResult:
         ]
         title = f"Membership on {dataset} ({encoder}), {splits_of(board)}"
         note = MEMBERSHIP + star_note(len(found), evidence.alpha, board.ratio)
-        made.grids.append(Grid(title, header, cells, (), [note], f"{piece.name}:{dataset}:{encoder}"))
-        made.findings += _said(board, found, evidence.alpha, "a state tells which choices it was adapted on")
-    made.frame = pd.DataFrame(records)
-    return made
+        output.grids.append(Grid(title, header, cells, (), [note], f"{piece.name}:{dataset}:{encoder}"))
+        output.findings += _said(board, found, evidence.alpha, "a state tells which choices it was adapted on")
+    output.frame = pd.DataFrame(records)
+    return output
 
 
 def _aucs(evidence: Evidence, row: tuple[str, ...]) -> FloatArray | None:
@@ -172,24 +172,24 @@ def identity(evidence: Evidence, piece: Piece) -> PieceResult:
     return over_boards(evidence, piece, "halves", lines)
 
 
-def _record(board: Board, key: tuple[str, str], name: str, one: Tested, nothing: float) -> dict[str, Any]:
+def _record(board: Board, key: tuple[str, str], name: str, test: Tested, nothing: float) -> dict[str, Any]:
     return {
         **dict(zip(metrics.ROW, (board.dataset, board.encoder, *key), strict=True)),
         "title": name,
-        "value": nothing + one.result.difference,
+        "value": nothing + test.result.difference,
         "nothing": nothing,
-        "leak": one.result.difference,
-        "p": one.result.corrected.p,
-        "p_holm": one.p,
-        "low": one.result.bootstrap.low,
-        "high": one.result.bootstrap.high,
+        "leak": test.result.difference,
+        "p": test.result.corrected.p,
+        "p_holm": test.p,
+        "low": test.result.bootstrap.low,
+        "high": test.result.bootstrap.high,
     }
 
 
 def _said(board: Board, found: dict[str, Tested], alpha: float, what: str) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     if tested.undefined(found):
-        above = [name for name, one in found.items() if one.result.bootstrap.low > 0]
+        above = [name for name, test in found.items() if test.result.bootstrap.low > 0]
         text = f"{what} for {tested.names(above)} of {len(found)} methods, by the interval over users alone"
         return [Finding("measured", place, text)]
     leaking, _, _ = tested.sorted_by_sign(found, alpha)

@@ -38,7 +38,7 @@ def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, ev
     """
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
     for dataset, encoder, board in evidence.boards_of(piece):
         rows = [row for row in board.rows if row.splits and (everyone or personal(evidence, row, board))]
@@ -47,17 +47,17 @@ def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, ev
         if lacking := [row.title for row in rows if row.key not in found]:
             only = f"; {ONLY[kind]}" if kind in ONLY else ""
             command = f"`prbench probe --kinds {kind}`{only}"
-            made.missing.append(f"{dataset} ({encoder}), not probed ({command}): {', '.join(lacking)}")
+            output.missing.append(f"{dataset} ({encoder}), not probed ({command}): {', '.join(lacking)}")
         table = table[among(table, [(dataset, encoder, *row.key) for row in rows])]
         if not len(table):
             continue
         grid, own, said = lines(board, table)
         if own:
-            made.grids.append(grid)
+            output.grids.append(grid)
             records += own
-            made.findings += said
-    made.frame = pd.DataFrame(records)
-    return made
+            output.findings += said
+    output.frame = pd.DataFrame(records)
+    return output
 
 
 def personal(evidence: Evidence, row: Row, board: Board) -> bool:

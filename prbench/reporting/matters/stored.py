@@ -50,9 +50,9 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
         grids.append(calibration_grid(frame, titles, title, f"{piece.name}:{dataset}:{encoder}"))
         frames.append(frame)
         findings += _said_of_calibration(evidence, board, records, titles)
-    made = PieceResult(pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), grids)
-    made.findings, made.missing = findings, evidence.missing_notes(piece)
-    return made
+    output = PieceResult(pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), grids)
+    output.findings, output.missing = findings, evidence.missing_notes(piece)
+    return output
 
 
 def _said_of_calibration(

@@ -73,17 +73,17 @@ def taxes(evidence: Evidence, piece: Piece) -> PieceResult:
         records, cells = [], []
         for name, part in own.items():
             numbers = tax_of(part)
-            one = found[name]
+            test = found[name]
             keys = dict(zip(metrics.ROW, (board.dataset, board.encoder, *rows[name].key), strict=True))
             records.append(
                 {
                     **keys,
                     "title": name,
                     **numbers,
-                    "excess": one.result.difference,
-                    "excess_p_holm": one.p,
-                    "excess_low": one.result.bootstrap.low,
-                    "excess_high": one.result.bootstrap.high,
+                    "excess": test.result.difference,
+                    "excess_p_holm": test.p,
+                    "excess_low": test.result.bootstrap.low,
+                    "excess_high": test.result.bootstrap.high,
                 }
             )
             spread = percent(numbers["error"])
@@ -93,8 +93,8 @@ def taxes(evidence: Evidence, piece: Piece) -> PieceResult:
                 f"{percent(numbers['tax'], signed=True)}±{spread}",
                 percent(numbers["worst"], signed=True),
                 percent(numbers["tossed"], signed=True),
-                one.text(evidence.alpha),
-                one.over_users,
+                test.text(evidence.alpha),
+                test.over_users,
             ]
             cells.append([TableCell(text) for text in texts])
         header = ("Method", "Shared quality", "Tax", "Worst", "Tossed", "Excess", "Interval over users")

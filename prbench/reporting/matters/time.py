@@ -95,9 +95,9 @@ def updates(evidence: Evidence, piece: Piece) -> PieceResult:
         )
         return grid, records, _said(board, records, last)
 
-    made = over_boards(evidence, piece, "updates", lines)
-    made.figure = _figure(evidence, piece, curves)
-    return made
+    output = over_boards(evidence, piece, "updates", lines)
+    output.figure = _figure(evidence, piece, curves)
+    return output
 
 
 def _keys(board: Board, row: Row) -> dict[str, str]:
@@ -156,17 +156,17 @@ def _figure(evidence: Evidence, piece: Piece, curves: list[dict[str, Any]]) -> A
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(settings))
-        for one, setting in zip(axes, settings, strict=True):
-            one.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
+        for ax, setting in zip(axes, settings, strict=True):
+            ax.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
             for method in piece.methods:
                 own = [r for r in curves if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
                 for last in sorted({r["last"] for r in own}):
                     points = sorted((r["choices"], 100 * r["gain"]) for r in own if r["last"] == last)
                     style = {**look[method], "linestyle": ":" if last else "-", "markersize": 3 if last else 5}
                     label: dict[str, Any] = {} if last else {"label": evidence.title(method)}
-                    one.plot(*zip(*points, strict=True), **style, **label)
-            one.set(xlabel="support choices in the order of time", ylabel="gain over cold start (points)")
-            one.set_title(f"{setting[0]} ({setting[1]})")
+                    ax.plot(*zip(*points, strict=True), **style, **label)
+            ax.set(xlabel="support choices in the order of time", ylabel="gain over cold start (points)")
+            ax.set_title(f"{setting[0]} ({setting[1]})")
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         return finished(figure)
 
@@ -176,7 +176,7 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     """Accuracy in the order of time beside that on random splits of the same comparisons."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     boards = {(dataset, encoder): board for dataset, encoder, board in evidence.boards_of(piece)}
     records: list[dict[str, Any]] = []
     for setting, board in boards.items():
@@ -184,17 +184,17 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
             continue
         partner = next((other for other in boards if _same_choices(evidence, setting, other)), None)
         if partner is None:
-            made.missing.append(f"{setting[0]} ({setting[1]}): no results on random splits of the same comparisons")
+            output.missing.append(f"{setting[0]} ({setting[1]}): no results on random splits of the same comparisons")
             continue
         rows = {row.key: row for row in boards[partner].rows if row.complete}
         own = [(row, rows[row.key]) for row in board.rows if row.complete and row.key in rows]
         found = [_gap_record(evidence, setting, partner, *pair) for pair in own]
         records += found
         title = f"In time on {setting[0]} and at random on {partner[0]} ({setting[1]})"
-        made.grids.append(_gap_grid(piece, title, found, setting))
-        made.findings += _said_of_gap(setting, partner, found, board)
-    made.frame = pd.DataFrame(records)
-    return made
+        output.grids.append(_gap_grid(piece, title, found, setting))
+        output.findings += _said_of_gap(setting, partner, found, board)
+    output.frame = pd.DataFrame(records)
+    return output
 
 
 def _protocol(evidence: Evidence, setting: tuple[str, str]) -> str:

@@ -102,9 +102,9 @@ def strangers(evidence: Evidence, piece: Piece) -> PieceResult:
         ]
         return grid, records, _said_of_strangers(board, found, gains, evidence.alpha)
 
-    made = over_boards(evidence, piece, "strangers", lines)
-    made.figure = _gains_figure(made, ("own", "other"), ("the user's own choices", "a stranger's choices"))
-    return made
+    output = over_boards(evidence, piece, "strangers", lines)
+    output.figure = _gains_figure(output, ("own", "other"), ("the user's own choices", "a stranger's choices"))
+    return output
 
 
 def _said_of_strangers(
@@ -112,7 +112,7 @@ def _said_of_strangers(
 ) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     if tested.undefined(found):
-        above = [name for name, one in found.items() if one.result.bootstrap.low > 0]
+        above = [name for name, test in found.items() if test.result.bootstrap.low > 0]
         text = (
             f"own choices gain more than a stranger's, by the interval over users alone, for {tested.names(above)} "
             f"of {len(found)} methods; the corrected test is not defined here"
@@ -187,10 +187,10 @@ def exchange(evidence: Evidence, piece: Piece) -> PieceResult:
         ]
         return grid, records, _said_of_exchange(board, found["exchanged"], changed, evidence.alpha)
 
-    made = over_boards(evidence, piece, "exchange", lines)
+    output = over_boards(evidence, piece, "exchange", lines)
     names = ("gain", "exchanged", "tossed")
-    made.figure = _gains_figure(made, names, ("true labels", "reversed labels", "tossed labels"))
-    return made
+    output.figure = _gains_figure(output, names, ("true labels", "reversed labels", "tossed labels"))
+    return output
 
 
 def exchanged_users(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, ...], int]]:
@@ -219,7 +219,7 @@ def _said_of_exchange(
     least, most = min(changed, key=lambda n: changed[n]), max(changed, key=lambda n: changed[n])
     range_ = f"{percent(changed[least])}% ({least}) to {percent(changed[most])}% ({most}) of decisions change"
     if tested.undefined(found):
-        below = [name for name, one in found.items() if one.result.bootstrap.high < 0]
+        below = [name for name, test in found.items() if test.result.bootstrap.high < 0]
         text = (
             f"with reversed labels {range_}; by the interval over users alone {tested.names(below)} fall below the "
         )
@@ -278,12 +278,12 @@ def _row_key(row: Row, board: Board) -> tuple[str, ...]:
     return board.dataset, board.encoder, row.method, row.selection
 
 
-def _record(one: Tested, name: str) -> dict[str, float]:
-    result = one.result
+def _record(test: Tested, name: str) -> dict[str, float]:
+    result = test.result
     return {
         name: result.difference,
         f"{name}_p": result.corrected.p,
-        f"{name}_p_holm": one.p,
+        f"{name}_p_holm": test.p,
         f"{name}_low": result.bootstrap.low,
         f"{name}_high": result.bootstrap.high,
     }
@@ -296,18 +296,18 @@ def _label(piece: Piece, board: Board) -> str:
 MARKERS = (("#0072B2", "o"), ("#D55E00", "s"), ("#999999", "^"))
 
 
-def _gains_figure(made: PieceResult, columns: Sequence[str], labels: Sequence[str]) -> Any:
+def _gains_figure(output: PieceResult, columns: Sequence[str], labels: Sequence[str]) -> Any:
     """A panel per data set: each method's gains in points with their intervals over users."""
-    if not len(made.frame):
+    if not len(output.frame):
         return None
-    settings = list(dict.fromkeys(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
-    most = max(int(((made.frame["dataset"] == d) & (made.frame["encoder"] == e)).sum()) for d, e in settings)
+    settings = list(dict.fromkeys(zip(output.frame["dataset"], output.frame["encoder"], strict=True)))
+    most = max(int(((output.frame["dataset"] == d) & (output.frame["encoder"] == e)).sum()) for d, e in settings)
     with styled():
         figure, axes = panels(len(settings), size=(3.3, 0.9 + 0.2 * most))
-        for one, (dataset, encoder) in zip(axes, settings, strict=True):
-            own = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+        for ax, (dataset, encoder) in zip(axes, settings, strict=True):
+            own = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
             place = np.arange(len(own))
-            one.axvline(0, color="0.5", linewidth=0.9, linestyle="--")
+            ax.axvline(0, color="0.5", linewidth=0.9, linestyle="--")
             for i, (column, label) in enumerate(zip(columns, labels, strict=True)):
                 value = 100 * own[column].to_numpy(float)
                 ends = 100 * np.nan_to_num(
@@ -315,12 +315,12 @@ def _gains_figure(made: PieceResult, columns: Sequence[str], labels: Sequence[st
                 )
                 colour, marker = MARKERS[i]
                 shift = 0.22 * (i - (len(columns) - 1) / 2)
-                one.errorbar(
+                ax.errorbar(
                     value, place + shift, xerr=ends, label=label, color=colour, marker=marker, markersize=4,
                     linestyle="none", elinewidth=0.8,
                 )  # fmt: skip
-            one.set_yticks(place, list(own["title"]))
-            one.invert_yaxis()
-            one.set(xlabel="points above the cold start", title=f"{dataset} ({encoder})")
+            ax.set_yticks(place, list(own["title"]))
+            ax.invert_yaxis()
+            ax.set(xlabel="points above the cold start", title=f"{dataset} ({encoder})")
         legend_below(figure, axes, list(labels))
         return finished(figure)

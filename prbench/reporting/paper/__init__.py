@@ -99,13 +99,15 @@ def write_pieces(
             drawn.append(targets.resolve(piece.target, "pieces")(evidence, piece))
             display.advance(task)
         # Written when all are made: a piece that fails leaves no half of a report.
-        finished = [(piece, made, write_piece(made, piece, out)) for piece, made in zip(read, drawn, strict=True)]
+        finished = [
+            (piece, output, write_piece(output, piece, out)) for piece, output in zip(read, drawn, strict=True)
+        ]
         display.update(task, description="index.html")
         pages = write_paper_page(out / "index.html", evidence, finished, title)
     names = ", ".join(f"{dataset} ({encoder})" for dataset, encoder in evidence.settings)
     lines = [f"# {len(read)} tables and figures of {names}", ""]
-    for piece, made, written in finished:
-        lines += index_lines(piece, made, written)
+    for piece, output, written in finished:
+        lines += index_lines(piece, output, written)
     shown = {method for piece in read for method in piece.methods}
     if also is not None and (left := sorted({cell.method for cell in standing.cells} - shown)):
         said = f"in no table or figure: {', '.join(left)}; --also NAME adds methods to those that compare methods"
@@ -138,43 +140,43 @@ def with_methods(pieces: Sequence[Piece], methods: Sequence[str], baseline: str)
     ]
 
 
-def write_piece(made: PieceResult, piece: Piece, out: Path) -> list[Path]:
+def write_piece(output: PieceResult, piece: Piece, out: Path) -> list[Path]:
     """Write one piece's files; none where it has no numbers."""
     stem = out / piece.name
     paths = {kind: stem.with_suffix(f".{kind}") for kind in ("csv", "md", "tex", "png", "pdf")}
     written: list[Path] = []
-    if len(made.frame):
+    if len(output.frame):
         with writing(paths["csv"]) as temporary:
-            made.frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+            output.frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
         written.append(paths["csv"])
-        if made.grids:
+        if output.grids:
             for kind, writer in (("md", writers.markdown), ("tex", writers.latex)):
-                write_text(paths[kind], "\n".join(writer(grid) for grid in made.grids))
+                write_text(paths[kind], "\n".join(writer(grid) for grid in output.grids))
                 written.append(paths[kind])
-        if made.figure is not None:
+        if output.figure is not None:
             for kind in ("png", "pdf"):
                 # In the same style: how many ticks there are depends on it when they are drawn.
                 with styled(), writing(paths[kind]) as temporary:
-                    made.figure.savefig(temporary, format=kind, dpi=DPI, metadata=METADATA[kind])
+                    output.figure.savefig(temporary, format=kind, dpi=DPI, metadata=METADATA[kind])
                 written.append(paths[kind])
-            written += save_apart(made.figure, stem)
+            written += save_apart(output.figure, stem)
     # What an earlier report left here would pass for this one's.
     for path in {*paths.values(), *out.glob(f"{piece.name}.*.pdf")} - set(written):
         path.unlink(missing_ok=True)
     return written
 
 
-def index_lines(piece: Piece, made: PieceResult, written: Sequence[Path]) -> list[str]:
+def index_lines(piece: Piece, output: PieceResult, written: Sequence[Path]) -> list[str]:
     """A piece's section of index.md."""
     files = ", ".join(f"[{path.name}]({path.name})" for path in written)
     said = [f"## {piece.title}", "", piece.shows, ""]
     said += [f"Files: {files}" if files else "Not made: its results are not there.", ""]
-    if made.findings and written:
-        said += [*(f"- ({finding.kind}) {finding}" for finding in made.findings), ""]
-    if made.figure is not None and written:
+    if output.findings and written:
+        said += [*(f"- ({finding.kind}) {finding}" for finding in output.findings), ""]
+    if output.figure is not None and written:
         said += [f"![{piece.title}]({piece.name}.png)", ""]
-    if made.missing:
-        said += ["Missing:", "", *(f"- {phrase}" for phrase in made.missing), ""]
+    if output.missing:
+        said += ["Missing:", "", *(f"- {phrase}" for phrase in output.missing), ""]
     return said
 
 

@@ -34,7 +34,7 @@ def ranks(evidence: Evidence, piece: Piece) -> PieceResult:
     import pandas as pd
     from scipy.stats import friedmanchisquare, rankdata
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     shown: list[tuple[Board, list[Row], np.ndarray[Any, Any], list[tuple[int, ...]], float]] = []
     records = []
     for dataset, encoder, board in evidence.boards_of(piece, "all"):
@@ -61,16 +61,16 @@ def ranks(evidence: Evidence, piece: Piece) -> PieceResult:
                     "n_splits": len(row.splits),
                 }
             )
-    made.frame = pd.DataFrame(records)
+    output.frame = pd.DataFrame(records)
     if not shown:
-        return made
+        return output
     most = max(len(rows) for _, rows, _, _, _ in shown)
     with styled():
         figure, axes = panels(len(shown), size=(3.3, 0.8 + 0.19 * most))
-        for one, (board, rows, rank, cliques, p) in zip(axes, shown, strict=True):
-            _ranked(one, board, rows, rank, cliques, p)
-        made.figure = finished(figure)
-    return made
+        for ax, (board, rows, rank, cliques, p) in zip(axes, shown, strict=True):
+            _ranked(ax, board, rows, rank, cliques, p)
+        output.figure = finished(figure)
+    return output
 
 
 def _by_split(evidence: Evidence, board: Board, rows: list[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -106,14 +106,14 @@ def indistinguishable_groups(board: Board, rows: list[Row]) -> list[tuple[int, .
 
 
 def _ranked(
-    one: Axes, board: Board, rows: list[Row], rank: np.ndarray[Any, Any], cliques: list[tuple[int, ...]], p: float
+    ax: Axes, board: Board, rows: list[Row], rank: np.ndarray[Any, Any], cliques: list[tuple[int, ...]], p: float
 ) -> None:
     y = np.arange(len(rows))
-    one.scatter(rank, y, color="black", s=12, zorder=3)
+    ax.scatter(rank, y, color="black", s=12, zorder=3)
     for i, (row, value) in enumerate(zip(rows, rank, strict=True)):
         # Towards the middle: there is room for any name.
         after = value <= (1 + len(rows)) / 2
-        one.annotate(
+        ax.annotate(
             f"{row.title}  {value:.1f}" if after else f"{value:.1f}  {row.title}",
             (value, i),
             xytext=(6 if after else -6, 0),
@@ -124,13 +124,13 @@ def _ranked(
     step = 0.032 * len(rows)
     for number, group in enumerate(cliques, start=1):
         at = 0.75 - step * number
-        one.plot([at] * len(group), group, color="0.3", linewidth=0.9, marker="o", markersize=3.4)
-    one.set(xlim=(0.75 - step * (len(cliques) + 1), len(rows) + 0.6), ylim=(len(rows) - 0.4, -0.6), yticks=[])
-    one.set_xticks(range(1, len(rows) + 1, 2 if len(rows) > 6 else 1))
-    one.set_xlabel("mean rank over splits, 1 is best")
+        ax.plot([at] * len(group), group, color="0.3", linewidth=0.9, marker="o", markersize=3.4)
+    ax.set(xlim=(0.75 - step * (len(cliques) + 1), len(rows) + 0.6), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    ax.set_xticks(range(1, len(rows) + 1, 2 if len(rows) > 6 else 1))
+    ax.set_xlabel("mean rank over splits, 1 is best")
     friedman = "" if math.isnan(p) else f"\nFriedman p = {grid.p_value(p)}".replace("= <", "< ")
-    one.set_title(f"{heading(board)}{friedman}")
-    one.grid(axis="y", visible=False)
+    ax.set_title(f"{heading(board)}{friedman}")
+    ax.grid(axis="y", visible=False)
 
 
 @marks.piece
@@ -138,12 +138,12 @@ def oracle(evidence: Evidence, piece: Piece) -> PieceResult:
     """Overall accuracy under the honest choice and with the epoch chosen on test accuracy, and the difference."""
     import pandas as pd
 
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records = []
     for dataset, encoder, board in evidence.boards_of(piece):
         lines, unchosen = [], []
         if not any(row.oracle for row in board.rows):
-            made.missing.append(f"{dataset} ({encoder}): run with --selection {ORACLE}")
+            output.missing.append(f"{dataset} ({encoder}): run with --selection {ORACLE}")
             continue
         for method in piece.methods:
             honest = [row for row in board.rows if row.method == method and not row.oracle and row.complete]
@@ -175,7 +175,7 @@ def oracle(evidence: Evidence, piece: Piece) -> PieceResult:
                     ]
                 )
         if unchosen:
-            made.missing.append(f"{dataset} ({encoder}), run with --selection {ORACLE}: {', '.join(unchosen)}")
+            output.missing.append(f"{dataset} ({encoder}), run with --selection {ORACLE}: {', '.join(unchosen)}")
         notes = [
             f"Overall user accuracy in %, mean over {splits_of(board)}. Chosen on test: of the same candidates, the "
             "one with the best accuracy on the test choices of seen and unseen users, the rule of the published MRM "
@@ -183,9 +183,9 @@ def oracle(evidence: Evidence, piece: Piece) -> PieceResult:
         ]
         header = ("Method", "Chosen honestly", "Chosen on test", "Optimism")
         title = f"{piece.title}, {dataset} ({encoder})"
-        made.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
-    made.frame = pd.DataFrame(records)
-    return made
+        output.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
+    output.frame = pd.DataFrame(records)
+    return output
 
 
 @marks.piece
@@ -198,14 +198,14 @@ def transfer(evidence: Evidence, piece: Piece) -> PieceResult:
 
     found = evidence.probes
     found = evidence.complete_lines(found[found["probe"] == "on"], piece)
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     if not len(found):
-        made.missing.append("transfer: run `prbench probe --transfer all` on fits with a text encoder")
-        return made
+        output.missing.append("transfer: run `prbench probe --transfer all` on fits with a text encoder")
+        return output
     parts = []
     for on, part in found.groupby("on"):
         table = metrics.over_splits(metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(part))))
-        table = evidence.lines_with_all_splits(table, piece, made.missing, f"transfer to {on}")
+        table = evidence.lines_with_all_splits(table, piece, output.missing, f"transfer to {on}")
         parts.append(table[table["population"] == "unseen"].assign(on=on))
     table = pd.concat(parts, ignore_index=True).rename(columns={"dataset": "fitted_on", "on": "tested_on"})
     home = metrics.over_splits(evidence.complete_lines(evidence.per_split, piece))
@@ -214,34 +214,34 @@ def transfer(evidence: Evidence, piece: Piece) -> PieceResult:
     home = home.rename(columns={"dataset": "tested_on", "accuracy": "fitted_there"})
     table = table.merge(home[["tested_on", *keys, "fitted_there"]], how="left", on=["tested_on", *keys])
     columns = ["fitted_on", "tested_on", *keys, "accuracy", "accuracy_std", "cold_start", "flip_rate", "fitted_there"]
-    made.frame = table[[*columns, "n_splits"]].sort_values(columns[:5]).reset_index(drop=True)
+    output.frame = table[[*columns, "n_splits"]].sort_values(columns[:5]).reset_index(drop=True)
     if not len(table):
-        return made
+        return output
     ways = sorted(set(zip(table["fitted_on"], table["tested_on"], table["encoder"], strict=True)))
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(ways))
         told: set[str] = set()
-        for one, way in zip(axes, ways, strict=True):
+        for ax, way in zip(axes, ways, strict=True):
             source, target, encoder = way
-            keyed = zip(made.frame["fitted_on"], made.frame["tested_on"], made.frame["encoder"], strict=True)
-            here = made.frame[[key == way for key in keyed]]
+            keyed = zip(output.frame["fitted_on"], output.frame["tested_on"], output.frame["encoder"], strict=True)
+            here = output.frame[[key == way for key in keyed]]
             names = [name for name in piece.methods if (here["method"] == name).any()]
             for i, name in enumerate(names):
                 row = here[here["method"] == name].iloc[0]
                 style = {**look[name], "linestyle": "none"}
-                one.errorbar(i, 100 * row["accuracy"], yerr=100 * row["accuracy_std"], **style, **CAPS)
+                ax.errorbar(i, 100 * row["accuracy"], yerr=100 * row["accuracy_std"], **style, **CAPS)
                 before: dict[str, Any] = {"label": "before adapting"} if not i else {}
-                one.plot(i, 100 * row["cold_start"], marker="x", color="0.35", linestyle="none", **before)
+                ax.plot(i, 100 * row["cold_start"], marker="x", color="0.35", linestyle="none", **before)
                 if not math.isnan(row["fitted_there"]):
                     place: dict[str, Any] = {"marker": "_", "markersize": 14, "color": "0.1", "linestyle": "none"}
                     place |= {"label": f"fitted on {target}"} if target not in told else {}
                     told.add(target)
-                    one.plot(i, 100 * row["fitted_there"], **place)
-            one.axhline(50, color="0.6", linestyle=":", linewidth=0.9)
-            one.set_xticks(range(len(names)), [evidence.title(n) for n in names], rotation=30, ha="right")
-            one.set(ylabel="accuracy, unseen users (%)")
-            one.set_title(f"{source} → {target} ({encoder}), {counted(int(here['n_splits'].max()))}")
+                    ax.plot(i, 100 * row["fitted_there"], **place)
+            ax.axhline(50, color="0.6", linestyle=":", linewidth=0.9)
+            ax.set_xticks(range(len(names)), [evidence.title(n) for n in names], rotation=30, ha="right")
+            ax.set(ylabel="accuracy, unseen users (%)")
+            ax.set_title(f"{source} → {target} ({encoder}), {counted(int(here['n_splits'].max()))}")
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output

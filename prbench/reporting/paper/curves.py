@@ -40,25 +40,25 @@ def robustness(evidence: Evidence, piece: Piece) -> PieceResult:
     curves = metrics.worst_k_curves(kept) if len(kept) else kept.assign(k=[])
     curves = curves[curves["population"] == "overall"]
     table = metrics.over_splits(curves, by=("k",)) if len(curves) else curves
-    made = PieceResult(table, missing=evidence.missing_notes(piece))
+    output = PieceResult(table, missing=evidence.missing_notes(piece))
     if not len(table):
-        return made
-    made.grids = [_worst_grid(board, table, piece, evidence) for _, _, board in boards]
+        return output
+    output.grids = [_worst_grid(board, table, piece, evidence) for _, _, board in boards]
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(boards))
-        for one, (dataset, encoder, board) in zip(axes, boards, strict=True):
+        for ax, (dataset, encoder, board) in zip(axes, boards, strict=True):
             here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
             for method in piece.methods:
                 curve = here[here["method"] == method].sort_values("k")
                 if len(curve):
                     line = {**look[method], "markevery": [k - 1 for k in metrics.WORST]}
-                    band(one, curve["k"], curve["accuracy"], curve["accuracy_std"], line, evidence.title(method))
-            one.set(xlabel="worst k% of users", ylabel="user accuracy (%)", xlim=(0, 101))
-            one.set_title(heading(board))
+                    band(ax, curve["k"], curve["accuracy"], curve["accuracy_std"], line, evidence.title(method))
+            ax.set(xlabel="worst k% of users", ylabel="user accuracy (%)", xlim=(0, 101))
+            ax.set_title(heading(board))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output
 
 
 def _worst_grid(board: Board, table: pd.DataFrame, piece: Piece, evidence: Evidence) -> Grid:
@@ -111,26 +111,26 @@ def sweep(evidence: Evidence, piece: Piece) -> PieceResult:
                                 "n_splits": len(row.splits),
                             }
                         )
-    made = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     # One value is not a sweep.
     points = Counter((r["dataset"], r["encoder"], r["curve"]) for r in records)
     swept = [item for item in boards if any(points[(*item[:2], n)] > 1 for n in range(len(curves)))]
     if not swept:
-        return PieceResult(made.frame.iloc[:0], missing=made.missing)
+        return PieceResult(output.frame.iloc[:0], missing=output.missing)
     with styled():
         figure, axes = panels(2 * len(swept))
         for i, (dataset, encoder, board) in enumerate(swept):
-            here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
-            for one, metric, name in zip(
+            here = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
+            for ax, metric, name in zip(
                 axes[2 * i : 2 * i + 2], ("overall", "worst10"), ("all users", "worst 10%"), strict=True
             ):
-                _swept(one, here, metric, evidence, piece, curves)
-                one.set(xlabel=SWEPT.get(piece.parameter, piece.parameter), ylabel=f"accuracy, {name} (%)")
-                one.set_title(heading(board))
+                _swept(ax, here, metric, evidence, piece, curves)
+                ax.set(xlabel=SWEPT.get(piece.parameter, piece.parameter), ylabel=f"accuracy, {name} (%)")
+                ax.set_title(heading(board))
         if len(curves) > 1:
             legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output
 
 
 def _runs_of(piece: Piece) -> list[list[tuple[str, float]]]:
@@ -143,7 +143,7 @@ def _runs_of(piece: Piece) -> list[list[tuple[str, float]]]:
 
 
 def _swept(
-    one: Axes,
+    ax: Axes,
     here: pd.DataFrame,
     metric: str,
     evidence: Evidence,
@@ -165,10 +165,10 @@ def _swept(
             number - (len(curves) - 1) / 2
         )
         spread = 100 * own[f"{metric}_std"].fillna(0).to_numpy()
-        one.errorbar(at, 100 * own[metric].to_numpy(), yerr=spread, label=label, **look[name], **CAPS)
+        ax.errorbar(at, 100 * own[metric].to_numpy(), yerr=spread, label=label, **look[name], **CAPS)
     labels = ["0*" if piece.parameter == "gamma" and tick == 0 else f"{tick:g}" for tick in ticks]
-    one.set_xticks(range(len(ticks)), labels)
-    one.set_xlim(-0.4, len(ticks) - 0.6)
+    ax.set_xticks(range(len(ticks)), labels)
+    ax.set_xlim(-0.4, len(ticks) - 0.6)
 
 
 def _family_of(methods: Sequence[str]) -> str:
@@ -193,13 +193,13 @@ def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
     for dataset, encoder in evidence.settings:
         if (dataset, encoder) not in curved:
             missing.append(f"{dataset} ({encoder}): run with --shots {_listed(piece.shots)},all")
-    made = PieceResult(table, missing=missing)
+    output = PieceResult(table, missing=missing)
     if not curved:
         return PieceResult(table.iloc[:0], missing=missing)
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(curved))
-        for one, (dataset, encoder) in zip(axes, curved, strict=True):
+        for ax, (dataset, encoder) in zip(axes, curved, strict=True):
             here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
             order = [*sorted(k for k in set(here["shots"]) if k != ALL_SHOTS), ALL_SHOTS]
             for method in piece.methods:
@@ -208,17 +208,17 @@ def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
                     continue
                 if method == evidence.baseline:
                     level = 100 * float(own.loc[ALL_SHOTS, "accuracy"])
-                    one.axhline(level, color="0.25", linestyle="--", linewidth=1, label=evidence.title(method))
+                    ax.axhline(level, color="0.25", linestyle="--", linewidth=1, label=evidence.title(method))
                     continue
                 own = own.loc[[k for k in order if k in own.index]]
                 at = [order.index(k) for k in own.index]
-                band(one, at, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
-            one.set_xticks(range(len(order)), ["all" if k == ALL_SHOTS else str(k) for k in order])
-            one.set(xlabel="choices of the unseen user", ylabel="accuracy, unseen users (%)")
-            one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
+                band(ax, at, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
+            ax.set_xticks(range(len(order)), ["all" if k == ALL_SHOTS else str(k) for k in order])
+            ax.set(xlabel="choices of the unseen user", ylabel="accuracy, unseen users (%)")
+            ax.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output
 
 
 @marks.piece
@@ -228,10 +228,10 @@ def noise(evidence: Evidence, piece: Piece) -> PieceResult:
 
     found = evidence.probes
     found = evidence.complete_lines(found[found["probe"] == "noise"], piece)
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     if not len(found):
-        made.missing.append(f"label noise: run `prbench probe --noise {_listed(piece.noise)}`")
-        return made
+        output.missing.append(f"label noise: run `prbench probe --noise {_listed(piece.noise)}`")
+        return output
     clean = evidence.per_split
     clean = evidence.complete_lines(clean[(clean["shots"] == ALL_SHOTS) & (clean["population"] == "unseen")], piece)
     clean = clean[among(clean, set(zip(*(found[key] for key in metrics.ROW), strict=True)))]
@@ -240,25 +240,25 @@ def noise(evidence: Evidence, piece: Piece) -> PieceResult:
         per_split = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(part)))
         parts.append(per_split[per_split["population"] == "unseen"].assign(noise=share))
     table = metrics.over_splits(pd.concat(parts, ignore_index=True), by=("noise",))
-    made.frame = evidence.lines_with_all_splits(table, piece, made.missing, "label noise")
-    if not len(made.frame):
-        return made
-    settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
+    output.frame = evidence.lines_with_all_splits(table, piece, output.missing, "label noise")
+    if not len(output.frame):
+        return output
+    settings = sorted(set(zip(output.frame["dataset"], output.frame["encoder"], strict=True)))
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(settings))
-        for one, (dataset, encoder) in zip(axes, settings, strict=True):
-            here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+        for ax, (dataset, encoder) in zip(axes, settings, strict=True):
+            here = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
             for method in piece.methods:
                 own = here[here["method"] == method].sort_values("noise")
                 if len(own):
                     x = 100 * own["noise"]
-                    band(one, x, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
-            one.set(xlabel="flipped support labels (%)", ylabel="accuracy, unseen users (%)")
-            one.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
+                    band(ax, x, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
+            ax.set(xlabel="flipped support labels (%)", ylabel="accuracy, unseen users (%)")
+            ax.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output
 
 
 def _listed(values: list[int] | list[float]) -> str:

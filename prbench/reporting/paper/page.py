@@ -29,8 +29,8 @@ def write_paper_page(
     if main is None:
         path.unlink(missing_ok=True)
         return []
-    piece, made, _ = main
-    cells = [cell for board in made.boards for cell in evidence.cells_of(board.dataset, board.encoder, piece)]
+    piece, output, _ = main
+    cells = [cell for board in output.boards for cell in evidence.cells_of(board.dataset, board.encoder, piece)]
     rows = {cell.row for cell in cells}
     users = evidence.users[evidence.users["shots"] == ALL_SHOTS]
     # Without scores of few shots: the page shows the figure that this report draws of them.
@@ -47,7 +47,7 @@ def write_paper_page(
     return [
         write_page(
             path,
-            made.boards,
+            output.boards,
             users[among(users, rows)],
             results,
             options=options,
@@ -57,18 +57,18 @@ def write_paper_page(
     ]
 
 
-def extra_of(piece: Piece, made: PieceResult, written: Sequence[Path]) -> Extra:
+def extra_of(piece: Piece, output: PieceResult, written: Sequence[Path]) -> Extra:
     """A piece's part of the page: its picture with its numbers, its tables, and what is missing."""
     text = piece.shows if written else f"{piece.shows} Not made: its results are not there."
-    numbers = None if made.grids or not len(made.frame) else number_grid(made.frame, piece)
+    numbers = None if output.grids or not len(output.frame) else number_grid(output.frame, piece)
     return Extra(
         title=piece.title,
         text=text,
         picture=next((path for path in written if path.suffix == ".png"), None),
-        more=made.grids if written else (),
+        more=output.grids if written else (),
         numbers=numbers,
-        notes=[f"Missing: {phrase}." for phrase in made.missing],
-        findings=made.findings if written else (),
+        notes=[f"Missing: {phrase}." for phrase in output.missing],
+        findings=output.findings if written else (),
     )
 
 

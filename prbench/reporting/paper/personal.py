@@ -50,19 +50,19 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
                         "n_splits": len(row.splits),
                     }
                 )
-    made = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     if not records:
-        return made
+        return output
     boards = [item for item in boards if any((r["dataset"], r["encoder"]) == item[:2] for r in records)]
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(boards))
-        for one, (dataset, encoder, board) in zip(axes, boards, strict=True):
+        for ax, (dataset, encoder, board) in zip(axes, boards, strict=True):
             here = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
             here.sort(key=lambda r: piece.methods.index(r["method"]))
             for r in here:
                 style = {**look[r["method"]], "linestyle": "none"}
-                one.errorbar(
+                ax.errorbar(
                     100 * r["flip_rate"],
                     100 * r["accuracy"],
                     yerr=100 * r["accuracy_std"],
@@ -72,21 +72,21 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
                 )
             base = next((r for r in here if r["method"] == evidence.baseline), None)
             if base:
-                one.axhline(100 * base["accuracy"], color="0.25", linestyle="--", linewidth=0.9)
+                ax.axhline(100 * base["accuracy"], color="0.25", linestyle="--", linewidth=0.9)
             for name, bound in board.bounds.items():
-                one.axhline(100 * bound.value("overall"), color="0.6", linestyle=":", linewidth=0.9)
+                ax.axhline(100 * bound.value("overall"), color="0.6", linestyle=":", linewidth=0.9)
                 # Left of methods that flip half of the decisions: they decide nothing before.
                 place = (0.85, 100 * bound.value("overall"))
-                one.annotate(name, place, xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
-            one.margins(y=0.12)
+                ax.annotate(name, place, xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.35")
+            ax.margins(y=0.12)
             # Most methods flip few decisions: a linear axis would lay them on one another.
-            one.set_xscale("function", functions=(_signed_root, _signed_square))
-            one.set(xlabel="flipped test decisions (%, square-root axis)", ylabel="user accuracy (%)")
-            one.set(xlim=(-0.05, 1.15 * max(1.0, *(100 * r["flip_rate"] for r in here))), xticks=_ticks(here))
-            one.set_title(heading(board))
+            ax.set_xscale("function", functions=(_signed_root, _signed_square))
+            ax.set(xlabel="flipped test decisions (%, square-root axis)", ylabel="user accuracy (%)")
+            ax.set(xlim=(-0.05, 1.15 * max(1.0, *(100 * r["flip_rate"] for r in here))), xticks=_ticks(here))
+            ax.set_title(heading(board))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output
 
 
 def _signed_root(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -109,10 +109,10 @@ def gains(evidence: Evidence, piece: Piece) -> PieceResult:
     Boxes are quartiles, whiskers the 5th and 95th percentile of users.
     """
     per_user = gains_per_user(evidence, piece)
-    made = PieceResult(gains_table(per_user), missing=evidence.missing_notes(piece))
+    output = PieceResult(gains_table(per_user), missing=evidence.missing_notes(piece))
     if not per_user:
-        made.missing.append(f"the baseline {evidence.baseline}: nothing to compare with")
-        return made
+        output.missing.append(f"the baseline {evidence.baseline}: nothing to compare with")
+        return output
     settings = sorted({(row.dataset, row.encoder) for row in per_user})
     look = looks(evidence, piece.methods)
     with styled():
@@ -124,8 +124,8 @@ def gains(evidence: Evidence, piece: Piece) -> PieceResult:
             ax.set_yticks(range(len(named)), [evidence.title(method) for method in named])
             ax.set(xlabel=f"gain over {evidence.title(evidence.baseline)} (points)")
             ax.set_title(setting_heading(*setting, max(rows[method].splits for method in rows)))
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output
 
 
 class GainRow(NamedTuple):
@@ -203,10 +203,10 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
 
     found = evidence.probes
     found = evidence.complete_lines(found[found["probe"] == "support"], piece)
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     if not len(found):
-        made.missing.append("accuracy on the support: run `prbench probe --support`")
-        return made
+        output.missing.append("accuracy on the support: run `prbench probe --support`")
+        return output
     support = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(found)))
     test = evidence.per_split
     test = evidence.complete_lines(test[test["shots"] == ALL_SHOTS], piece)
@@ -214,22 +214,22 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     parts = []
     for name, part in (("support", support), ("test", test)):
         table = metrics.over_splits(part[part["population"] == "unseen"])
-        table = evidence.lines_with_all_splits(table, piece, made.missing, f"accuracy on the {name}")
+        table = evidence.lines_with_all_splits(table, piece, output.missing, f"accuracy on the {name}")
         parts.append(table.set_index(keys)[["accuracy", "accuracy_std", "n_splits"]].add_prefix(f"{name}_"))
     table = parts[0].join(parts[1], how="inner").reset_index()
-    made.frame = table.assign(gap=table["support_accuracy"] - table["test_accuracy"])
+    output.frame = table.assign(gap=table["support_accuracy"] - table["test_accuracy"])
     if not len(table):
-        return made
-    settings = sorted(set(zip(made.frame["dataset"], made.frame["encoder"], strict=True)))
+        return output
+    settings = sorted(set(zip(output.frame["dataset"], output.frame["encoder"], strict=True)))
     look = looks(evidence, piece.methods)
     with styled():
         figure, axes = panels(len(settings))
-        for one, (dataset, encoder) in zip(axes, settings, strict=True):
-            here = made.frame[(made.frame["dataset"] == dataset) & (made.frame["encoder"] == encoder)]
+        for ax, (dataset, encoder) in zip(axes, settings, strict=True):
+            here = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
             for row in here.to_dict("records"):
                 x, y = 100 * row["support_accuracy"], 100 * row["test_accuracy"]
                 style = {**look[str(row["method"])], "linestyle": "none"}
-                one.errorbar(
+                ax.errorbar(
                     x,
                     y,
                     xerr=100 * row["support_accuracy_std"],
@@ -239,13 +239,13 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
                     **CAPS,
                 )
             # Drawn last and clipped: the diagonal does not need empty room.
-            one.set(xlim=one.get_xlim(), ylim=one.get_ylim())
-            one.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, linestyle="--", zorder=1)
-            one.set(xlabel="unseen users, choices shown (%)", ylabel="unseen users, test choices (%)")
-            one.set_title(setting_heading(dataset, encoder, int(here["test_n_splits"].max())))
+            ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
+            ax.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, linestyle="--", zorder=1)
+            ax.set(xlabel="unseen users, choices shown (%)", ylabel="unseen users, test choices (%)")
+            ax.set_title(setting_heading(dataset, encoder, int(here["test_n_splits"].max())))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
-    return made
+        output.figure = finished(figure)
+    return output
 
 
 @marks.piece
@@ -260,7 +260,7 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     drawn = evidence.complete_rows(piece)
     scores = evidence.results.scores
     scores = scores[(scores["shots"] == ALL_SHOTS) & scores["method"].isin(piece.methods)]
-    made = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
     for row, own in scores.groupby(metrics.ROW, observed=True):
         if row not in drawn:
@@ -272,9 +272,9 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
             {"dataset": dataset, "encoder": encoder, "method": method, **record}
             for record in reliability(probability, right)
         ]
-    made.frame = pd.DataFrame(records)
+    output.frame = pd.DataFrame(records)
     if not records:
-        return made
+        return output
     adapted = calibration_frame(calibration_records(scores)).query("margins == 'adapted' and temperature == 'none'")
     table = adapted.set_index(["dataset", "encoder", "method", "population"])["error"].to_dict()
     settings = sorted({(r["dataset"], r["encoder"]) for r in records})
@@ -283,20 +283,20 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     lines: dict[tuple[str, str], list[list[TableCell]]] = {setting: [] for setting in settings}
     with styled():
         figure, axes = panels(len(settings))
-        for one, setting in zip(axes, settings, strict=True):
-            one.plot([50, 100], [50, 100], color="0.5", linewidth=0.9, linestyle="--")
+        for ax, setting in zip(axes, settings, strict=True):
+            ax.plot([50, 100], [50, 100], color="0.5", linewidth=0.9, linestyle="--")
             for method in piece.methods:
                 bins = [r for r in records if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
                 if not bins:
                     continue
                 x, y = ([100 * r[key] for r in bins] for key in ("probability", "frequency"))
-                one.plot(x, y, label=evidence.title(method), **look[method])
+                ax.plot(x, y, label=evidence.title(method), **look[method])
                 errors = [table.get((*setting, method, population), math.nan) for population in ("seen", "unseen")]
                 printed = [TableCell(grid.percent(error, digits=2)) for error in errors]
                 lines[setting].append([TableCell(evidence.title(method)), *printed])
-            one.set(xlabel="predicted (%)", ylabel="chosen (%)", title=setting_heading(*setting, splits[setting]))
+            ax.set(xlabel="predicted (%)", ylabel="chosen (%)", title=setting_heading(*setting, splits[setting]))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        made.figure = finished(figure)
+        output.figure = finished(figure)
     for dataset, encoder in settings:
         notes = [
             "Root mean squared calibration error in points, corrected for bias, without a temperature; the mean over "
@@ -305,10 +305,10 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
         ]
         title = f"Calibration on {dataset} ({encoder})"
         label = f"{piece.name}:{dataset}:{encoder}"
-        made.grids.append(
+        output.grids.append(
             Grid(title, ("Method", "Error, seen", "Error, unseen"), lines[(dataset, encoder)], (), notes, label)
         )
-    return made
+    return output
 
 
 def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> list[dict[str, float]]:

@@ -47,17 +47,17 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
                     "stored_per_user": count.per_user,
                 }
             )
-    made = PieceResult(pd.DataFrame(records))
+    output = PieceResult(pd.DataFrame(records))
     counted = [name for name in piece.methods if any(r["method"] == name for r in records)]
-    made.missing = [f"{n}: its count depends on the data" for n in piece.methods if n not in counted]
+    output.missing = [f"{n}: its count depends on the data" for n in piece.methods if n not in counted]
     look = looks(evidence, counted)
     with styled():
         figure, (trained, stored) = panels(2, size=(3.3, 3.0))
         for i, name in enumerate(counted):
-            own = made.frame[made.frame["method"] == name]
+            own = output.frame[output.frame["method"] == name]
             label = evidence.title(name)
             # Methods of nearly equal counts lie on one line; their markers stand beside one another.
-            before = made.frame[made.frame["method"].isin(counted[:i]) & (made.frame["users"] == USERS[-1])][
+            before = output.frame[output.frame["method"].isin(counted[:i]) & (output.frame["users"] == USERS[-1])][
                 "trained"
             ]
             same = int((abs(before / own["trained"].iloc[-1] - 1) < 0.02).sum())
@@ -73,16 +73,16 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
         stored.set(xlabel="numbers stored for each user (log above 1)", title="Stored per user")
         # Linear up to 1, so that nothing stored is a bar of no length.
         stored.set_xscale("symlog", linthresh=1)
-        stored.set_xlim(0, 30 * max(1, made.frame["stored_per_user"].max()))
+        stored.set_xlim(0, 30 * max(1, output.frame["stored_per_user"].max()))
         stored.grid(axis="y", visible=False)
         stored.set_yticks(range(len(counted)), [evidence.title(name) for name in counted])
         stored.invert_yaxis()
         legend_below(figure, [trained], across=5)
-        made.figure = finished(figure)
+        output.figure = finished(figure)
     header = ("Method", *(f"{users:,} users" for users in USERS), "Stored per user")
     lines = []
     for name in counted:
-        own = made.frame[made.frame["method"] == name]
+        own = output.frame[output.frame["method"] == name]
         numbers = [f"{value:,}" for value in own["trained"]]
         lines.append(
             [
@@ -95,8 +95,8 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
         f"Trained parameters for embeddings of {DIM:,} dimensions, with the entries' own hyper-parameters. "
         "Numbers fitted to a user count for every user; what a forward pass computes for one does not."
     ]
-    made.grids = [Grid(piece.title, header, lines, (), notes, piece.name)]
-    return made
+    output.grids = [Grid(piece.title, header, lines, (), notes, piece.name)]
+    return output
 
 
 @marks.piece
@@ -132,7 +132,7 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
                     "n_splits": len({record.split for record in done}),
                 }
             )
-    made = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
+    output = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     for dataset, encoder in evidence.settings:
         own = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
         if not own:
@@ -158,5 +158,5 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
         ]
         notes += [f"{evidence.title(r['method'])}: {counted(r['n_splits'])}." for r in own if r["n_splits"] < most]
         title = f"{piece.title} on {dataset} ({encoder})"
-        made.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
-    return made
+        output.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
+    return output
