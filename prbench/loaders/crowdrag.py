@@ -171,6 +171,10 @@ def _votes(record: dict[str, Any], criterion: str, where: str) -> tuple[list[str
     workers, choices, probabilities = columns
     if not len(workers) == len(choices) == len(probabilities):
         raise InputError(f"{where}: 'worker' and the lists of {criterion} differ in length")
+    if not all(isinstance(worker, str) for worker in workers):
+        raise InputError(f"{where}: 'worker' holds more than texts")
+    if not all(isinstance(p, int | float) and not isinstance(p, bool) for p in probabilities):
+        raise InputError(f"{where}: '{criterion}_spam_probability' holds more than numbers")
     choices = [str(choice).lower() for choice in choices]
     for choice in choices:
         if choice not in ("a", "n", "b"):
