@@ -42,7 +42,7 @@ CLOSED_PIPE = 128 + 13
 app = typer.Typer(
     name="prbench",
     help="The benchmark suite for personalised reward models.",
-    epilog="Example: prbench run --methods bt,mrm --dataset simulated && prbench report leaderboard",
+    epilog="Example: prbench run --methods quick --dataset simulated --splits 3 && prbench report leaderboard",
     pretty_exceptions_enable=False,
     **GROUP,
 )
@@ -119,7 +119,7 @@ def global_options(
     registry: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Also find entries in DIR/methods, ...; PRBENCH_REGISTRY too names folders.",
+            help="Folder of entries of your own: DIR/methods, DIR/datasets, ...; PRBENCH_REGISTRY too names folders.",
             metavar="DIR",
         ),
     ] = None,

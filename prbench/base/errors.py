@@ -29,6 +29,11 @@ def near(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
+# So many choices are named in a message about one of them; of more, where they are listed.
+FEW = 10
+
+
 def nearest(name: str, known: Sequence[str], *, noun: str, listing: str) -> InputError:
-    """An error for an unknown `name`, with the nearest `known` ones and the command that lists them."""
-    return InputError(f"unknown {noun} {name!r}{near(name, known)}", hint=f"see `{listing}`")
+    """An error for an unknown `name`: the nearest `known` ones, and all where they are few, or what lists them."""
+    choices = f"one of {', '.join(known)}; see `{listing}`" if len(known) <= FEW else f"see `{listing}`"
+    return InputError(f"unknown {noun} {name!r}{near(name, known)}", hint=choices)

@@ -82,7 +82,7 @@ def info(
     encoder: Annotated[str, typer.Option(help="Encoder that is asked instead of the data set's own.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Describe a data set: users, comparisons, items, repeats, what was dropped, what its encoder makes of it."""
+    """Describe a data set: users, choices, texts, repeats, what was dropped, what its encoder makes of it."""
     from prbench import data, registry
     from prbench.commands import output
     from prbench.data import describe
@@ -112,7 +112,7 @@ def show(
 def verify(
     stores: Annotated[list[Path] | None, typer.Argument(help="Folders of embedding stores; default: all.")] = None,
 ) -> None:
-    """Read every embedding store and compare it with its checksums; a flipped bit is found."""
+    """Compare all stored embeddings with their checksums; a flipped bit is found."""
     from prbench.embedding import store
 
     bad = 0

@@ -8,12 +8,12 @@ import typer
 
 from prbench.commands.options import GROUP, AsJson
 
-app = typer.Typer(help="Look at encoders.", **GROUP)
+app = typer.Typer(help="Show how encoders read texts.", **GROUP)
 
 
 @app.callback()
 def group() -> None:
-    """Look at encoders."""
+    """Show how encoders read texts."""
 
 
 @app.command(epilog="Example: prbench encoder show ./my-reward-model")

@@ -43,7 +43,7 @@ def show(
 def check(
     methods: Annotated[str, typer.Argument(help="Methods: names, patterns such as 'mrm*', or all.")],
 ) -> None:
-    """Check methods against the contract that every method keeps, on a toy population."""
+    """Check methods against the contract that every method keeps, on made-up users."""
     from prbench import registry
     from prbench.commands import output
 

@@ -54,7 +54,7 @@ class Precision(StrEnum):
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 OnDevice = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
 AtPrecision = Annotated[
-    Precision, typer.Option(help="How exact products of float32 matrices are inside, as torch names it.")
+    Precision, typer.Option(help="How exactly torch multiplies float32 matrices; less is faster, and another row.")
 ]
 DATASETS_HELP = "Data sets: names, patterns such as 'sim*', or all (without imported ones); comma-separated."
 METHODS_HELP = (
@@ -77,7 +77,7 @@ Restarts = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Random starts of each split, to see how far a start carries; methods without one are fitted once.",
+        help="Random starts of each split, to see what a start is worth; methods that draw nothing are fitted once.",
     ),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that share the methods between them.")]

@@ -45,7 +45,7 @@ def probe(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Adapt finished fits again: flipped labels, own support, another data set, strangers' choices, hostile replies.
+    """Try finished fits on mistaken labels, strangers' choices, another data set, hostile replies and more.
 
     Nothing is fitted, except with --rounding.
     """

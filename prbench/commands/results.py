@@ -11,12 +11,12 @@ from prbench.commands.options import GROUP, AsJson
 
 STORE = "Folder of the store, or hf://datasets/OWNER/NAME."
 
-app = typer.Typer(help="Look after folders of results.", **GROUP)
+app = typer.Typer(help="Check, pack, merge, submit and fetch folders of results.", **GROUP)
 
 
 @app.callback()
 def group() -> None:
-    """Look after folders of results."""
+    """Check, pack, merge, submit and fetch folders of results."""
 
 
 @app.command(epilog="Example: prbench results verify runs --json")

@@ -54,7 +54,7 @@ def run(
     test_sample: Annotated[
         str | None,
         typer.Option(
-            metavar="SHARES", help="Test methods that read texts on a share alone, as in users=0.25 or choices=0.25."
+            metavar="SHARES", help="Test methods that read texts on a part alone, as in users=0.25 or choices=0.25."
         ),
     ] = None,
     max_calls: Annotated[int, typer.Option(min=0, help="End after this many calls to the judge; 0 for no end.")] = 0,
@@ -68,10 +68,12 @@ def run(
     restarts: Restarts = 1,
     limit: Annotated[
         int | None,
-        typer.Option(min=2, help="A trial: at most so many comparisons of each user; the data set is NAME[limit=N]."),
+        typer.Option(
+            min=2, help="A trial on at most so many choices of each user; the data set is then NAME\\[limit=N]."
+        ),
     ] = None,
     shots: Annotated[
-        str, typer.Option(metavar=LIST, help="Support comparisons per unseen user, as in 0,5,10,all.")
+        str, typer.Option(metavar=LIST, help="Choices of an unseen user to adapt to, as in 0,5,10,all.")
     ] = "all",
     selection: Annotated[
         str | None,
@@ -92,9 +94,7 @@ def run(
     workers: Workers = 1,
     threads: Threads = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
-    refit: Annotated[
-        bool, typer.Option("--refit", help="Make cells again that were packed without their models.")
-    ] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit again what was packed without its models.")] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -107,7 +107,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fit on seen users, adapt to unseen ones, score held-out comparisons. Finished cells are not run again."""
+    """Fit methods on seen users, adapt to unseen ones, score held-out choices. What is finished is not run again."""
     from prbench import registry
     from prbench.base.errors import InputError
     from prbench.base.screen_text import listed
@@ -210,6 +210,10 @@ def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int
     from prbench.running.plan import plan as make_plan
 
     if dry_run:
+        if request.judge is not None:
+            from prbench.judging import judge_entry_for
+
+            judge_entry_for(request.judge)
         here, absent = prerequisites.divided(request.datasets, request.encoder)
         plan = make_plan(request.model_copy(update={"datasets": tuple(here)})) if here else None
         outlines = [Outline(each, planned_fits(request, each.entry)) for each in absent]
@@ -323,7 +327,8 @@ def _run_report(
 
 def report(
     name: Annotated[
-        str, typer.Argument(help="Name of a report, see `prbench list reports`.", autocompletion=names_of("reports"))
+        str,
+        typer.Argument(help="leaderboard, or another of `prbench list reports`.", autocompletion=names_of("reports")),
     ] = "",
     runs: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
@@ -333,7 +338,7 @@ def report(
             metavar=LIST, help="Report only these rows: names and patterns such as 'mrm*', comma-separated."
         ),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="Compare rows with this method.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Compare each row with this method.")] = None,
     also: Annotated[
         str | None,
         typer.Option(metavar=LIST, help="paper: add these methods to its tables and figures that compare methods."),

@@ -9,12 +9,12 @@ import typer
 
 from prbench.commands.options import GROUP
 
-app = typer.Typer(help="Splits as files, for other programs and other people.", **GROUP)
+app = typer.Typer(help="Write splits as files, for other programs and other people.", **GROUP)
 
 
 @app.callback()
 def group() -> None:
-    """Splits as files, for other programs and other people."""
+    """Write splits as files, for other programs and other people."""
 
 
 @app.command(epilog="Example: prbench splits export --dataset convarg --splits 20 --out splits")

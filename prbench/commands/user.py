@@ -9,14 +9,19 @@ import typer
 
 from prbench.commands.options import GROUP, AsJson, Device, OnDevice
 
-app = typer.Typer(help="One user's own comparisons in, scores of new texts out.", **GROUP)
+app = typer.Typer(help="Adapt to one person from their own choices, and score new texts for them.", **GROUP)
 
 
 @app.command(epilog="Example: prbench user adapt --run runs --method mrm --pairs my.jsonl --out me.safetensors")
 def adapt(
     run: Annotated[Path, typer.Option(exists=True, help="Folder of results, or a released checkpoint.")],
     method: Annotated[str, typer.Option(help="The fitted method.")],
-    pairs: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt, chosen and rejected.")],
+    pairs: Annotated[
+        Path,
+        typer.Option(
+            exists=True, dir_okay=False, help="JSONL file of this person's choices: prompt, chosen, rejected."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="File for the user's state.")] = Path("user.safetensors"),
     dataset: Annotated[str | None, typer.Option(help="Which data set's run, where there are several.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Which encoder's run, where there are several.")] = None,
@@ -30,7 +35,7 @@ def adapt(
     device: OnDevice = Device.auto,
     as_json: AsJson = False,
 ) -> None:
-    """Adapt a fitted method to one user, from that user's own comparisons; the state is a few bytes."""
+    """Adapt a fitted method to one person, from their own choices, and save that state."""
     from prbench.commands import output
     from prbench.user import files
 
@@ -51,7 +56,7 @@ def adapt(
 @app.command(epilog="Example: prbench user score --state me.safetensors --texts new.jsonl --json")
 def score(
     state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
-    texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and response.")],
+    texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="JSONL file of texts: prompt, response.")],
     run: Annotated[
         Path | None,
         typer.Option(exists=True, help="Folder of results, or the checkpoint, where the state's method is now."),
@@ -70,7 +75,9 @@ def score(
 @app.command(epilog="Example: prbench user rank --state me.safetensors --texts candidates.jsonl")
 def rank(
     state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
-    texts: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Lines with prompt and responses.")],
+    texts: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="JSONL file of texts: prompt, responses (a list).")
+    ],
     run: Annotated[
         Path | None,
         typer.Option(exists=True, help="Folder of results, or the checkpoint, where the state's method is now."),

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError
@@ -26,8 +26,12 @@ from prbench.encoders.base import (
     keys_of,
     resolved_device,
 )
+from prbench.encoders.folder_names import plain_names
 from prbench.encoders.team import Team
 from prbench.registry.schema import EncoderEntry
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,14 +297,16 @@ def _encode(job: EmbeddingJob, team: Team, batch: int | None) -> None:
         pending = _Pending(store, encoder)
         with progress(sections[0].work.unit if sections else "texts") as display:
             total = sum(section.work.total for section in sections)
-            task = display.add_task(f"embedding {job.data.name} with {job.entry.name}", total=total)
+            called = plain_names({job.entry.name: job.entry.title})[job.entry.name]
+            bar = _Bar(display, display.add_task(f"embedding {job.data.name} with {called}", total=total))
             try:
                 for section in sections:
+                    section.work.listener = bar.within
                     for part in _parts(job, section, team.device):
                         rows = [section.rows[row] for row in part.rows]
                         new = [place for place, row in enumerate(rows) if row in section.missing]
                         pending.add([job.keys[rows[place]] for place in new], _those(part.encoded, new))
-                        display.advance(task, part.done)
+                        bar.advance(part.done)
             except KeyboardInterrupt:
                 pending.flush()
                 raise
@@ -366,6 +372,23 @@ def _parts(job: EmbeddingJob, section: Section, device: str) -> Iterator[Part]:
             yield part
     except TextError as error:
         raise job.cannot_encode(section.rows[error.row], error.why) from error
+
+
+class _Bar:
+    """One bar over several works, which also moves within a step of theirs."""
+
+    def __init__(self, display: Progress, task: TaskID) -> None:
+        self._display, self._task = display, task
+        self._done = 0.0
+
+    def within(self, further: float) -> None:
+        """So much of the step in progress is done."""
+        self._display.update(self._task, completed=self._done + further)
+
+    def advance(self, done: float) -> None:
+        """A step is done, which was so much."""
+        self._done += done
+        self.within(0)
 
 
 class _Pending:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prbench.base.errors import InputError
 from prbench.base.files import expanded
+from prbench.encoders.folder_names import folder_model, unknown_folder
 from prbench.registry.schema import EncoderEntry
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def encoder_entry_for(name: str) -> EncoderEntry:
         return variant(encoder_entry_for(base), **_options(name, values))
     if folder.is_dir():
         folder = folder.resolve()
-        safe = re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "model"
-        return _made(f"{safe}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}", str(folder), folder.name)
+        made, title = folder_model(folder, registry.names("encoders"))
+        return _made(made, str(folder), title)
     if name.startswith(("/", "./", "../", "~")):
         raise InputError(f"--encoder {name} is not a folder", hint=_nearest_folder(folder))
     # A run's folder names a hub model as this function named it.
@@ -82,6 +82,9 @@ def encoder_entry_for(name: str) -> EncoderEntry:
         raise InputError(f"--encoder {name} is not a folder", hint=_nearest_folder(folder))
     if HUB_ID.fullmatch(hub_id):
         return _made(hub_id.replace("/", "--"), hub_id, hub_id)
+    known = registry.names("encoders")
+    if registry.known_name("encoders", name) not in known:
+        raise unknown_folder("--encoder", name, "encoder", known, "prbench list encoders")
     return registry.get("encoders", name)
 
 

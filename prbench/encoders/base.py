@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,6 +60,8 @@ class EncodingWork(ABC):
     packed: int | None
     # How many of the distinct texts' token sequences differ, or None where that is not counted.
     different: int | None = None
+    # Told how much of `total` is done of the step in progress, where the encoder says so: for a display alone.
+    listener: Callable[[float], None] | None = None
 
     @abstractmethod
     def only(self, rows: Collection[int]) -> EncodingWork:
@@ -102,6 +104,8 @@ class Encoder(ABC):
     # The tokens of one forward pass, where the encoder packs several texts into one; 0 leaves it to the encoder.
     token_budget: int = 0
     packs: ClassVar[bool] = False
+    # Told which share of the texts of the `encode` in progress is done.
+    listener: Callable[[float], None] | None = None
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -114,6 +118,11 @@ class Encoder(ABC):
         The result does not depend on which texts are encoded together, up to float noise. Raises InputError
         when the model cannot be had, and `TextError` for a text that cannot be encoded.
         """
+
+    def tell(self, share: float) -> None:
+        """Say which share of the texts of this `encode` is done, so that a bar moves before all of them are."""
+        if self.listener is not None:
+            self.listener(share)
 
     def head(self) -> torch.Tensor | None:
         """The weights [d] of the linear reward head on the embedding, float32, or None where there is none."""
@@ -206,11 +215,22 @@ class TextWork(EncodingWork):
     def run(self, device: str) -> Iterator[Part]:
         """As in `EncodingWork`."""
         for rows in self.chunks:
-            try:
-                encoded = self.encode(rows, device)
-            except TextError as error:
-                raise TextError(rows[error.row], error.why) from error
+            with self._listening(len(rows)):
+                try:
+                    encoded = self.encode(rows, device)
+                except TextError as error:
+                    raise TextError(rows[error.row], error.why) from error
             yield Part(rows, encoded, len(rows))
+
+    @contextlib.contextmanager
+    def _listening(self, texts: int) -> Iterator[None]:
+        """The encoder's shares of a chunk of so many texts go to this work's listener."""
+        listener = self.listener
+        self.encoder.listener = None if listener is None else lambda share: listener(share * texts)
+        try:
+            yield
+        finally:
+            self.encoder.listener = None
 
     def encode(self, rows: Sequence[int], device: str) -> Encoded:
         """The texts of a chunk. Raises TextError with the place in it."""

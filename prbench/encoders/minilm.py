@@ -216,6 +216,7 @@ class MiniLM(Encoder):
         ]
         windows.sort(key=lambda window: len(window.ids))
         total = torch.zeros((len(tokens), WIDTH), dtype=torch.float32, device=device)
+        read, tokens_of_all = 0, sum(len(window.ids) for window in windows)
         for start in range(0, len(windows), WINDOWS_AT_ONCE):
             batch = windows[start : start + WINDOWS_AT_ONCE]
             longest = len(batch[-1].ids)
@@ -228,6 +229,8 @@ class MiniLM(Encoder):
             states = loaded.model(input_ids=ids.to(device), attention_mask=mask).last_hidden_state
             sums = (states.float() * mask.unsqueeze(-1)).sum(dim=1)
             total.index_add_(0, torch.tensor([window.row for window in batch], device=device), sums)
+            read += sum(len(window.ids) for window in batch)
+            self.tell(read / tokens_of_all)
         # The direction of a mean is that of the sum.
         return (normalize(total, dim=1) * math.sqrt(WIDTH)).cpu()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prbench.base.errors import InputError
+from prbench.encoders.folder_names import folder_model, unknown_folder
 from prbench.registry.schema import EncoderEntry, JudgeEntry
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def judge_entry_for(name: str) -> JudgeEntry:
     folder = Path(name).expanduser()
     if folder.is_dir():
         folder = folder.resolve()
-        safe = re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "model"
-        return _made(f"{safe}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}", str(folder), folder.name)
+        made, title = folder_model(folder, registry.names("judges"))
+        return _made(made, str(folder), title)
     if name.startswith(("/", "./", "../", "~")):
         raise InputError(
             f"--judge {name} is not a folder", hint="name a model's folder, or see `prbench list judges`"
@@ -40,7 +40,7 @@ def judge_entry_for(name: str) -> JudgeEntry:
     hub_id = name if "/" in name else name.replace("--", "/", 1)
     if HUB_ID.fullmatch(hub_id):
         return _made(hub_id.replace("/", "--"), hub_id, hub_id)
-    return registry.get("judges", name)
+    raise unknown_folder("--judge", name, "judge model", registry.names("judges"), "prbench list judges")
 
 
 def build_backend(entry: JudgeEntry, *, device: str = "cpu") -> Backend:

@@ -164,7 +164,6 @@ def read_file(path: Path, options: ImportOptions | None = None, *, needs_user: b
     users, conversations = Identities(columns["user"]), Identities(columns["conversation"])
     rows: list[Row] = []
     repeats_prompt: list[bool] = []
-    said: list[str] = [] if shape == "pairs" else [f"read as {shape}: {_parts_said(columns)}"]
 
     def enter(where: str, record: dict[str, Any]) -> None:
         sides = {side: record[side] for side in ("chosen", "rejected")}
@@ -214,6 +213,10 @@ def read_file(path: Path, options: ImportOptions | None = None, *, needs_user: b
         raise InputError(f"{path} has no rows{left}")
     for reason, places in dropped.places.items():
         counts[f"rows left out: {reason}"] += len(places)
+    absent = {"conversation"} if rows[0].conversation is None else set()
+    absent |= {"timestamp"} if rows[0].seconds is None else set()
+    read = {part: column for part, column in columns.items() if part not in absent}
+    said = [] if shape == "pairs" else [f"read as {shape}: {_parts_said(read)}"]
     said += dropped.said() + users.doubts()
     rows = _without_prompts(rows, repeats_prompt, options.prompt_in_replies, counts)
     if conversation_ids := conversations.resolved():

@@ -119,12 +119,12 @@ def names(kind: Kind) -> list[str]:
     return sorted(_files(kind))
 
 
-def source(kind: Kind, name: str) -> Path:
-    """The file of an entry. Raises InputError with the nearest names when there is none."""
+def source(kind: Kind, name: str, also: Sequence[str] = ()) -> Path:
+    """The file of an entry. Raises InputError with the nearest names, of `also` too, when there is none."""
     files = _files(kind)
     name = known_name(kind, name)
     if name not in files:
-        error = nearest(name, sorted(files), noun=NOUNS[kind], listing=f"prbench list {kind}")
+        error = nearest(name, sorted([*files, *also]), noun=NOUNS[kind], listing=f"prbench list {kind}")
         if not _folders:
             error.hint = f"{error.hint}; entries of your own are found with --registry DIR or PRBENCH_REGISTRY"
         raise error
@@ -206,7 +206,7 @@ def select(kind: Kind, wanted: str) -> list[str]:
                 raise InputError(f"no {NOUNS[kind]} fits {part!r}{also}", hint=f"see `prbench list {kind}`")
             chosen.update(dict.fromkeys(fitting))
         else:
-            source(kind, part)
+            source(kind, part, GROUPS if kind == "methods" else GROUPS[:1])
             chosen[known_name(kind, part)] = None
     return list(chosen)
 

@@ -12,6 +12,7 @@ import numpy as np
 from prbench.base.errors import InputError
 from prbench.base.files import canonical_json
 from prbench.registry.schema import TestSample
+from prbench.reporting.naming import renamed_results, shown_names
 from prbench.results.record import CellRecord, DoneRecord
 from prbench.results.scores import COLUMNS
 
@@ -90,7 +91,8 @@ class PlacedResults:
     """`Results` with every cell and every line of the scores on the boards where they stand.
 
     `on_sample` holds the scores of rows tested on all choices, on the choices that the sampled rows of their board
-    were tested on; None where no row was tested on a sample.
+    were tested on; None where no row was tested on a sample. `shown` are the names of models that were given as
+    folders, by those that results are stored under, where the two differ.
     """
 
     scores: pd.DataFrame
@@ -98,6 +100,7 @@ class PlacedResults:
     folder: Path | None = None
     on_sample: pd.DataFrame | None = None
     rounding: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
 
 def results_of(cells: Iterable[PlacedCell]) -> list[DoneRecord]:
@@ -113,6 +116,9 @@ def placed(results: Results | PlacedResults) -> PlacedResults:
     """
     if isinstance(results, PlacedResults):
         return results
+    shown = shown_names(results)
+    if shown:
+        results = renamed_results(results, shown)
     boards: dict[str, list[str]] = {}
     models: dict[tuple[str, str, str], set[str]] = {}
     for record in results.cells:
@@ -131,7 +137,7 @@ def placed(results: Results | PlacedResults) -> PlacedResults:
         judged += [PlacedCell(record, place, name) for place in places]
     cells = [PlacedCell(r, r.encoder, r.method) for r in results.cells if r.reader != JUDGE] + judged
     scores = _moved(results.scores, moves) if moves else results.scores
-    return PlacedResults(scores, cells, results.folder, _on_sample(scores, cells), results.rounding)
+    return PlacedResults(scores, cells, results.folder, _on_sample(scores, cells), results.rounding, shown)
 
 
 def _across_readers(record: CellRecord) -> tuple[str, str, str]:

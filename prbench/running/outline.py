@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prbench.running.request import RunRequest
 
 # Seconds that 20 splits of a whole fit took in the shape of PRISM (44,064 comparisons, 4,096 columns) on two cores of
-# a CPU: the table under "Speed" in README.md, made by `prbench bench fit`. Variants count as what they extend.
+# a CPU: the tables of reports/guide/speed.md, made by `prbench bench fit`. Variants count as what they extend.
 FIT_SECONDS = {
     "bt": 132.0, "mrm": 149.0, "lore": 347.0, "maml": 578.0, "mrm-no-basis": 1445.0, "gpo": 229.0, "vpl": 608.0,
     "np": 211.0, "pal": 657.0, "rfm": 85.0, "pref": 61.0,
@@ -49,7 +49,7 @@ class Outline:
         return {
             "dataset": entry.name,
             "encoder": encoder.name,
-            "fits": sum(self.fits.values()),
+            **({"fits": sum(self.fits.values())} if self.fits else {}),
             "users": expect.get("users", "unknown"),
             "comparisons": comparisons or "unknown",
             "texts": texts or "unknown",
@@ -58,7 +58,7 @@ class Outline:
             "gpu_memory": f"about {in_bytes(weights * ROOM)}" if gpu else "none needed",
             "disk_for_embeddings": in_bytes(texts * row_bytes) if encoder.size.dim else "unknown",
             "embedding_time": self._embedding_time(),
-            "fitting_time": self._fitting_time(comparisons or texts),
+            **({"fitting_time": self._fitting_time(comparisons or texts)} if self.fits else {}),
             "expected": "from the entries; exact once the data are here",
         }
 
@@ -72,13 +72,13 @@ class Outline:
 
     def _fitting_time(self, comparisons: int) -> str:
         dim = self.needs.encoder.size.dim
-        if not comparisons or not dim or not self.fits:
+        if not comparisons or not dim:
             return "unknown"
         share = comparisons / MEASURED_COMPARISONS * dim / MEASURED_DIM / MEASURED_SPLITS
         known = {name: seconds for name in self.fits if (seconds := _fit_seconds(name)) is not None}
         seconds = sum(known[name] * self.fits[name] for name in known) * share
         unknown = len(self.fits) - len(known)
-        less = f", without {unknown} methods whose time was not measured" if unknown else ""
+        less = f"; the time of {unknown} method{'s' * (unknown > 1)} was not measured" if unknown else ""
         return f"{in_minutes(seconds)} on two cores of a CPU{less}"
 
 

@@ -20,6 +20,7 @@ from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.screen_text import listed
 from prbench.encoders.base import require_device, resolved_device
+from prbench.encoders.folder_names import plain_names
 from prbench.judging.reader import Budget
 from prbench.method import Method
 from prbench.protocol import PROTOCOL_VERSION, sentences
@@ -427,6 +428,7 @@ def states_table(title: str, jobs: Sequence[MethodJob], *, caption: str = "") ->
     from prbench.base.layout import Sheet
 
     rows = []
+    shown = plain_names({job.setting.encoder.name: job.setting.encoder.title for job in jobs})
     # All starts of a method stand in one row.
     groups: dict[tuple[str, ...], list[MethodJob]] = {}
     for job in jobs:
@@ -440,7 +442,7 @@ def states_table(title: str, jobs: Sequence[MethodJob], *, caption: str = "") ->
             [
                 job.name,
                 job.setting.entry.name,
-                job.setting.encoder.name,
+                shown[job.setting.encoder.name],
                 job.selection,
                 *(str(states[state] or "") for state in CellState),
                 why or (f"{shots} cells lack some shots" if shots else ""),

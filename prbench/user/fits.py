@@ -15,6 +15,7 @@ from prbench.base.files import canonical_json, file_sha256
 from prbench.comparisons import Items
 from prbench.encoders import encoder_entry_for, require_recorded
 from prbench.encoders.base import Encoder
+from prbench.encoders.folder_names import plain_names
 from prbench.judging import recorded_entry
 from prbench.loaders.mrm_files import read_pt
 from prbench.method import Method, UserStates
@@ -69,13 +70,14 @@ def from_results(run: Path, method: str, wanted: FitQuery) -> FittedModel:
     # A run names an encoder by its entry; a folder given here has the name that the run gave it.
     local = encoder_entry_for(encoder) if encoder and ("=" in encoder or Path(encoder).is_dir()) else None
     names = (None, encoder, local.name if local else encoder)
+    shown = plain_names({record.encoder: record.encoder_entry.title for _, record in fitted})
     chosen = [
         (folder, record)
         for folder, record in fitted
         if record.method == method
         and record.split == split
         and dataset in (None, record.dataset)
-        and (encoder is None or record.encoder in names)
+        and (encoder is None or record.encoder in names or shown[record.encoder] == encoder)
     ]
     what = f"{method}{f' on {dataset}' if dataset else ''}{f' with {encoder}' if encoder else ''}"
     if not chosen:

@@ -77,6 +77,25 @@ def test_names_are_understood_in_capitals() -> None:
     assert registry.select("methods", "MRM-NO-*") == registry.select("methods", "mrm-no-*")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--methods", "quik", "--dataset", "simulated"], "unknown method 'quik'; did you mean quick?"),
+        (["bench", "fit", "--method", "quik"], "unknown method 'quik'\n"),
+        (["report", "foo"], "hint: one of leaderboard, matters, paper, privacy, site; see `prbench list reports`"),
+        (
+            ["run", "--methods", "bt", "--dataset", "simulated", "--selection", "foo", "--dry-run"],
+            "hint: one of publ",
+        ),
+    ],
+)
+def test_choices_are_named_in_errors_about_choices(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_quick_names_methods_that_are_there_and_adapt_in_different_ways() -> None:
     chosen = registry.select("methods", "quick")
     assert {"bt-ridge", "bt"} <= set(chosen)

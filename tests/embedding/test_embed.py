@@ -18,6 +18,7 @@ from planted_encoder import texts_data
 from prbench import cli
 from prbench.base.errors import InputError
 from prbench.comparisons import Message
+from prbench.embedding import stage
 from prbench.embedding.estimate import account
 from prbench.embedding.stage import embed, plan_embedding, store_folder
 from prbench.embedding.store import MANIFEST, SHARD_ROWS, EmbeddingStore
@@ -43,6 +44,17 @@ def _own_home(prbench_home: Path) -> None:
 
 
 # Embedding a data set
+
+
+def test_the_bar_moves_before_a_shard_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All texts are one step of MiniLM's, read in several batches of windows."""
+    moves: list[float] = []
+    monkeypatch.setattr(stage._Bar, "within", lambda self, further: moves.append(self._done + further))
+    embed(texts_data([f"reply {place}" + " and on" * place for place in range(40)]), encoder_entry_for("minilm"))
+    within = [done for done in moves if 0 < done < 40]
+    assert len(within) >= 2
+    assert moves == sorted(moves)
+    assert moves[-1] == 40
 
 
 def test_the_manifest_says_how(reward_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

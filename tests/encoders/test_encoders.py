@@ -305,13 +305,17 @@ def test_ad_hoc_encoders(reward_model: Path, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("minilmm", "unknown encoder 'minilmm'; did you mean minilm"),
+        ("minilmm", "unknown encoder 'minilmm'.*; did you mean minilm"),
+        ("my-rewrad", "neither an entry nor a folder in .*; did you mean my-reward"),
         ("./nowhere", "is not a folder"),
         ("a/b/c", "unknown encoder"),
         ("../up", "is not a folder"),
     ],
 )
-def test_an_unknown_encoder(name: str, message: str) -> None:
+def test_an_unknown_encoder(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my-reward").mkdir()
+    (tmp_path / "my-reward" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         encoder_entry_for(name)
 

@@ -229,8 +229,7 @@ def test_two_responses_and_a_winner(tmp_path: Path) -> None:
     found = read_file(jsonl(tmp_path / "a.jsonl", LABEL))
     assert texts(found) == OUT
     assert found.said == [
-        "read as label: user is user_id, prompt, conversation is conversation_id, timestamp, first is response_a, "
-        "second is response_b, winner",
+        "read as label: user is user_id, prompt, first is response_a, second is response_b, winner",
         "1 ties left out",
     ]
     renamed = [

@@ -232,6 +232,9 @@ def test_what_adapting_does() -> None:
     assert said(board(rows, [], adapting=tuned), "tested")[0].startswith(
         "adapting to a user's choices raises the accuracy of 1 of the 5 rows whose decisions it changes"
     )
+    assert said(board(rows[:1], [], adapting=gains[:1]), "tested")[0].startswith(
+        "adapting to a user's choices raises the accuracy of the one method whose decisions it changes: LORE by 5.0"
+    )
     b = board(rows[1:2], [], adapting=gains[1:2])
     assert [text for text in said(b, "tested") if "adapting" in text] == [
         "adapting to a user's choices raises no accuracy above cold start beyond noise: the most is +1.0 points, MRM "

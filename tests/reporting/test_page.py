@@ -536,6 +536,14 @@ def test_the_system_chooses_until_the_reader_does(opened: Page) -> None:
     assert background(opened) == "rgb(255, 255, 255)"
 
 
+# For each table that is shown: whether it is wider than its frame, and whether its caption says so.
+SIGNS = """() => new Promise(done => setTimeout(() => done(
+  [...document.querySelectorAll('.scroll')].filter(e => e.clientWidth && e.querySelector('caption:not(.sr) span')).map(e => [
+    e.scrollWidth > e.clientWidth + 1,
+    getComputedStyle(e.querySelector('caption span'), '::after').content.includes('scrolls sideways'),
+  ])), 100))"""
+
+
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
 def test_no_width_scrolls_sideways(opened: Page, width: int) -> None:
     opened.set_viewport_size({"width": width, "height": 844})
@@ -544,7 +552,10 @@ def test_no_width_scrolls_sideways(opened: Page, width: int) -> None:
     for kind in ("curve", "users"):
         plot(opened, kind)
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    signs = opened.evaluate(SIGNS)
+    assert all(said == wider for wider, said in signs), "a table says that it scrolls where it does"
     if width < 400:
+        assert any(wider for wider, _ in signs)
         box = opened.locator(".scroll").first
         assert box.evaluate("e => e.scrollWidth > e.clientWidth"), "the table scrolls inside"
         box.focus()

@@ -134,7 +134,7 @@ def test_data_without_texts_are_skipped_before_any_call(run: Run, tmp_path: Path
 
 def test_unknown_judges_and_samples_are_refused_in_one_line(run: Run, tmp_path: Path) -> None:
     for args, message in (
-        (["--judge", "tast"], "unknown judge model 'tast'; did you mean taste?"),
+        (["--judge", "tast"], "unknown judge model 'tast': --judge tast is neither an entry nor a folder in "),
         (["--judge", "./nothing"], "--judge ./nothing is not a folder"),
         (["--judge", "taste", "--test-sample", "users=2"], "--test-sample users=2: expected shares"),
         (["--judge", "taste", "--test-sample", "half"], "--test-sample half: expected shares"),

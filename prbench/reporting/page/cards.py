@@ -229,8 +229,11 @@ def _distinct(values: Iterable[str | None]) -> str:
 
 def _encoder(record: CellRecord) -> str:
     """The name of the encoder or judge model, its title, and what made its embeddings or answers."""
-    title = record.encoder_entry.title
-    name = f"{record.encoder}: {title}" if title else record.encoder
+    title, stored = record.encoder_entry.title, record.encoder_entry.name
+    name = f"{record.encoder}: {title}" if title and title != record.encoder else record.encoder
+    if stored != record.encoder and stored.startswith(record.encoder.partition("@")[0] + "-"):
+        # A folder's model stands under the folder's name.
+        name = f"{name}, stored as {stored}"
     origin = record.encoder_fingerprint if isinstance(record, DoneRecord) else None
     return f"{name} ({assignments(origin)})" if origin else name
 

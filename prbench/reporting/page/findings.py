@@ -317,8 +317,8 @@ def _adapting(board: Board, families: Families) -> Iterator[Said]:
     worse = [v for v in reversed(verdicts) if v.sign(board.alpha) < 0]
     for group, verb in ((() if _answered(board) else better, "raises"), (worse, "lowers")):
         if group:
-            count = f"adapting to a user's choices {verb} the accuracy of {len(group)} of the {len(verdicts)} "
-            count += f"{_noun(verdicts)} whose decisions it changes"
+            of = f"{len(group)} of the {len(verdicts)} {_noun(verdicts)}" if len(verdicts) > 1 else "the one method"
+            count = f"adapting to a user's choices {verb} the accuracy of {of} whose decisions it changes"
             yield "tested", f"{count}: {_by(group, board.alpha)}; {group[0].test}"
     if verdicts and not better and not _answered(board):
         most = verdicts[0]

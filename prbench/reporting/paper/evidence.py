@@ -21,6 +21,7 @@ from prbench.reporting import board as boards
 from prbench.reporting.board import Board, Compared
 from prbench.reporting.grid import Grid
 from prbench.reporting.looks import style_of
+from prbench.reporting.naming import renamed
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.printed_numbers import Published
 from prbench.reporting.placing import PlacedCell, PlacedResults
@@ -95,13 +96,15 @@ class Evidence:
     @cached_property
     def probes(self) -> pd.DataFrame:
         """Every probe's scores; see `probes.load`."""
-        return probes.load(self.results.folder) if self.results.folder else probes.nothing()
+        found = probes.load(self.results.folder) if self.results.folder else probes.nothing()
+        return renamed(found, self.results.shown)
 
     def table(self, kind: str, dataset: str, encoder: str, piece: Piece) -> pd.DataFrame:
         """A probe's table (`probe_tables.read`): the lines of a piece's rows on one data set and encoder."""
         if kind not in self._tables:
             folder = self.results.folder
-            self._tables[kind] = probe_tables.read(folder, kind) if folder else probe_tables.nothing(kind)
+            found = probe_tables.read(folder, kind) if folder else probe_tables.nothing(kind)
+            self._tables[kind] = renamed(found, self.results.shown)
         rows = {cell.row for cell in self.cells_of(dataset, encoder, piece)}
         return self._tables[kind][among(self._tables[kind], rows)]
 
