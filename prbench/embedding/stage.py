@@ -195,7 +195,15 @@ class EmbeddingJob:
 
     def cannot_encode(self, row: int, why: str) -> InputError:
         """The error for the item of a row."""
-        return InputError(f"item {row} of {self.data.name} cannot be encoded by {self.entry.name}: {why}")
+        return InputError(
+            f"item {row} of {self.data.name} cannot be encoded by {self.called}: {why}",
+            hint="take an encoder that reads it, or import the data without it",
+        )
+
+    @property
+    def called(self) -> str:
+        """What the encoder is called in messages: of a folder its own name."""
+        return plain_names({self.entry.name: self.entry.title})[self.entry.name]
 
 
 def open_job(
@@ -297,8 +305,7 @@ def _encode(job: EmbeddingJob, team: Team, batch: int | None) -> None:
         pending = _Pending(store, encoder)
         with progress(sections[0].work.unit if sections else "texts") as display:
             total = sum(section.work.total for section in sections)
-            called = plain_names({job.entry.name: job.entry.title})[job.entry.name]
-            bar = _Bar(display, display.add_task(f"embedding {job.data.name} with {called}", total=total))
+            bar = _Bar(display, display.add_task(f"embedding {job.data.name} with {job.called}", total=total))
             try:
                 for section in sections:
                     section.work.listener = bar.within
