@@ -91,3 +91,43 @@ def test_a_limit_keeps_whole_groups_of_every_user() -> None:
         assert len(cut) <= 1
     assert sizes
     assert whole.limited(9).fingerprint == small.fingerprint != whole.fingerprint
+
+
+WORLD = """
+extends = "simulated"
+title = "world"
+[options]
+users = 30
+dim = 16
+posts = 120
+responses = 4
+comparisons = 60
+seed = {seed}
+{personal}
+[expect]
+users = 30
+comparisons = 1800
+items = 480
+"""
+ALIKE = """shared = 1.0
+low_rank = 0.0
+clustered = 0.0
+idiosyncratic = 0.0"""
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(("kind", "personal"), [("planted", ""), ("alike", ALIKE)])
+def test_trained_methods_find_a_personal_part_and_only_where_there_is_one(
+    tmp_path: Path, kind: str, personal: str
+) -> None:
+    """20 populations each, half of whose rewards' variance is personal or none: at least 19 answers, and none."""
+    folder = tmp_path / "worlds" / "datasets"
+    folder.mkdir(parents=True)
+    for seed in range(20):
+        (folder / f"{kind}{seed}.toml").write_text(WORLD.format(seed=seed, personal=personal))
+    registry.use([folder.parent])
+    evaluate: Any = prbench.evaluate
+    names = [f"{kind}{seed}" for seed in range(20)]
+    found = evaluate(["bt-ridge", "user-bt", "bt-offset"], names, splits=5, runs=tmp_path / "runs", resamples=10)
+    pays = [found.answer[name][0].startswith("Personalising pays here") for name in names]
+    assert sum(pays) >= 19 if kind == "planted" else sum(pays) == 0

@@ -42,7 +42,10 @@ def run(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Encoder instead of the data set's own.", autocompletion=names_of("encoders")),
+        typer.Option(
+            help="Another encoder than the data set's own: name, folder, hub id, NAME=FOLDER.",
+            autocompletion=names_of("encoders"),
+        ),
     ] = None,
     judge: Annotated[
         str | None,

@@ -14,7 +14,7 @@ def tune(
     methods: Methods,
     dataset: Datasets,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try for every method, the published one included.")],
-    encoder: Annotated[str | None, typer.Option(help="Encoder instead of the data set's own.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Another encoder than the data set's own.")] = None,
     splits: Annotated[int, typer.Option(min=1, help="Number of tuning splits; none of them is ever reported.")] = 3,
     seed: Annotated[int, typer.Option(help="Tuning split i is drawn with seed + 1000 + i.")] = 42,
     device: OnDevice = Device.auto,

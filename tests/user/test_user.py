@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pydoc
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -722,3 +723,12 @@ def test_a_file_of_several_people_is_not_one_user(runs: Path, tmp_path: Path) ->
     assert not (tmp_path / "me.safetensors").exists()
     one = jsonl(tmp_path / "one.jsonl", [{"user_id": "me", **row} for row in PAIRS])
     assert files.adapt(runs, LORE, one, tmp_path / "me.safetensors")["comparisons"] == len(PAIRS)
+
+
+def test_help_is_short_and_shows_every_call() -> None:
+    text = pydoc.plain(pydoc.render_doc("prbench.user"))
+    assert len(text.splitlines()) < 40
+    assert "inherited" not in text
+    for name in ("open", "adapt", "predicted", "score", "rank", "save", "load"):
+        assert f".{name}(" in text
+        assert callable(getattr(UserModel, name))
