@@ -27,8 +27,18 @@ STARTS = {
     "within_starts": "whether the difference is below twice that",
 }
 
+
+def _in_the_file(name: str, shown: str) -> str:
+    """What leaderboard.csv holds: fractions, of which tables show per cent and points (`shown` says what they do)."""
+    if name in columns.COMPARISON:
+        return f"{columns.COMPARISON[name][0]} (row minus baseline, all users)"
+    said = f"share {shown.removeprefix('% ')}" if shown.startswith("% ") else shown
+    said = said.replace(" in %", " (a fraction)").replace(", in points", " (a fraction)")
+    return said.replace("{baseline}", "the baseline")
+
+
 FILES: dict[str, dict[str, str]] = {
-    "leaderboard.csv": {column.key: column.help for column in columns.COLUMNS},
+    "leaderboard.csv": {column.key: _in_the_file(column.key, column.help) for column in columns.COLUMNS},
     "splits.csv": {
         **ROW,
         "split": "number of the split",

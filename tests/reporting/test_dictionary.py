@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,21 @@ def test_the_page_has_a_line_for_each_formula_and_says_what_was_not_run(tmp_path
         assert f"<dt>{name.replace(chr(39), '&#39;')}</dt>" in page
     assert "17 of the protocol&#39;s 20 splits" in page
     assert "methods of all:" in page
+
+
+def test_accuracies_and_shares_of_the_files_are_said_to_be_fractions(tmp_path: Path) -> None:
+    report(population(HEAVY, splits=3), tmp_path)
+    for file, meanings in FILES.items():
+        table = pd.read_csv(tmp_path / file)
+        for name, meaning in meanings.items():
+            assert "{" not in meaning, (file, name)
+            if name != "k":
+                assert "%" not in re.sub(r"% (of (all |seen |unseen )?users|quantile)", "", meaning), (file, name)
+            if "(a fraction)" in meaning and name in table:
+                assert table[name].abs().max() <= 1, (file, name)
+    assert FILES["leaderboard.csv"]["overall"] == "user accuracy (a fraction), all users"
+    assert FILES["leaderboard.csv"]["flip_rate"] == "share of decisions that adaptation changed"
+    assert "the baseline" not in FILES["leaderboard.csv"]["seen"]
 
 
 def test_columns_are_printed_without_results(capsys: pytest.CaptureFixture[str]) -> None:
