@@ -112,7 +112,8 @@ class _Cells(Display):
         if {self._jobs[job].cells[i].state for i in self._open[job]} == {CellState.done} and not self._terminal:
             # A log or a notebook shows no bar: it gets a line for every finished method.
             seconds = time.perf_counter() - self._began[job]
-            self.tell(f"{self.names[job]}: {len(self._open[job])} cells in {seconds:,.0f} s")
+            count = len(self._open[job])
+            self.tell(f"{self.names[job]}: {count} split{'s' * (count > 1)} in {seconds:,.0f} s")
         super().end(job, outcome)
 
     def lose(self, job: int, reason: str) -> None:
