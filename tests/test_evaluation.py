@@ -128,6 +128,6 @@ def test_trained_methods_find_a_personal_part_and_only_where_there_is_one(
     registry.use([folder.parent])
     evaluate: Any = prbench.evaluate
     names = [f"{kind}{seed}" for seed in range(20)]
-    found = evaluate(["bt-ridge", "user-bt", "bt-offset"], names, splits=5, runs=tmp_path / "runs", resamples=10)
+    found = evaluate(["bt-ridge", "user-bt", "bt-offset"], names, splits=5, runs=tmp_path / "runs", resamples=100)
     pays = [found.answer[name][0].startswith("Personalising pays here") for name in names]
     assert sum(pays) >= 19 if kind == "planted" else sum(pays) == 0
