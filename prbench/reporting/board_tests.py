@@ -5,7 +5,7 @@ from __future__ import annotations
 from prbench.reporting.board import ORACLE, TUNED, Board, Pair
 from prbench.reporting.board_grids import accuracy_grid, corrected_test, settings_grid
 from prbench.reporting.grid import Grid, TableCell, interval, p_value, percent
-from prbench.reporting.significance import dagger_note, marks, star_note, starts_mark, starts_rule
+from prbench.reporting.significance import dagger_note, listed_here, marks, star_note, starts_mark, starts_rule
 
 
 def grids(board: Board) -> list[Grid]:
@@ -51,7 +51,7 @@ def tests_grid(board: Board) -> Grid:
             "Differences are means over the splits that both methods have; all users unless seen or unseen is said.",
             "The interval belongs to the corrected resampled t-test (p corr.); p plain and p Wilc. (Wilcoxon "
             "signed-rank) take splits for independent.",
-            f"p Holm adjusts p corr. over the {len(rows)} comparisons listed here.",
+            f"p Holm adjusts p corr. over {listed_here(len(rows), 'comparison')}.",
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
             *([starts_rule()] if any(map(starts_mark, family)) else []),
         ],
@@ -93,9 +93,9 @@ def adapting_grid(board: Board) -> Grid:
             "A method's accuracy after adaptation minus its own at cold start, all users, mean over splits; methods "
             "whose decisions adaptation does not change are left out.",
             *(f"{title} decides nothing at cold start and is left out." for title in left_out),
-            f"The interval and p corr. belong to {corrected_test(board)}; p Holm adjusts over the {len(rows)} rows "
-            "listed here.",
-            star_note(board.alpha, f"the {len(rows)} rows listed here"),
+            f"The interval and p corr. belong to {corrected_test(board)}; p Holm adjusts over "
+            f"{listed_here(len(rows), 'row')}.",
+            star_note(board.alpha, listed_here(len(rows), "row")),
             dagger_note(board.alpha),
             "Bootstrap: BCa interval over users, each user's difference averaged over splits.",
             *([starts_rule()] if any(map(starts_mark, pairs)) else []),

@@ -33,6 +33,11 @@ def plain_rule(alpha: float) -> str:
     return f"p < {alpha:g} in a plain paired t-test, which takes splits for independent"
 
 
+def listed_here(count: int, noun: str) -> str:
+    """Such as "the 3 rows listed here" or "the one row listed here"."""
+    return f"the {count} {noun}s listed here" if count > 1 else f"the one {noun} listed here"
+
+
 def star_note(alpha: float, family: str, test: str = f"the {TEST}") -> str:
     """The star in words, for a table's notes; `family` names the comparisons, such as "the 3 rows listed here"."""
     return f"{STAR}: p < {alpha:g} in {test}, Holm-adjusted over {family}."

@@ -194,6 +194,7 @@ def sentences(board: Board) -> list[str]:
     instead = "" if found.reference.method == REFERENCES[0] else " (bt-ridge, the reference, was not run)"
     count = len(found.asked)
     rows = f"{count} personalised {'rows' if count > 1 else 'row'}"
+    family = f", Holm over the {count} asked" if count > 1 else ""
     both = f"both its own cold start and {reference}{instead}"
     if found.hardly_adapt:
         flips = _listed([f"{row.title} {100 * row.value('overall', 'flip_rate'):.1f}%" for row in found.asked])
@@ -210,7 +211,7 @@ def sentences(board: Board) -> list[str]:
         each = _listed([_words(gain, board, reference) for gain in winners])
         said.append(
             f"Personalising pays here: {len(winners)} of {rows} beat{'s' * (len(winners) == 1)} {both}: {each}; "
-            f"{TEST}, the larger p of the two tests, Holm over the {count} asked."
+            f"{TEST}, the larger p of the two tests{family}."
         )
         said += _level(winners, board)
     else:
@@ -221,7 +222,7 @@ def sentences(board: Board) -> list[str]:
         none = f"None of {rows} is" if count > 1 else "The personalised row is not"
         said.append(
             f"A gain from personalising is not shown here. {none} better beyond noise than {both}{most} "
-            f"({TEST}, the larger p of the two tests, Holm over the {count} asked)."
+            f"({TEST}, the larger p of the two tests{family})."
         )
     now, twice = found.detectable
     if not math.isnan(now):
