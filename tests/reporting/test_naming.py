@@ -30,7 +30,7 @@ def test_the_table_and_its_files_say_the_folders_name(tmp_path: Path) -> None:
     shown = plainly_named(results("rm-0123abcd", "minilm"))
     assert shown.shown == {"rm-0123abcd": "rm"}
     assert shown.rounding == {(ROW[0], "rm", *ROW[2:]): 0.5}
-    leaderboard(shown, tmp_path, resamples=20)
+    leaderboard(shown, tmp_path, resamples=100)
     for file in ("leaderboard.csv", "splits.csv"):
         assert set(pd.read_csv(tmp_path / file)["encoder"]) == {"rm", "minilm"}
     page = (tmp_path / "index.html").read_text()
