@@ -82,7 +82,6 @@ class Fake:
     keys: Any = field(default_factory=lambda: count())
     folder: Path | None = None
     rounding: dict[tuple[str, ...], float] = field(default_factory=dict)
-    shown: dict[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> pd.DataFrame:

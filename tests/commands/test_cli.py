@@ -445,10 +445,10 @@ def test_report_prints_what_was_written(
     run: Run, plant: Callable[..., None], mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_report.py").write_text(
-        "from prbench.reporting import report\n@report\ndef make(results, out, *, alpha):\n    return [out / f'{results.folder}-{alpha}.csv']\n"
+        "from prbench.reporting import report\n@report\ndef make(results, out, *, alpha):\n    return [out / f'{results}-{alpha}.csv']\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    plant("results", load=lambda runs: SimpleNamespace(cells=[], folder=runs.name))
+    plant("results", load=lambda runs: runs.name)
     runs = tmp_path / "runs"
     done = run("report", "mine-report", "--runs", runs, "--out", "o", "--registry", mine)
     assert (done.code, done.out) == (0, "o/runs-0.1.csv\n")

@@ -5,43 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from fake_results import Fake
+from fake_results import Fake, report
 
-from prbench.reporting.leaderboard import leaderboard
-from prbench.reporting.naming import plainly_named, renamed
-from prbench.results import Results
-
-ROW = ("convarg", "rm-0123abcd", "mrm", "published")
+from prbench.reporting.naming import renamed
+from prbench.reporting.placing import placed
 
 
-def results(*encoders: str) -> Results:
+def made(*encoders: str) -> Fake:
+    """Two methods on embeddings of each encoder; one that is called by 8 hex digits is a folder's."""
     fake = Fake()
     for encoder in encoders:
+        title = encoder.rpartition("-")[0] or encoder
         for method in ("bt", "mrm"):
             for split in (0, 1):
-                place = len(fake.cells)
-                fake.add(method, split, {1: 0.5, 2: 0.75, 3: 0.75, 4: 0.25}, encoder=encoder)
-                for cell in fake.cells[place:]:
-                    cell["encoder_entry"] = {"title": encoder.rpartition("-")[0] or encoder}
-    return Results(fake.scores, fake.cells, rounding={ROW: 0.5})
+                accuracies = {1: 0.5, 2: 0.8, 3: 0.7, 4: 0.2 + split / 10}
+                fake.add(method, split, accuracies, encoder=encoder, encoder_entry={"title": title})
+        fake.rounding["convarg", encoder, "mrm", "validation"] = 0.5
+    return fake
 
 
 def test_the_table_and_its_files_say_the_folders_name(tmp_path: Path) -> None:
-    shown = plainly_named(results("rm-0123abcd", "minilm"))
+    fake = made("rm-0123abcd", "minilm")
+    shown = placed(fake.results())
     assert shown.shown == {"rm-0123abcd": "rm"}
-    assert shown.rounding == {(ROW[0], "rm", *ROW[2:]): 0.5}
-    leaderboard(shown, tmp_path, resamples=100)
-    for file in ("leaderboard.csv", "splits.csv"):
+    assert {row[1] for row in shown.rounding} == {"rm", "minilm"}
+    text, _ = report(fake, tmp_path)
+    assert "on convarg (rm)" in text
+    assert "rm-0123abcd" not in text
+    for file in ("leaderboard.csv", "splits.csv", "comparisons.csv", "properties.csv"):
         assert set(pd.read_csv(tmp_path / file)["encoder"]) == {"rm", "minilm"}
-    page = (tmp_path / "index.html").read_text()
-    assert "convarg (rm" in page
-    assert "stored as rm-0123abcd" in page
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "rm, stored as rm-0123abcd" in page
     assert page.count("rm-0123abcd") == page.count("stored as rm-0123abcd")
 
 
 def test_folders_of_one_name_keep_what_tells_them_apart() -> None:
-    both = plainly_named(results("rm-0123abcd", "rm-4567abcd"))
-    assert {cell["encoder"] for cell in both.cells} == {"rm-0123abcd", "rm-4567abcd"}
+    both = placed(made("rm-0123abcd", "rm-4567abcd").results())
+    assert {cell.encoder for cell in both.cells} == {"rm-0123abcd", "rm-4567abcd"}
     assert not both.shown
 
 
