@@ -82,7 +82,7 @@ def test_names_are_understood_in_capitals() -> None:
     [
         (["run", "--methods", "quik", "--dataset", "simulated"], "unknown method 'quik'; did you mean quick?"),
         (["bench", "fit", "--method", "quik"], "unknown method 'quik'\n"),
-        (["report", "foo"], "hint: one of leaderboard, matters, paper, privacy, site; see `prbench list reports`"),
+        (["report", "foo"], f"hint: one of {', '.join(registry.names('reports'))}; see `prbench list reports`"),
         (
             ["run", "--methods", "bt", "--dataset", "simulated", "--selection", "foo", "--dry-run"],
             "hint: one of publ",
