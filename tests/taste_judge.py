@@ -38,3 +38,9 @@ class TasteJudge(PlantedJudge):
 
     def description(self, weights: FloatArray) -> str:
         return " ".join(f"{name} {weight:.4f}" for name, weight in zip(PROPERTIES, weights, strict=True))
+
+
+class KeptJudge(TasteJudge):
+    """The same, but its answers are kept, as those that cost something are."""
+
+    instant = False

@@ -15,7 +15,7 @@ from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.protocol import metrics, stats
 from prbench.reporting.board import RANKED, Board, Row, build
-from prbench.reporting.options import of_methods
+from prbench.reporting.options import rows_named
 from prbench.reporting.placing import PlacedCell, PlacedResults, placed, results_of
 from prbench.results.record import DoneRecord
 
@@ -76,7 +76,9 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
     `methods`: names and patterns, comma-separated; "" for all. Raises InputError where none is left, and as
     `prbench.reporting.board.build`.
     """
-    standing = placed(of_methods(results, methods) if methods else results)
+    standing = placed(results)
+    # Whether a row has all splits is seen beside the others, so these are left out only now.
+    wanted = rows_named(results, methods, "--methods") if methods else []
     boards, users = build(
         standing, baseline="bt", shots=metrics.ALL_SHOTS, alpha=0.05, resamples=1, compared="none", count_all=True
     )
@@ -84,6 +86,8 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
     found = []
     for board in boards:
         for row in board.rows:
+            if methods and not {row.method, row.own_method} & set(wanted):
+                continue
             if why := _unfit(row):
                 stderr().print(f"{row.title} on {board.dataset} is left out: {why}", markup=False, soft_wrap=True)
                 continue
@@ -99,7 +103,7 @@ def _unfit(row: Row) -> str:
         return "it was chosen on test data"
     if row.sampled:
         return "it rests on a sample of the test choices"
-    return "" if row.complete else row.note or "it lacks splits"
+    return "" if row.complete else f"it lacks splits ({row.note})" if row.note else "it lacks splits"
 
 
 def _cells(results: PlacedResults, board: Board, row: Row) -> list[PlacedCell]:

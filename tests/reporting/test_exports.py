@@ -240,7 +240,12 @@ def test_mlflow_gives_back_what_was_logged(files: list[Path], tmp_path: Path) ->
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={"MLFLOW_TRACKING_URI": (tmp_path / "store").as_uri(), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        env={
+            "MLFLOW_TRACKING_URI": (tmp_path / "store").as_uri(),
+            "MLFLOW_ALLOW_FILE_STORE": "true",
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+        },
     )
     assert made.returncode == 0, made.stderr[-2000:]
     metrics, artifacts, rows = made.stdout.strip().splitlines()[-3:]

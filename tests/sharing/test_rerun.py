@@ -14,7 +14,6 @@ import torch
 from judged_runs import judge_entry
 from judged_runs import registry_folder as judged_registry
 from small_runs import registry_folder
-from taste_judge import TasteJudge
 
 from prbench import cli, data, registry
 from prbench.base.errors import InputError
@@ -124,12 +123,6 @@ def test_another_key_other_data_and_a_foreign_target_are_refused(runs: Path) -> 
 # Judge models
 
 
-class Kept(TasteJudge):
-    """A judge model whose answers are kept, as those that cost something are."""
-
-    instant = False
-
-
 @pytest.fixture
 def judged(tmp_path: Path, prbench_home: Path) -> Iterator[Path]:
     """Cells of two methods that read texts through a scripted judge, and of one through stored verdicts."""
@@ -145,7 +138,7 @@ def judged(tmp_path: Path, prbench_home: Path) -> Iterator[Path]:
             file.write(json.dumps({"context": context, **sides, "verdict": "first"}) + "\n")
     rest = f"[options]\nfile = '{tmp_path / 'verdicts.jsonl'}'"
     judge_entry(own, "stored", "prbench.judging.stored:StoredVerdicts", rest)
-    judge_entry(own, "kept", "test_rerun:Kept")
+    judge_entry(own, "kept", "taste_judge:KeptJudge")
     registry.reset()
     shared = ["--dataset", "taste-text", "--out", str(tmp_path / "runs"), "--threads", "1", "--registry", str(own)]
     sample = ["--test-sample", "users=0.5"]
@@ -159,13 +152,18 @@ def judged(tmp_path: Path, prbench_home: Path) -> Iterator[Path]:
 def test_cells_of_stored_verdicts_and_scripted_judges_are_made_again(judged: Path) -> None:
     found = rerun(judged, 9)
     assert (found["identical"], found["differs"], found["not_drawn"]) == (3, 0, 0)
-    for name in ("stored", "taste"):
-        [folder] = (judged / "taste-text" / name / "judge").glob("split-0-*")
-        edited(folder, slice(3, 4), -1)
+    for name, method in (("stored", "judge"), ("taste", "judge-icl")):
+        [folder] = (judged / "taste-text" / name / method).glob("split-0-*")
+        margin = pd.read_parquet(cells.scores_file(folder, ALL_SHOTS))["margin"].to_numpy()
+        row = int(np.flatnonzero(margin)[0])
+        edited(folder, slice(row, row + 1), -1)
     assert verify(judged)["damaged"] == 0
     found = rerun(judged, 9)
     assert (found["identical"], found["differs"]) == (1, 2)
-    assert all("/judge/split-0-" in said for said in found["problems"])
+    assert sorted(said.split("/split")[0] for said in found["problems"]) == [
+        "taste-text/stored/judge",
+        "taste-text/taste/judge-icl",
+    ]
 
 
 def test_answers_that_are_kept_are_not_given_anew(judged: Path, tmp_path: Path) -> None:
