@@ -25,10 +25,10 @@ SHORTER_VARIANTS: dict[str, dict[str, Any]] = {
     "lore": {"steps": 200, "adapt_steps": 100},
     "em-k": {"kinds": [2], "strengths": [10.0], "rounds": 8, "starts": 2},
     "item-mf": {"item_strengths": [0.3], "taste_strengths": [1.0]},
-    "copl": {"epochs": 30, "rate": 0.01, "width": 16},
+    "copl": {"epochs": 10, "rate": 0.03, "width": 16, "layers": 2},
     "pttt-linear": {"epochs": 40},
     "micro": {"epochs": 3, "rate": 0.01},
-    "spl": {"epochs": 16, "width": 16, "rate": 0.01},
+    "spl": {"epochs": 8, "width": 16, "rate": 0.02},
 }
 
 BROKEN = {
