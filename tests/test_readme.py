@@ -21,8 +21,11 @@ def test_every_command_that_is_shown_exists(path: Path) -> None:
     shown = re.findall(r"^(?: {4})?prbench (.+)$|`prbench ([^`]+)`", text, re.MULTILINE)
     for line, inline in shown:
         words = (line or inline).split("#")[0].split()
-        while words[0].startswith("--"):
+        while words and words[0].startswith("--"):
             words = words[2:]
+        if not words:
+            # An option of prbench itself, such as --install-completion.
+            continue
         command = get_command(app)
         while words and hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
