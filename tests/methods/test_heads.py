@@ -234,7 +234,7 @@ def test_weighing_ready_heads_finds_tastes_without_a_gradient(three: World, pool
 def test_drm_finds_tastes_that_lie_where_choices_vary_most() -> None:
     """Two kinds of users differ along the widest of 40 axes: random heads hardly know it."""
     draw = RNG.child("wide").numpy()
-    user = np.repeat(np.arange(40), 24)
+    user = np.repeat(np.arange(300), 24)
     n = len(user)
     embedding = draw.normal(size=(2 * n, 40)) * np.where(np.arange(40) < 1, 4.0, 1.0)
     margin = 1.5 * np.where(user % 2, 1, -1) * (embedding[:n, 0] - embedding[n:, 0])
@@ -245,7 +245,7 @@ def test_drm_finds_tastes_that_lie_where_choices_vary_most() -> None:
         user,
         np.where(wins, first, second),
         np.where(wins, second, first),
-        np.tile(np.arange(24), 40),
+        np.tile(np.arange(24), 300),
         np.arange(n),
     )
     seen, support = data.user < 20, data.group < 4
