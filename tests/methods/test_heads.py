@@ -249,13 +249,16 @@ def test_drm_finds_tastes_that_lie_where_choices_vary_most() -> None:
         np.arange(n),
     )
     seen, support = data.user < 20, data.group < 4
-    accuracy = {}
-    for name, made in (("drm", DRM(components=3)), ("random", RandomHeads(heads=6))):
-        method = fit(made, data.take(seen))
-        test = data.take(~seen & ~support)
-        margins = method.margins(method.adapt_unseen(data.take(~seen & support), rng=RNG), test)
-        accuracy[name] = float(((margins > 0).double() + 0.5 * (margins == 0)).mean())
-    measured("accuracy", accuracy["drm"], at_least=0.7, control=accuracy["random"])
+    test = data.take(~seen & ~support)
+
+    def accuracy(method: Method, rng: Rng = RNG) -> float:
+        method.fit_seen(data.take(seen), data.take([]), rng=rng)
+        margins = method.margins(method.adapt_unseen(data.take(~seen & support), rng=rng), test)
+        return float(((margins > 0).double() + 0.5 * (margins == 0)).mean())
+
+    # One draw of six heads may happen to lie along that axis.
+    random = np.mean([accuracy(RandomHeads(heads=6), RNG.child("random", draw)) for draw in range(12)])
+    measured("accuracy", accuracy(DRM(components=3)), at_least=0.74, control=random)
 
 
 COUNTS = {
