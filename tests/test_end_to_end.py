@@ -18,7 +18,7 @@ METHODS = ["reference", "bt", "bt-ridge", "lore-early", "mrm"]
 def leaderboard(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, results.Results]:
     folder: Path = tmp_path_factory.mktemp("end-to-end")
     runs, out = str(folder / "runs"), str(folder / "out")
-    asked = ["--methods", ",".join(METHODS), "--dataset", "simulated", "--splits", "5", "--device", "cpu"]
+    asked = ["--methods", ",".join(METHODS), "--dataset", "simulated", "--splits", "4", "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRBENCH_HOME", str(folder / "home"))
         assert cli.main(["run", *asked, "--out", runs]) == 0
@@ -29,7 +29,7 @@ def leaderboard(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame,
 def test_every_method_has_a_complete_row(leaderboard: tuple[pd.DataFrame, results.Results]) -> None:
     board, _ = leaderboard
     assert sorted(board.index) == sorted(METHODS)
-    assert (board["n_splits"] == 5).all()
+    assert (board["n_splits"] == 4).all()
     columns = ["seen", "unseen", "overall", "worst10", "worst20", "worst50", "flip_rate"]
     assert board[columns].notna().all(axis=None)
     assert (board["worst10"] <= board["worst50"]).all()
@@ -56,7 +56,7 @@ def test_methods_without_personal_state_flip_nothing_and_stay_near_the_floor(
     floor, ceiling = board["floor"].iloc[0], board["ceiling"].iloc[0]
     for method in ("reference", "bt", "bt-ridge"):
         assert board["flip_rate"][method] == 0
-        # The floor is the best that any score without the user can expect; five splits leave sampling noise.
+        # The floor is the best that any score without the user can expect; four splits leave sampling noise.
         measured(f"{method} over the floor", board["overall"][method] - floor, at_most=0.02, control=ceiling - floor)
     # The published inner step moves each logit by 0.005, whatever the user chose.
     flips = board["flip_rate"]
@@ -65,7 +65,7 @@ def test_methods_without_personal_state_flip_nothing_and_stay_near_the_floor(
 
 def test_every_cell_says_what_produced_it(leaderboard: tuple[pd.DataFrame, results.Results]) -> None:
     _, found = leaderboard
-    assert len(found.cells) == 5 * len(METHODS)
+    assert len(found.cells) == 4 * len(METHODS)
     for cell in found.cells:
         assert isinstance(cell, DoneRecord)
         for key in ("entry", "params", "data_fingerprint", "embedding_fingerprint", "split", "seed", "versions"):

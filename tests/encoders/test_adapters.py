@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,6 @@ from prbench.encoders.base import ModelUnavailableError
 from prbench.encoders.huggingface import HuggingFace
 from prbench.encoders.presence import presence
 
-NEEDS_PEFT = pytest.mark.skipif(
-    importlib.util.find_spec("peft") is None, reason="needs peft: make test-extras installs it"
-)
 # peft reads an attribute that transformers is about to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 TEXTS = [((Message("user", "Why?"),), "So it is."), ((Message("user", "Why?"),), "Because of the weather.")]
@@ -64,7 +60,7 @@ def tokens(encoder: HuggingFace) -> list[torch.Tensor]:
     return [torch.tensor([ids.tolist()]) for ids in encoder._chat.read(TEXTS)[0]]
 
 
-@NEEDS_PEFT
+@pytest.mark.extras
 @pytest.mark.parametrize("kind", [AutoModelForCausalLM, AutoModel])
 def test_states_are_those_of_the_adapted_model(base: Path, tmp_path: Path, kind: Any) -> None:
     adapted = adapt(base, tmp_path / "mine", kind.from_pretrained(base))
@@ -81,7 +77,7 @@ def test_states_are_those_of_the_adapted_model(base: Path, tmp_path: Path, kind:
     assert encoder.revision != plain.revision
 
 
-@NEEDS_PEFT
+@pytest.mark.extras
 def test_a_reward_head_that_the_adapter_brings_gives_the_rewards(base: Path, tmp_path: Path) -> None:
     whole = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
     adapted = adapt(base, tmp_path / "rewards", whole, task_type="SEQ_CLS")
@@ -98,7 +94,7 @@ def test_a_reward_head_that_the_adapter_brings_gives_the_rewards(base: Path, tmp
     assert torch.allclose(found.embedding @ head, right, atol=1e-4)
 
 
-@NEEDS_PEFT
+@pytest.mark.extras
 def test_the_revision_follows_adapter_and_base_and_the_own_tokenizer_counts(base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     adapt(base, folder, AutoModelForCausalLM.from_pretrained(base))
@@ -113,7 +109,7 @@ def test_the_revision_follows_adapter_and_base_and_the_own_tokenizer_counts(base
     assert HuggingFace(model=str(folder))._chat.rendered(*TEXTS[0])[0] == "[Why?][So it is.]"
 
 
-@NEEDS_PEFT
+@pytest.mark.extras
 def test_a_data_set_is_embedded_with_it(base: Path, tmp_path: Path) -> None:
     adapt(base, tmp_path / "mine", AutoModelForCausalLM.from_pretrained(base))
     entry = encoder_entry_for(str(tmp_path / "mine"))
@@ -121,7 +117,7 @@ def test_a_data_set_is_embedded_with_it(base: Path, tmp_path: Path) -> None:
     assert torch.isfinite(embed(texts_data(["a", "b"]), entry).embedding).all()
 
 
-@NEEDS_PEFT
+@pytest.mark.extras
 def test_an_adapter_of_another_model_is_one_line(base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     adapt(base, folder, AutoModelForCausalLM.from_pretrained(base))

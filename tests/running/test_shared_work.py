@@ -55,6 +55,7 @@ def records(folder: Path) -> dict[str, Any]:
     return tables
 
 
+@pytest.mark.extras
 def test_a_search_in_two_processes_finds_what_one_finds(
     entries: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
