@@ -19,6 +19,10 @@ SHORTER: dict[str, dict[str, Any]] = {
     "bt": {"steps": 200},
     "maml": {"epochs": 50, "rate": 0.01},
     "mrm-no-basis": {"epochs": 40},
+    # Without a user's choices only a longer training of the heads shows.
+    "micro-router-only": {"epochs": 60, "rate": 0.01},
+    # At 50 updates of 1e-4, and half of eight coordinates dropped, nothing is learned.
+    "pal-b-t2i": {"epochs": 100, "rate": 0.01, "pairs_per_update": 32},
 }
 SHORTER_VARIANTS: dict[str, dict[str, Any]] = {
     "mrm": {"epochs": 40, "rate": 0.05},
