@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from prbench.results import Results
 
 
-SCRIPTS = ("table.js", "traces.js", "page.js")
+SCRIPTS = ("scroll.js", "table.js", "traces.js", "page.js")
 
 
 @dataclass(frozen=True)
