@@ -48,6 +48,11 @@ def dagger_note(alpha: float) -> str:
     return f"{DAGGER}: {plain_rule(alpha)}; without adjustment, the criterion that papers print."
 
 
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """The p-values of one family after Holm's procedure, in the same order; see `stats.holm` for those undefined."""
+    return [float(p) for p in stats.holm(p_values)]
+
+
 class Verdict(NamedTuple):
     """A comparison, the adjusted p-value that decides it, and the words for its test."""
 
@@ -79,7 +84,7 @@ class Family:
 
     def adjusted(self) -> list[float]:
         """Holm's adjustment of the corrected test's p-values, in the order of the pairs."""
-        return [float(p) for p in stats.holm([pair.result.corrected.p for pair in self.pairs])]
+        return holm_adjusted([pair.result.corrected.p for pair in self.pairs])
 
     def verdicts(self) -> list[Verdict]:
         """A verdict on every comparison."""

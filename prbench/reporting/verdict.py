@@ -22,6 +22,7 @@ from prbench.reporting.significance import (
     TEST,
     Verdict,
     agreeing_interval,
+    holm_adjusted,
     starts_may_explain,
 )
 
@@ -135,7 +136,7 @@ def answer(board: Board, users: pd.DataFrame) -> Answer:
     raw = [float(np.maximum(one_sided(a), one_sided(b))) for _, a, b in found]
     gains = [
         Gain(row, a, b, float(p), _start_errors(row, reference, a.n_splits, b.n_splits))
-        for (row, a, b), p in zip(found, stats.holm(raw), strict=True)
+        for (row, a, b), p in zip(found, holm_adjusted(raw), strict=True)
     ]
     gains.sort(key=lambda gain: (gain.p if not math.isnan(gain.p) else 2.0, -gain.deciding.difference))
     level = board.alpha / len(asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prbench.protocol import metrics, stats
+from prbench.protocol import metrics
 from prbench.protocol.groups import LEAST
 from prbench.registry import marks
 from prbench.registry.pieces import Piece
@@ -14,6 +14,7 @@ from prbench.reporting.matters import tested
 from prbench.reporting.matters.shared import over_boards
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
+from prbench.reporting.significance import holm_adjusted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def groups(evidence: Evidence, piece: Piece) -> PieceResult:
                     }
                 )
         for name in ("gap", "gain_gap"):
-            adjusted = stats.holm([r[f"{name}_p"] for r in records])
+            adjusted = holm_adjusted([r[f"{name}_p"] for r in records])
             for record, p in zip(records, adjusted, strict=True):
                 record[f"{name}_p_holm"] = float(p)
         cells = []

@@ -14,7 +14,7 @@ from prbench.comparisons import FloatArray
 from prbench.protocol import stats
 from prbench.reporting.grid import STAR, interval, percent
 from prbench.reporting.page.findings import listed
-from prbench.reporting.significance import TEST
+from prbench.reporting.significance import TEST, holm_adjusted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def family(
         )
         for name, d in differences.items()
     }
-    adjusted = stats.holm([result.corrected.p for result in results.values()])
+    adjusted = holm_adjusted([result.corrected.p for result in results.values()])
     return {name: Tested(name, results[name], float(p)) for name, p in zip(results, adjusted, strict=True)}
 
 
