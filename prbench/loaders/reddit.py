@@ -107,6 +107,8 @@ def _vote(record: dict[str, Any], where: str) -> Vote:
         raise InputError(f"{where}: a summary has no text")
     if choice not in (0, 1):
         raise InputError(f"{where}: choice is {choice!r}, expected 0 or 1")
+    if not isinstance(worker, str | None):
+        raise InputError(f"{where}: worker is not a text")
     news = CNN_DM in str(record["batch"]) or (info["post"] is None and info.get("article") is not None)
     post = None if news else str(info["post"] or "")
     return Vote(worker or None, str(info["id"]), post, texts[choice].strip(), texts[1 - choice].strip())

@@ -94,8 +94,11 @@ def column_names(path: Path, encoding: str | None = None) -> list[str]:
         with _reading_parquet(file, lambda: str(file)), pq.ParquetFile(file) as table:
             return list(table.schema_arrow.names)
     if kind in (".csv", ".tsv"):
-        with reading(file, lambda: f"{file}, line 1"), _cells(file, encoding) as (rows, _):
-            return list(next(rows, []))
+        try:
+            with reading(file, lambda: f"{file}, line 1"), _cells(file, encoding) as (rows, _):
+                return list(next(rows, []))
+        except csv.Error as error:
+            raise InputError(f"{file}, line 1: no valid CSV: {error}") from error
     for _, record in _records(file, (), (), encoding, None):
         return [str(key) for key in record]
     return []

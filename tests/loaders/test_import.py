@@ -273,6 +273,8 @@ def test_an_optional_value_is_in_every_row_or_in_none(column: str, tmp_path: Pat
         ("a.csv", "", "has no column user_id and no column chosen and no column rejected (it is empty)"),
         ("a.csv", "user_id,prompt,chosen,rejected\n1,a,b\n", "a.csv, line 2: 3 cells, the header has 4"),
         ("a.csv", 'user_id,prompt,chosen,rejected\n1,a,b,"c\n', "no valid CSV"),
+        ("a.csv", 'user_id,"ompt,chosen,rejected\n1,a,b,c\n', "a.csv, line 1: no valid CSV"),
+        ("a.csv", '""erpt,chosen,rejected\n1,a,b,c\n', "a.csv, line 1: no valid CSV"),
         ("a.csv", "user_id,prompt,chosen,rejected\n1,a,,c\n", "a.csv, line 2: chosen is missing"),
         ("a.csv", "user_id,prompt,chosen,rejected\n", "a.csv has no rows"),
         ("a.jsonl", "", "a.jsonl has no rows"),
