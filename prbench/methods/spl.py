@@ -14,7 +14,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
 from prbench.hyperparameters import Count, NonNegative, Positive, Share, Steps
 from prbench.method import UserStates
-from prbench.methods.vpl import VPL, Noise, Posterior, act, annealing
+from prbench.methods.vpl import VPL, Noise, Posterior, act, annealing, first_of_decoder
 from prbench.training.autoregressive import autoregressive, autoregressive_layers, autoregressive_masks
 from prbench.training.context_draws import ContextBatch
 from prbench.training.gradient import Snapshot, SplitBatch
@@ -110,10 +110,7 @@ class SPL(VPL):
         network |= linear_layer("tower.2", width, half, rng)
         for name in ("query", "key", "value", "mean", "log_var"):
             network |= linear_layer(name, width, width, rng)
-        first = linear_layer("decoder.0", dim + width, half, rng)
-        network["item.weight"] = first["decoder.0.weight"][:, :dim].contiguous()
-        network["item.bias"] = first["decoder.0.bias"]
-        network["latent.weight"] = first["decoder.0.weight"][:, dim:].contiguous()
+        network |= first_of_decoder(dim, width, half, rng)
         network |= linear_layer("decoder.1", half, width, rng) | linear_layer("decoder.2", width, 1, rng)
         network |= linear_layer("modulation.0", width, 2 * width, rng)
         network |= linear_layer("modulation.1", 2 * width, 2 * width, rng)

@@ -38,6 +38,17 @@ class Posterior(NamedTuple):
     log_var: Tensor
 
 
+def first_of_decoder(dim: int, latent: int, width: int, rng: Rng) -> Network:
+    """A decoder's first layer in two parts: `item` [width, dim] with its bias, and `latent` [width, latent]."""
+    layer = linear_layer("decoder.0", dim + latent, width, rng)
+    weight = layer["decoder.0.weight"]
+    return {
+        "item.weight": weight[:, :dim].contiguous(),
+        "item.bias": layer["decoder.0.bias"],
+        "latent.weight": weight[:, dim:].contiguous(),
+    }
+
+
 class VPL(LatentMethod):
     """Variational preference learning (Poddar et al. 2024, arXiv 2408.10075) on frozen embeddings.
 
@@ -106,19 +117,12 @@ class VPL(LatentMethod):
         self.warmup = warmup
 
     def initial(self, dim: int, rng: Rng) -> Network:
-        """One split's network with torch's default weights.
-
-        The decoder's first layer is kept in two parts: `item` [width, dim], with its bias, and `latent`
-        [width, width].
-        """
+        """One split's network with torch's default weights; the decoder's first layer as in `first_of_decoder`."""
         rng, width = rng.child("network"), self.width
         network = linear_layer("pair.0", 2 * dim, width, rng)
         for name in ("pair.1", "pair.2", "query", "key", "value", "mean", "log_var"):
             network |= linear_layer(name, width, width, rng)
-        first = linear_layer("decoder.0", dim + width, width, rng)
-        network["item.weight"] = first["decoder.0.weight"][:, :dim].contiguous()
-        network["item.bias"] = first["decoder.0.bias"]
-        network["latent.weight"] = first["decoder.0.weight"][:, dim:].contiguous()
+        network |= first_of_decoder(dim, width, width, rng)
         network |= linear_layer("decoder.1", width, width, rng)
         network |= linear_layer("decoder.2", width, 1, rng)
         return network

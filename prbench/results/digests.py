@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from prbench.base.errors import InputError
 from prbench.base.files import file_sha256, write_json
 from prbench.base.locks import alone
-from prbench.base.reading import read_bytes, read_json, sealed, unsealed
+from prbench.base.reading import read_bytes, sealed
 from prbench.protocol.metrics import decisions
 from prbench.registry.schema import Sha256
 from prbench.results.locks import SHARED
+from prbench.results.sealed import read_perhaps_sealed
 
 DONE = "DONE"
 RECORD = "cell.json"
@@ -88,16 +89,7 @@ def of(folder: Path) -> Seals:
     if not path.is_file():
         return Seals(folder)
     hint = f"delete {folder} and run again"
-    table = read_json(path, hint=hint)
-    if not isinstance(table, dict):
-        raise InputError(f"{path} is damaged: it holds no table", hint=hint)
-    plain, has_digest = unsealed(table, path, hint=hint)
-    try:
-        found = DoneRecord.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))[:80]
-        raise InputError(f"{path} is damaged: {key}: {first['msg']}", hint=hint) from error
+    found, has_digest = read_perhaps_sealed(path, DoneRecord, f"{path} is damaged", hint=hint)
     if bool(found.files) != has_digest:
         raise InputError(f"{path} is damaged: it lacks a part of its digests", hint=hint)
     return Seals(folder, found.files, found.accuracy, tuple(found.shots), tuple(found.left_out))
