@@ -10,7 +10,8 @@ import psutil
 
 from prbench.base.console import stderr
 from prbench.comparisons import PreferenceData
-from prbench.embedding.stage import EmbeddingJob, open_job, plan_embedding, sections_of
+from prbench.embedding.job import EmbeddingJob, open_job
+from prbench.embedding.stage import plan_embedding, sections_of
 from prbench.embedding.store import KEY_BYTES, SHARD_ROWS
 from prbench.encoders import OWN
 from prbench.encoders.base import Encoder, EncodingWork

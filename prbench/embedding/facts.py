@@ -9,7 +9,8 @@ import torch
 
 from prbench.base.errors import InputError
 from prbench.comparisons import PreferenceData
-from prbench.embedding.stage import EmbeddingJob, embed, open_job
+from prbench.embedding.job import EmbeddingJob, open_job
+from prbench.embedding.stage import embed
 from prbench.encoders import OWN, encoder_entry_for
 from prbench.encoders.base import TextError
 from prbench.registry.schema import DatasetEntry

@@ -13,7 +13,7 @@ from prbench.base.errors import InputError
 from prbench.base.network import hub_address, reachable
 from prbench.base.screen_text import listed
 from prbench.data.downloads import RawFile, RawFiles
-from prbench.embedding.stage import store_folder
+from prbench.embedding.job import store_folder
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import encoder_entry_for
 from prbench.encoders.presence import Presence, presence

@@ -20,7 +20,8 @@ from prbench.base.errors import InputError
 from prbench.comparisons import Message
 from prbench.embedding import stage
 from prbench.embedding.estimate import account
-from prbench.embedding.stage import embed, plan_embedding, store_folder
+from prbench.embedding.job import store_folder
+from prbench.embedding.stage import embed, plan_embedding
 from prbench.embedding.store import MANIFEST, SHARD_ROWS, EmbeddingStore
 from prbench.encoders import build_encoder, encoder_entry_for, variant, with_options
 from prbench.encoders.team import join

@@ -14,7 +14,8 @@ from planted_encoder import entry, texts_data
 from prbench.base.errors import InputError
 from prbench.comparisons import Message, PreferenceData
 from prbench.embedding import stage
-from prbench.embedding.stage import embed, store_folder
+from prbench.embedding.job import store_folder
+from prbench.embedding.stage import embed
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import encoder_entry_for, with_options
 from prbench.encoders.base import TextError

@@ -13,7 +13,8 @@ from prbench import registry
 from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message
 from prbench.embedding.facts import stored
-from prbench.embedding.stage import embed, store_folder
+from prbench.embedding.job import store_folder
+from prbench.embedding.stage import embed
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import encoder_entry_for, variant
 from prbench.encoders.base import TextError

@@ -20,7 +20,8 @@ from planted_encoder import texts_data
 
 from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message
-from prbench.embedding.stage import embed, embedding_fingerprint, store_folder
+from prbench.embedding.job import store_folder
+from prbench.embedding.stage import embed, embedding_fingerprint
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import build_encoder, encoder_entry_for, minilm
 from prbench.encoders.huggingface import HuggingFace
