@@ -12,8 +12,9 @@ from prbench.comparisons import Comparisons
 from prbench.judging.backend import LABELS, Answer, Request
 from prbench.judging.reader import Reader
 from prbench.protocol.selection import fit_problem
+from prbench.running.method_job import MethodJob
 from prbench.running.open_dataset import adapt_rng, support_of
-from prbench.running.plan import MethodJob, Plan
+from prbench.running.plan import Plan
 
 if TYPE_CHECKING:
     from prbench.base.layout import Sheet

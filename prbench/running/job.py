@@ -29,8 +29,9 @@ from prbench.results import own_code, superseded
 from prbench.results.claims import Claims
 from prbench.results.record import CellState, DoneRecord
 from prbench.running.judged import judged_part
+from prbench.running.method_job import MethodJob
 from prbench.running.open_dataset import OpenDataset
-from prbench.running.plan import MethodJob, Plan, open_settings, reads_text
+from prbench.running.plan import Plan, open_settings, reads_text
 from prbench.running.plan import plan as make_plan
 from prbench.running.request import JobDescription
 from prbench.running.scoring import score_split, score_unseen

@@ -29,8 +29,9 @@ from prbench.registry.schema import DatasetEntry, SelectionRule
 from prbench.results import cells, scores
 from prbench.results.record import CellState, DoneRecord
 from prbench.running.job import run_job
+from prbench.running.method_job import MethodJob, Variant, planned_job
 from prbench.running.open_dataset import Drawing, OpenDataset, open_dataset, open_recorded
-from prbench.running.plan import MethodJob, Plan, _job, _Variant
+from prbench.running.plan import Plan
 from prbench.running.request import RunRequest
 from prbench.sharing.agreement import ROWS, agreement, rows_agree
 from prbench.sharing.merge import starts_of
@@ -142,10 +143,10 @@ def _planned(folder: Path, record: DoneRecord, out: Path) -> tuple[MethodJob, Pl
         out=out,
         precision=record.precision,
     )
-    variant = _Variant(
+    variant = Variant(
         entry, cast(SelectionRule | Literal["tuned"], record.selection), cast(SelectionRule, rule), record.params
     )
-    job = _job(setting, request, record.command, variant, record.restart)
+    job = planned_job(setting, request, record.command, variant, record.restart)
     if job.cells[0].record.key != record.key:
         raise InputError(
             f"{folder} cannot be made again here: its key is not the one of its record with the present code, entry "

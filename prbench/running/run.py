@@ -20,8 +20,9 @@ from prbench.results.record import CellState
 from prbench.running.display import Display
 from prbench.running.executors import Local, executor_for
 from prbench.running.job import CellEnd, claimed, ends_of, run_job, set_aside
+from prbench.running.method_job import MethodJob
 from prbench.running.open_dataset import InMemory
-from prbench.running.plan import MethodJob, Plan, states_table
+from prbench.running.plan import Plan, states_table
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
