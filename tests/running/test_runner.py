@@ -32,8 +32,7 @@ from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells as cells_module
 from prbench.results.record import CellRecord
-from prbench.running import open_dataset
-from prbench.running import plan as plan_module
+from prbench.running import method_job, open_dataset
 from prbench.running import run as runner
 
 
@@ -462,7 +461,7 @@ def test_a_cells_key_changes_with_what_changes_its_scores(
     protocol = entry + "seen_share = 0.4\n"
     (entries / "datasets" / "other-protocol.toml").write_text(protocol)
     changed.append(keys(out, dataset="other-protocol")["good"])
-    monkeypatch.setattr(plan_module, "PROTOCOL_VERSION", protocol_module.PROTOCOL_VERSION + 1)
+    monkeypatch.setattr(method_job, "PROTOCOL_VERSION", protocol_module.PROTOCOL_VERSION + 1)
     changed.append(keys(out)["good"])
     everything = [*plain, *(key for some in changed for key in some)]
     assert len(set(everything)) == 2 * 8
