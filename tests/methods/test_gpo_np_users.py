@@ -197,8 +197,9 @@ def test_the_adjusted_rand_index_by_hand() -> None:
 def test_gpo_finds_the_clusters_from_context_alone() -> None:
     """Two kinds of users who want the opposite of each other: nothing shared helps.
 
-    The network and its training are the entry's own. They leave the plateau on which the context is ignored for certain
-    where embeddings have one direction and updates are many; methods/gpo.toml says what else decides it.
+    The network and its training are the entry's own. They left the plateau on which the context is ignored in
+    20 of 20 starts, where embeddings have one direction, updates are many and rewards are as strong as here; with
+    rewards of 4 in 19. methods/gpo.toml says what else decides it.
     """
     planted = Planted(np.array([[6.0], [-6.0]]), users=180)
     gpo, bt = planted.fit_to_the_end(GPO()), planted.fit(BTRidge())
