@@ -116,8 +116,8 @@ def load_method(folder: Path, record: PlannedRecord) -> Method:
     """The method that a finished cell fitted, without users' states.
 
     A folder of results names no code: what is imported is what the present entry of the method names. Raises
-    InputError when there is no such entry or it names something else, when the model cannot be read, and when a
-    method of the user's own was edited since.
+    InputError when there is no such entry or it names something else, when the cell lost a file, when the model cannot
+    be read, and when a method of the user's own was edited since.
     """
     from prbench.registry import code_hash, targets
 
@@ -126,8 +126,9 @@ def load_method(folder: Path, record: PlannedRecord) -> Method:
         raise InputError(
             f"{folder} was packed without its model: it can be reported, and not adapted or probed", hint=REFIT
         )
-    if not path.is_file():
-        raise InputError(f"{folder} lacks {MODEL}", hint=REPEAT)
+    # Without its DONE nothing says which model this was.
+    if lost := _lost(folder):
+        raise InputError(f"{folder} lacks {lost}", hint=REPEAT)
     digests.of(folder).check(path, AGAIN)
     name, target = record.entry.name, record.entry.target
     targets.require_recorded("methods", name, target, folder / "cell.json")

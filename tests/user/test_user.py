@@ -403,6 +403,19 @@ def test_a_fit_chosen_on_test_data_serves_no_user(home: Path, tmp_path: Path) ->
     assert caught.value.hint == "run it again without --selection test-oracle"
 
 
+def test_a_fit_without_the_mark_of_its_end_serves_no_user(home: Path, tmp_path: Path) -> None:
+    """Nothing says then that the model is the one that was written: the same for a folder or a pipe in its place."""
+    runs = tmp_path / "runs"
+    add_run(runs, "last")
+    (fit,) = cells.folders(runs)
+    (fit / "DONE").unlink()
+    for put in (lambda: None, (fit / "DONE").mkdir):
+        put()
+        with pytest.raises(InputError, match=r"split-0-\w+ lacks DONE") as caught:
+            UserModel.open(runs, LORE)
+        assert caught.value.hint == cells.REPEAT
+
+
 def test_several_fits_say_what_chooses_among_them(home: Path, tmp_path: Path) -> None:
     import_table(jsonl(tmp_path / "more.jsonl", choices(users=5)), "more")
     out = tmp_path / "runs"
