@@ -24,6 +24,7 @@ The rooms, from bottom to top; a module imports from its own room and from those
     running      plan, run, tune, probe
     reporting    tables, figures, pages: a function of results alone; never imports running, nor running it
     user         one person's choices in, scores of new texts out
+    serving      one person's scores over HTTP
     timing       how fast prbench itself is
     evaluation   running and reporting as one call: `prbench.evaluate`
     commands, cli    the command line

@@ -32,6 +32,7 @@ ROOMS = (
     "running",
     "reporting",
     "user",
+    "serving",
     "timing",
     "evaluation",
     "commands cli __main__",

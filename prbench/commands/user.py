@@ -91,3 +91,43 @@ def rank(
     from prbench.user import files
 
     output.show_rows(files.rank(state, texts, run=run, encoder=encoder, device=device.value), as_json)
+
+
+@app.command(epilog="Example: prbench user serve --state me.safetensors --port 8000")
+def serve(
+    state: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A user's state.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Folder of results, or the checkpoint, where the state's method is now."),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="A checkpoint's encoder, where it is a folder.")] = None,
+    device: OnDevice = Device.auto,
+    host: Annotated[
+        str, typer.Option(help="Address to serve at; any but this machine's own lets others ask.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
+    max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request.")] = 1 << 20,
+    max_responses: Annotated[int, typer.Option(min=1, help="The most responses of a request.")] = 64,
+    max_text: Annotated[int, typer.Option(min=1, help="The most characters of one text.")] = 32_768,
+    max_waiting: Annotated[int, typer.Option(min=1, help="The most requests at a time; others get 503.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Serve one user's scores over HTTP until Ctrl-C: POST /score and /rank, GET /health.
+
+    A request is {"prompt": ..., "responses": [...]}. No text of a request is logged or kept.
+    """
+    from prbench.base.console import stderr
+    from prbench.commands import output
+    from prbench.serving.server import serve as serve_until_interrupted
+    from prbench.user.model import open_state
+
+    model, user = open_state(state, run=run, encoder=encoder, device=device.value)
+
+    def ready(url: str) -> None:
+        if as_json:
+            output.show_json({"url": url, **model.origin})
+        what = f"{model.origin['method']}, {model.origin['encoder']}"
+        stderr().print(f"serving {state.name} ({what}) at {url}; Ctrl-C ends it", markup=False, soft_wrap=True)
+
+    limits = {"body": max_body, "responses": max_responses, "text": max_text, "waiting": max_waiting}
+    serve_until_interrupted(model, user, host=host, port=port, limits=limits, ready=ready)
