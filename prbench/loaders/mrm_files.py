@@ -17,6 +17,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from prbench.base.errors import InputError
+from prbench.base.git_lfs import require_contents
 from prbench.comparisons import Items, PreferenceData
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import Numbering
@@ -153,6 +154,7 @@ def read_pt(path: Path, hint: str) -> Any:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
+        require_contents(path)
         with path.open("rb") as file:
             mappable = file.read(2) == b"PK"
         with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prbench.base.errors import InputError
+from prbench.base.git_lfs import require_contents
 
 LONGEST = 2**26
 """Characters in a line of JSONL or a cell of CSV; whole JSON files may have `LARGEST`."""
@@ -44,6 +45,8 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path} is a folder, not a file")
     if not stat.S_ISREG(mode):
         raise InputError(f"{path} is a pipe or a device, not a file", hint="write its contents to a file first")
+    with reading(path, lambda: str(path)):
+        require_contents(path)
 
 
 @contextmanager

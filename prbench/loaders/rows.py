@@ -46,6 +46,8 @@ def shards(path: Path) -> list[Path]:
     if len(kinds) != 1:
         found = f"files of the types {', '.join(sorted(kinds))}" if kinds else "no file to read"
         raise InputError(f"the folder {path} has {found}", hint="give a file, or a folder with one kind of files")
+    for file in files:
+        require_file(file)
     return files
 
 

@@ -116,8 +116,8 @@ def load_method(folder: Path, record: PlannedRecord) -> Method:
     """The method that a finished cell fitted, without users' states.
 
     A folder of results names no code: what is imported is what the present entry of the method names. Raises
-    InputError when there is no such entry or it names something else, when the cell lost a file, when the model cannot
-    be read, and when a method of the user's own was edited since.
+    InputError when there is no such entry or it names something else, when the cell lost a file, when its model
+    cannot be read, and when a method of the user's own was edited since.
     """
     from prbench.registry import code_hash, targets
 

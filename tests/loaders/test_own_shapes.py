@@ -399,6 +399,18 @@ def test_what_is_not_a_file(tmp_path: Path) -> None:
     assert "there is no file" in error_of(tmp_path / "gone" / "a.jsonl")
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet", "shards/a.parquet"])
+def test_a_file_that_git_lfs_has_not_fetched(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    given = path.parent if "/" in name else path
+    with pytest.raises(InputError, match="is a pointer of Git LFS, not the file itself") as caught:
+        read_file(given)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(f"run `git lfs pull` in {path.parent}")
+
+
 def test_many_columns_and_escapes_are_not_printed_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(",".join(["\x1b[31mred", "x" * 5000, *(f"column {i}" for i in range(50_000))]) + "\n")
