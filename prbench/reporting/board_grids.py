@@ -191,7 +191,7 @@ def settings_grid(board: Board) -> Grid:
         f"Differences are in points of overall accuracy. {DASH}: not run, or not on all {board.splits} splits.",
     ]
     if verdicts:
-        notes.append(star_note(board.alpha, f"the {len(verdicts)} differences of tuned from published"))
+        notes.append(star_note(board.alpha, "the differences of tuned from published"))
     notes += [f"{row.title}: {row.note}." for row in named["tuned"] if not row.complete and row.note]
     return Grid(
         title=f"Published, tuned and test-oracle settings on {board.dataset} ({board.encoder}), user accuracy in %",

@@ -109,4 +109,7 @@ def in_minutes(seconds: float) -> str:
     """A rough time for people."""
     if seconds < 60:
         return "less than a minute"
-    return f"about {seconds / 60:,.0f} minutes" if seconds < 7200 else f"about {seconds / 3600:,.0f} hours"
+    if seconds < 7200:
+        count = round(seconds / 60)
+        return f"about {count} minute{'' if count == 1 else 's'}"
+    return f"about {seconds / 3600:,.0f} hours"

@@ -72,7 +72,7 @@ def groups(evidence: Evidence, piece: Piece) -> PieceResult:
             )
         header = ("Method", "Attribute", "Groups (users)", "Gap", "p", "Gap of gain", "p of gain")
         title = f"Groups of users on {board.dataset} ({board.encoder}), {splits_of(board)}"
-        note = GROUPS + f"{STAR}: p < {evidence.alpha:g}, Holm over the {len(records)} lines."
+        note = GROUPS + f"{STAR}: p < {evidence.alpha:g}, Holm over the lines of the table ({len(records)})."
         grid = Grid(title, header, cells, (), [note], f"{piece.name}:{board.dataset}:{board.encoder}")
         return grid, records, _said(board, records, evidence.alpha)
 

@@ -146,7 +146,7 @@ def _grid(piece: Piece, board: Board, records: list[dict[str, Any]], left_out: i
     where = f"{board.dataset} ({board.encoder}), {splits_of(board)}"
     note = RATE + (
         f"{records[0]['users']} users, {left_out} left out. {STAR}: the interval of the slope of gain, at the level "
-        f"1 − {alpha:g} over the {len(records)} rows together (bootstrap over users), is without 0."
+        f"1 − {alpha:g} over the rows of the table ({len(records)}) together (bootstrap over users), is without 0."
     )
     return Grid(
         f"Support rate on {where}", header, cells, (), [note], f"{piece.name}:{board.dataset}:{board.encoder}"
