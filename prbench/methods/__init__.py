@@ -1,1 +1,4 @@
-"""One algorithm a file, nothing else. Base classes that several methods share are in `prbench.training`."""
+"""One algorithm a file, and `plain_loops`, which the engine is timed against.
+
+Base classes that several methods share are in `prbench.training`.
+"""

@@ -12,6 +12,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
 from prbench.hyperparameters import Count, Positive, Steps
 from prbench.method import ParameterCount, UserStates
+from prbench.methods.plain_loops import lore_loop
 from prbench.training.full_batch import FullBatch, blocks_by_way, divides_splits
 from prbench.training.gradient import Snapshot, SplitBatch, embedding_bytes, seen_states
 from prbench.training.linear_bases import LinearBases, drawn_weights, fit_weights
@@ -65,6 +66,8 @@ class LoRe(LinearBases):
 
     adaptation_is_random = True
     later_parameters: ClassVar[tuple[str, ...]] = ("adapt", "temperature")
+    # False where all users share one weight, which is not trained.
+    personal: ClassVar[bool] = True
     # Since 2 a split's training does not depend on the splits beside it; LoRe magnifies that difference in rounding.
     revision = 2
 
@@ -77,9 +80,9 @@ class LoRe(LinearBases):
         """The differences of all choices, forward and backward."""
         return 2 * embedding_bytes(trains)
 
-    @property
-    def _personal(self) -> bool:
-        return True
+    def plain_loop(self, train: Comparisons, rng: Rng) -> Iterator[dict[str, Tensor]]:
+        """See `GradientMethod.plain_loop`."""
+        return lore_loop(self, train, rng)
 
     def blocks(self, work: SplitBatch) -> list[list[int]]:
         """The splits whose cheapest way through the embeddings is the same."""
@@ -92,8 +95,8 @@ class LoRe(LinearBases):
     def train_splits(self, work: SplitBatch) -> Iterator[Snapshot]:
         """See `GradientMethod.train_splits`; a unit is one full-batch step."""
         batch = FullBatch(work.trains, bases=self.bases, scale=self.scale, device=work.device)
-        bases, weights = batch.start(work.rngs, personal=self._personal)
-        trained = 2 if self._personal else 1
+        bases, weights = batch.start(work.rngs, personal=self.personal)
+        trained = 2 if self.personal else 1
         adam = StackedAdam([bases, weights][:trained])
         last = max(max(units) for units in work.wanted)
         for step in range(1, last + 1):
@@ -149,14 +152,11 @@ class BT(LoRe):
 
     adaptation_is_random = False
     later_parameters = ()
+    personal = False
     revision = 1
 
     def __init__(self, *, rate: Positive = 0.5, steps: Count = 1000, divisor: Positive = 100.0) -> None:
         super().__init__(bases=1, rate=rate, steps=steps, divisor=divisor)
-
-    @property
-    def _personal(self) -> bool:
-        return False
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """Take v."""

@@ -12,6 +12,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray
 from prbench.hyperparameters import Count, NonNegative, OpenShare, Positive, Share, Steps
 from prbench.method import ParameterCount, require_fitted
+from prbench.methods.plain_loops import mrm_loop
 from prbench.training.episodes import Episodes, EpisodicMethod, Reduction
 from prbench.training.gradient import Snapshot, SplitBatch
 from prbench.training.linear_bases import Inner, LinearBases, Link, fit_weights, mix, mix_backward
@@ -97,6 +98,10 @@ class MRM(LinearBases, EpisodicMethod):
         bound = dim**-0.5
         v = torch.rand(self.bases, dim, generator=rng.child("bases").torch()).mul_(2 * bound).sub_(bound)
         return v, torch.randn(self.bases, generator=rng.child("start").torch())
+
+    def plain_loop(self, train: Comparisons, rng: Rng) -> Iterator[dict[str, Tensor]]:
+        """See `GradientMethod.plain_loop`."""
+        return mrm_loop(self, train, rng)
 
     def blocks(self, work: SplitBatch) -> list[list[int]]:
         """All together with one inner step; with more, whose products go through autograd, one by one on a CPU."""

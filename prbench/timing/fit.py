@@ -25,7 +25,6 @@ from prbench.encoders.base import require_device, resolved_device
 from prbench.method import Watch
 from prbench.protocol import splits
 from prbench.registry import methods
-from prbench.timing.plain_loops import plain_loop
 from prbench.training.compute import Precision, computing, peak_memory
 from prbench.training.gradient import GradientMethod, SplitBatch
 
@@ -57,8 +56,8 @@ def fit(
     device = resolved_device(device)
     require_device(device)
     entry = registry.get("datasets", shape)
-    made = methods.make_method(registry.get("methods", method), entry, {})
-    if not isinstance(made, GradientMethod):
+    gradient_method = methods.make_method(registry.get("methods", method), entry, {})
+    if not isinstance(gradient_method, GradientMethod):
         raise InputError(f"{method} is not trained by gradient steps", hint="time bt, lore or mrm")
     if entry.encoder != OWN:
         raise InputError(f"{shape} comes without embeddings", hint="choose a simulated data set, such as sim-prism")
@@ -75,23 +74,23 @@ def fit(
             bandwidths.append(copy_bandwidth(device))
             with computing(precision):
                 rates.append(product_rate(device))
-                engine_times.append(_engine(made, trains, rngs, device))
+                engine_times.append(_engine(gradient_method, trains, rngs, device))
             display.advance(bar)
-            loop_times.append(_loop(made, trains[0], rngs[0], device))
+            loop_times.append(_loop(gradient_method, trains[0], rngs[0], device))
             display.advance(bar)
     update = float(np.median([timed.seconds for timed in engine_times]))
     setup = float(np.median([timed.setup for timed in engine_times]))
     single = float(np.median(loop_times))
     updates = engine_times[0].updates
-    moved = made.bytes_per_update(trains, rngs)
+    moved = gradient_method.bytes_per_update(trains, rngs)
     bandwidth = float(np.median(bandwidths))
-    products = products_per_update(made, trains, rngs, device)
+    products = products_per_update(gradient_method, trains, rngs, device)
     rate = float(np.median(rates))
     whole = setup + update * updates
     if full:
         with computing(precision):
-            whole = _whole(made, trains, rngs, device)
-    adapting = _adapting(made, comparisons.take(drawn[0].unseen_support), trains[0], rngs[0])
+            whole = _whole(gradient_method, trains, rngs, device)
+    adapting = _adapting(gradient_method, comparisons.take(drawn[0].unseen_support), trains[0], rngs[0])
     return {
         "method": method,
         "shape": shape,
@@ -99,7 +98,7 @@ def fit(
         "updates_per_second": 1 / update,
         "seconds": update,
         "ratio_to_loop": single * count / update,
-        "loop": "one user at a time" if plain_loop(made, trains[0], rngs[0]) else "one split at a time",
+        "loop": "one user at a time" if gradient_method.plain_loop(trains[0], rngs[0]) else "one split at a time",
         "loop_seconds": single * count,
         "updates": updates,
         "setup_seconds": setup,
@@ -273,9 +272,9 @@ class _EnoughError(Exception):
 
 def _loop(method: GradientMethod, train: Comparisons, rng: Rng, device: str) -> float:
     """Seconds per update of one split, by the plain loop where there is one."""
-    if plain_loop(method, train, rng) is None:
+    if method.plain_loop(train, rng) is None:
         return _engine(method, [train], [rng], device).seconds
-    return _timed(_endless(lambda: plain_loop(method, train, rng)))
+    return _timed(_endless(lambda: method.plain_loop(train, rng)))
 
 
 def _endless(make: Callable[[], Iterator[Any] | None]) -> Iterator[Any]:

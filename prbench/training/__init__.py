@@ -18,6 +18,8 @@ How a fit runs: `running.run` -> `GradientMethod.fit_splits` -> `train`, which g
 (`side_by_side`) -> `train_splits` of the method, which trains a `SplitBatch` and yields a `Snapshot` at each
 candidate -> `_choose` keeps the best on validation choices -> trains again on all training choices up to the chosen
 moment.
+
+`prbench bench` asks a method for `bytes_per_update` and `plain_loop`; both may stay as the base class has them.
 """
 
 from prbench.training.compute import Precision, computing

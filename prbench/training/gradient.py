@@ -104,6 +104,14 @@ class GradientMethod(Method):
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """Take trained parameters and adapt to the users of `train`."""
 
+    def plain_loop(self, train: Comparisons, rng: Rng) -> Iterator[dict[str, Tensor]] | None:
+        """The training of one split as loops over users: the parameters after each update, in the engine's order.
+
+        `prbench bench` times the engine against it. None for a method without such a loop: the engine is then timed
+        against itself on one split.
+        """
+        return None
+
     def fit_seen(self, train: Comparisons, validation: Comparisons, *, rng: Rng, device: str = "cpu") -> Self:
         """Fit one split; see `Method.fit_seen`."""
         type(self).fit_splits([self], [FitProblem(train, validation, rng)], device=device)

@@ -197,7 +197,7 @@ def test_marks_and_captions_say_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "figure",
     ["curves:robustness", "personal:flips", "personal:gains", "personal:calibration",
-     "claims:ranks"],
+     "ranks:ranks"],
 )  # fmt: skip
 def test_every_panel_names_data_encoder_and_splits(figure: str) -> None:
     store = two_methods()
@@ -420,11 +420,11 @@ def test_needs_name_each_cell_and_probe_once() -> None:
         piece("tables:accuracy", ["bt", "lore"]),
         piece("curves:few_shot", ["lore"], shots=[5, 0]),
         piece("curves:few_shot", ["lore", "mrm"], shots=[0, 10]),
-        piece("claims:oracle", ["lore"], selections=["published", "test-oracle"]),
+        piece("optimism:oracle", ["lore"], selections=["published", "test-oracle"]),
         piece("curves:noise", ["lore"], noise=[0.2]),
         piece("curves:noise", ["lore", "mrm"], noise=[0.1, 0.2]),
         piece("personal:gap", ["mrm", "bt"], support=True),
-        piece("claims:transfer", ["bt"], transfer=True),
+        piece("transfer:transfer", ["bt"], transfer=True),
     ]
     found = needs(pieces, "bt-ridge")
     assert found.shots == {

@@ -13,7 +13,7 @@ from prbench import registry
 from prbench.commands import entries
 from prbench.protocol import stats
 from prbench.reporting.board import Board, Pair, Row
-from prbench.reporting.paper import claims, curves, personal
+from prbench.reporting.paper import curves, personal, ranks
 from prbench.reporting.paper.evidence import PieceResult
 
 EVERYONE = range(4)
@@ -207,10 +207,10 @@ def test_ties_share_their_ranks() -> None:
     store = split_by_split(Store(), "bt", [0.6, 0.6])
     split_by_split(store, "lore", [0.6, 0.7])
     split_by_split(store, "mrm", [0.5, 0.5])
-    made = store.make(piece("claims:ranks", ["bt", "lore", "mrm"]))
-    ranks = dict(zip(made.frame["method"], made.frame["mean_rank"], strict=True))
+    made = store.make(piece("ranks:ranks", ["bt", "lore", "mrm"]))
+    mean_ranks = dict(zip(made.frame["method"], made.frame["mean_rank"], strict=True))
     # Split 0: bt and lore share ranks 1 and 2; split 1: lore 1, bt 2.
-    assert ranks == {"lore": 1.25, "bt": 1.75, "mrm": 3.0}
+    assert mean_ranks == {"lore": 1.25, "bt": 1.75, "mrm": 3.0}
     assert made.frame["method"].tolist() == ["lore", "bt", "mrm"]
 
 
@@ -241,14 +241,14 @@ def test_bars_mark_groups_of_which_no_two_differ(
     p: dict[tuple[int, int], float], runs: list[tuple[int, int]]
 ) -> None:
     board, rows = planted_board(p, 1 + max(b for _, b in p))
-    assert claims.indistinguishable_groups(board, rows) == runs
+    assert ranks.indistinguishable_groups(board, rows) == runs
 
 
 def test_optimism_is_what_choosing_on_test_data_adds() -> None:
     store = split_by_split(Store(), "mrm", [0.6, 0.6])
     split_by_split(store, "mrm", [0.8, 0.7], selection="test-oracle")
     split_by_split(store, "bt", [0.6, 0.6])
-    made = store.make(piece("claims:oracle", ["bt", "mrm"], selections=["published", "test-oracle"]))
+    made = store.make(piece("optimism:oracle", ["bt", "mrm"], selections=["published", "test-oracle"]))
     assert record(made, method="mrm")["optimism"] == pytest.approx(0.15)
     assert math.isnan(record(made, method="bt")["optimism"])
     assert made.missing == ["convarg (minilm), run with --selection test-oracle: bt"]
@@ -260,7 +260,7 @@ def transferred() -> PieceResult:
     split_by_split(store, "lore", [0.9, 0.7], dataset="crowdrag")
     for split, share in enumerate((0.6, 0.5)):
         store.probe("lore", {10: share, 11: share}, split=split, probe="on", on="crowdrag", cold=0.4)
-    return store.make(piece("claims:transfer", ["lore"], transfer=True))
+    return store.make(piece("transfer:transfer", ["lore"], transfer=True))
 
 
 def test_transfer_stands_beside_the_fit_on_the_data_it_is_tested_on() -> None:

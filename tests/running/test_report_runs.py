@@ -36,10 +36,10 @@ SMALL = HEAD + "".join(
     for name, target, rest in (
         ("table", "tables:accuracy", 'methods = ["bt-ridge", "length"]'),
         ("shots", "curves:few_shot", 'methods = ["bt-ridge", "bt-offset"]\nshots = [0, 2, 5000]'),
-        ("oracle", "claims:oracle", 'methods = ["bt-ridge"]\nselections = ["published", "test-oracle"]'),
+        ("oracle", "optimism:oracle", 'methods = ["bt-ridge"]\nselections = ["published", "test-oracle"]'),
         ("noise", "curves:noise", 'methods = ["bt-offset"]\nnoise = [0.2]'),
         ("gap", "personal:gap", 'methods = ["bt-ridge", "bt-offset"]\nsupport = true'),
-        ("transfer", "claims:transfer", 'methods = ["bt-offset"]\ntransfer = true'),
+        ("transfer", "transfer:transfer", 'methods = ["bt-offset"]\ntransfer = true'),
     )
 )
 FAILING = HEAD + PIECE.format(name="table", target="tables:accuracy", rest='methods = ["bt-ridge", "raises"]')

@@ -22,7 +22,6 @@ from prbench.methods.neural_process import NP
 from prbench.methods.pal import PAL
 from prbench.registry import methods
 from prbench.timing import fit
-from prbench.timing.plain_loops import plain_loop
 from prbench.training.factorisation import Factorisation
 from prbench.training.gradient import GradientMethod, SplitBatch
 
@@ -39,7 +38,7 @@ def test_the_plain_loop_does_the_same_work_as_the_engine(method: MRM | LoRe) -> 
     rng = Rng("bench")
     updates = 6 * method.plan(data, rng).updates if isinstance(method, MRM) else 12
     (snapshot,) = method.train_splits(SplitBatch([data], [rng], [{method.budget}]))
-    steps = plain_loop(method, data, rng)
+    steps = method.plain_loop(data, rng)
     assert steps is not None
     *_, last = islice(steps, updates)
     for name, tensor in last.items():

@@ -1,4 +1,4 @@
-"""Plain loops that the engine is timed against: one split, one user at a time, autograd, torch's own Adam.
+"""Plain loops that `prbench bench` times the engine against: one split, one user at a time, autograd, torch's Adam.
 
 They follow the same recipes, draw the same initial values and meet the same users in the same order as the engine.
 """
@@ -14,33 +14,21 @@ from torch.nn.functional import logsigmoid
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
-from prbench.method import Method
-from prbench.methods.lore import BT, LoRe
-from prbench.methods.mrm import MRM
 from prbench.training.optimiser import warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def plain_loop(method: Method, train: Comparisons, rng: Rng) -> Iterator[dict[str, Tensor]] | None:
-    """The method's training on one split as an endless iterator of its parameters after each update.
-
-    None for a method without such a loop here.
-    """
-    if isinstance(method, MRM):
-        return mrm_loop(method, train, rng)
-    if isinstance(method, LoRe):
-        return lore_loop(method, train, rng)
-    return None
+    from prbench.methods.lore import LoRe
+    from prbench.methods.mrm import MRM
 
 
 def mrm_loop(method: MRM, train: Comparisons, rng: Rng) -> Iterator[dict[str, Tensor]]:
     """MRM's updates: for each user of an update an inner step that autograd goes through, then the query loss.
 
     Chosen and rejected embeddings are scored apart: on ready-made differences the loop takes about a fifth less time.
-    Only the published combination of
-    inner Adam, one step, mean losses, softmax weights and robust objective.
+    The loop knows the published combination alone: inner Adam, one step, mean losses, softmax weights and the robust
+    objective.
     """
     plan = method.plan(train, rng)
     embedding = train.items.embedding
@@ -61,11 +49,11 @@ def mrm_loop(method: MRM, train: Comparisons, rng: Rng) -> Iterator[dict[str, Te
         for update in range(epoch.updates):
             losses = []
             for slot in range(method.users_per_update):
-                here = np.flatnonzero((epoch.update == update) & (epoch.slot == slot))
-                if not len(here):
+                places = np.flatnonzero((epoch.update == update) & (epoch.slot == slot))
+                if not len(places):
                     continue
-                support = torch.from_numpy(epoch.order[here][epoch.support[here] > 0])
-                query = torch.from_numpy(epoch.order[here][epoch.query[here] > 0])
+                support = torch.from_numpy(epoch.order[places][epoch.support[places] > 0])
+                query = torch.from_numpy(epoch.order[places][epoch.query[places] > 0])
                 (gradient,) = torch.autograd.grad(loss(support, start), start, create_graph=True)
                 adapted = start - method.inner_rate * gradient / (gradient.square().sqrt() + 1e-8)
                 losses.append(loss(query, adapted))
@@ -89,14 +77,14 @@ def lore_loop(method: LoRe, train: Comparisons, rng: Rng) -> Iterator[dict[str, 
     rows = [differences[index] for index in users]
     bases = torch.randn(method.bases, train.items.dim, generator=rng.child("bases").torch())
     weights = torch.zeros(len(rows), method.bases)
-    if not isinstance(method, BT):
+    if method.personal:
         weights = torch.randn(len(rows), method.bases, generator=rng.child("weights").torch())
     bases, weights = (t.to(differences.dtype).contiguous().requires_grad_() for t in (bases.T, weights))
     optimiser = torch.optim.Adam([bases, weights], lr=method.rate)
     for _ in range(method.steps):
         loss = torch.zeros((), dtype=differences.dtype)
-        for own, weight in zip(rows, weights, strict=True):
-            logits = own @ bases @ weight.softmax(-1) / method.divisor
+        for user_rows, weight in zip(rows, weights, strict=True):
+            logits = user_rows @ bases @ weight.softmax(-1) / method.divisor
             loss = loss - logsigmoid(logits).mean()
         optimiser.zero_grad()
         torch.autograd.backward(loss)
