@@ -19,8 +19,8 @@ LOCAL = "prbench.judging.local:LocalModel"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def judge_entry_for(name: str) -> JudgeEntry:
-    """The entry called `name`, or one made for a model's folder or Hugging Face id.
+def judge_entry_for(name: str, *, option: str = "--judge") -> JudgeEntry:
+    """The entry called `name`, or one made for a model's folder or Hugging Face id; `option` is where it was said.
 
     Raises InputError, with the nearest names, when `name` is none of these.
     """
@@ -35,12 +35,12 @@ def judge_entry_for(name: str) -> JudgeEntry:
         return _made(made, str(folder), title)
     if name.startswith(("/", "./", "../", "~")):
         raise InputError(
-            f"--judge {name} is not a folder", hint="name a model's folder, or see `prbench list judges`"
+            f"{option} {name} is not a folder", hint="name a model's folder, or see `prbench list judges`"
         )
     hub_id = name if "/" in name else name.replace("--", "/", 1)
     if HUB_ID.fullmatch(hub_id):
         return _made(hub_id.replace("/", "--"), hub_id, hub_id)
-    raise unknown_folder("--judge", name, "judge model", registry.names("judges"), "prbench list judges")
+    raise unknown_folder(option, name, "judge model", registry.names("judges"), "prbench list judges")
 
 
 def build_backend(entry: JudgeEntry, *, device: str = "cpu") -> Backend:

@@ -16,7 +16,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, IntArray, Items, as_context, concatenate
 from prbench.judging.backend import Pair, Request
 from prbench.judging.prompts import Example, verdict
-from prbench.judging.reader import reader_of
+from prbench.judging.reader import Reader, reader_of
 from prbench.judging.verdicts import Judged, margin
 from prbench.method import ComparedFeatures, Method, ParameterCount, UserStates
 
@@ -87,6 +87,8 @@ class TextMethod(Method):
     needs_writing: ClassVar[bool] = False
     # Whether a user's choices reach the judge model.
     personal: ClassVar[bool] = True
+    # Hyper-parameters that name a further judge model, "" for the one that judges; such a model writes texts.
+    second_models: ClassVar[tuple[str, ...]] = ()
 
     _seen: UserStates | None = None
     _restored = False
@@ -100,9 +102,19 @@ class TextMethod(Method):
         reader = reader_of(data.items)
         if self.personal and not reader.backend.reads_prompts:
             return f"{reader.entry.name} holds verdicts that do not depend on the user: only judge can use them"
-        if self.needs_writing and not reader.backend.writes:
-            return f"{reader.entry.name} writes no texts"
+        writers = [reader.second(str(getattr(self, parameter))) for parameter in self.second_models]
+        for each in [reader, *writers] if self.needs_writing else writers:
+            if not each.backend.writes:
+                return f"{each.entry.name} writes no texts"
         return None
+
+    def further_models(self, reader: Reader) -> dict[str, Any]:
+        """What identifies the further judge models that hyper-parameters name, by parameter.
+
+        Raises InputError for one that is not known.
+        """
+        named = {parameter: str(getattr(self, parameter)) for parameter in self.second_models}
+        return {parameter: reader.second(name).identity for parameter, name in named.items() if name}
 
     @abstractmethod
     def states_of(self, support: Comparisons, users: IntArray, rng: Rng) -> UserStates:

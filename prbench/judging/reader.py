@@ -85,13 +85,39 @@ class Reader:
         # A verdict that others stored, or that a rule gives, needs no further store.
         kept = backend.reads_prompts and not backend.instant
         place = store_of(entry.name, self.identity) if kept else None
-        place = store_of(entry.name, self.identity) if kept else None
         self.store = store or AnswerStore(place, self.identity)
         self.budget = budget or Budget()
         self.tally = Tally()
         self.spent = Tally()
         self.watch = watch
         self._ready = False
+        self._seconds: dict[str, Reader] = {}
+
+    def second(self, name: str) -> Reader:
+        """The judge model called `name`, for a method that asks two: one budget and one count hold for both.
+
+        "" and this one's own name are this one. Raises InputError as `prbench.judging.judge_entry_for` and
+        `build_backend`, and where the two have prices in different currencies.
+        """
+        if name in ("", self.entry.name):
+            return self
+        if name not in self._seconds:
+            self._seconds[name] = self._beside(name)
+        return self._seconds[name]
+
+    def _beside(self, name: str) -> Reader:
+        from prbench.judging import build_backend, judge_entry_for
+
+        entry = judge_entry_for(name, option="the second judge model")
+        priced = [each for each in (self.entry, entry) if each.price_in or each.price_out]
+        if len({each.currency for each in priced}) > 1:
+            raise InputError(
+                f"{self.entry.name} has prices in {self.entry.currency} and {name} in {entry.currency}",
+                hint="give both entries prices in one currency: one budget holds for both",
+            )
+        made = Reader(entry, build_backend(entry, device=self.backend.device), budget=self.budget, watch=self.watch)
+        made.tally, made.spent = self.tally, self.spent
+        return made
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """The answers, in the order of the requests. Equal requests are asked once.

@@ -9,14 +9,17 @@ from prbench.judging.backend import Answer, Request
 from prbench.judging.reader import Reader
 
 Result = TypeVar("Result")
-Pipeline = Generator[list[Request], list[Answer], Result]
-"""Gives questions, is sent their answers, and returns a result."""
+Pipeline = Generator[tuple[Reader, list[Request]], list[Answer], Result]
+"""Gives questions to a judge model, is sent their answers, and returns a result."""
 
 
-def run_together(reader: Reader, pipelines: Sequence[Pipeline[Result]]) -> list[Result]:
-    """The pipelines' results. In each round the questions of all that are not at their end are asked in one batch."""
+def run_together(pipelines: Sequence[Pipeline[Result]]) -> list[Result]:
+    """The pipelines' results.
+
+    In each round the questions of all that are not at their end are asked in one batch for each judge model.
+    """
     results: dict[int, Result] = {}
-    open_: dict[int, list[Request]] = {}
+    open_: dict[int, tuple[Reader, list[Request]]] = {}
 
     def go_on(number: int, answers: list[Answer] | None) -> None:
         try:
@@ -28,9 +31,13 @@ def run_together(reader: Reader, pipelines: Sequence[Pipeline[Result]]) -> list[
     for number in range(len(pipelines)):
         go_on(number, None)
     while open_:
-        asked, open_now = [request for requests in open_.values() for request in requests], dict(open_)
+        # Readers are compared by identity.
+        by_reader: dict[Reader, dict[int, list[Request]]] = {}
+        for number, (reader, requests) in open_.items():
+            by_reader.setdefault(reader, {})[number] = requests
         open_.clear()
-        answers = iter(reader.ask(asked))
-        for number, requests in open_now.items():
-            go_on(number, [next(answers) for _ in requests])
+        for reader, asked in by_reader.items():
+            answers = iter(reader.ask([request for requests in asked.values() for request in requests]))
+            for number, requests in asked.items():
+                go_on(number, [next(answers) for _ in requests])
     return [results[number] for number in range(len(pipelines))]

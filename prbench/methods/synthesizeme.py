@@ -59,11 +59,14 @@ class SynthesizeMe(PairwiseMethod):
     choices rightly, else the best one, is taken.
 
     `persona` and `examples` say what the last prompt shows. `reasoning` and `persona_tokens` are the most tokens that
-    the judge writes for a verdict and for a persona. With fewer than two choices it is the plain judge, and with two
+    the judge writes for a verdict and for a persona. `writer` names a judge model that writes the personas in its
+    place. With fewer than two choices it is the plain judge, and with two
     or three these are shown as they are, and described, without a search.
     """
 
     needs_writing: ClassVar[bool] = True
+    second_models: ClassVar[tuple[str, ...]] = ("writer",)
+    later_parameters: ClassVar[tuple[str, ...]] = ("writer",)
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class SynthesizeMe(PairwiseMethod):
         persona_tokens: Count = 512,
         persona: bool = True,
         examples: bool = True,
+        writer: str = "",
     ) -> None:
         self.support = support
         self.random = random
@@ -85,11 +89,12 @@ class SynthesizeMe(PairwiseMethod):
         self.persona_tokens = persona_tokens
         self.persona = persona
         self.examples = examples
+        self.writer = writer
 
     def states_of(self, support: Comparisons, users: Ints, rng: Rng) -> UserStates:
         """Each user's persona and examples, all users side by side."""
         reader = reader_of(support.items)
-        found = run_together(reader, [self._found(support, user, rng, reader) for user in users.tolist()])
+        found = run_together([self._found(support, user, rng, reader) for user in users.tolist()])
         return UserStates(users, {TEXT: packed(found)})
 
     def _found(self, support: Comparisons, user: int, rng: Rng, reader: Reader) -> Pipeline[dict[str, Any]]:
@@ -136,7 +141,7 @@ class SynthesizeMe(PairwiseMethod):
             tried = yield from self._candidate(name, train, persona, rng.child(name), reader)
             asked = [fitting(reader, t.asked, [e.example for e in tried], persona=persona, reasoned=self.reasoning)
                      for t in held_out]  # fmt: skip
-            answers = yield asked
+            answers = yield reader, asked
             right = [_right(t, margin(answer)) for t, answer in zip(held_out, answers, strict=True)]
             share = sum(right) / len(right)
             if share > best_share:
@@ -165,7 +170,7 @@ class SynthesizeMe(PairwiseMethod):
             trial = train[i]
             others = [other.example for other in shown_first if other is not trial]
             asked = fitting(reader, trial.asked, others, persona=persona, reasoned=self.reasoning)
-            [answer] = yield [asked]
+            [answer] = yield reader, [asked]
             if _right(trial, margin(answer)):
                 kept[i] = _Trial(trial.pair, trial.first, _reason(answer.text))
         found = list(kept.values())
@@ -175,12 +180,13 @@ class SynthesizeMe(PairwiseMethod):
     def _describe(self, found: Sequence[_Trial], reader: Reader) -> Pipeline[str]:
         """A persona of the person who made these choices; with the last ones that the model's context holds."""
         examples = [trial.example for trial in found]
+        reader = reader.second(self.writer)
         asked = prompts.persona(examples, self.persona_tokens)
         while len(examples) > 1 and not reader.fits(asked):
             examples = examples[1:]
             asked = prompts.persona(examples, self.persona_tokens)
         reader.tally.shortened += len(examples) < len(found)
-        [answer] = yield [asked]
+        [answer] = yield reader, [asked]
         return "" if answer.failure else answer.text.strip()
 
     def requests(self, state: Mapping[str, Any], pairs: Sequence[Pair], items: Items) -> list[Request]:

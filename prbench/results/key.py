@@ -18,8 +18,8 @@ class CellKey:
 
     `data` and `embedding` are fingerprints, `protocol` the values of its entry but for the number of splits. `draw`
     is the split's, `split_file` the digest of a division that the protocol does not draw, `restart` numbers the
-    split's random starts, `code` stands for the source of a method that is not prbench's, and `rule` is what a tuned
-    cell chose by. A field with a default was added when there were results already, and is part of the key only away
+    split's random starts, `code` stands for the source of a method that is not prbench's, `rule` is what a tuned
+    cell chose by, and `models` is the digest of the further judge models that parameters name. A field with a default was added when there were results already, and is part of the key only away
     from it.
     """
 
@@ -39,6 +39,7 @@ class CellKey:
     precision: Precision = "highest"
     split_file: str = ""
     restart: int = 0
+    models: str = ""
 
     def digest(self) -> str:
         """The first hex digits of the sha256 of the canonical JSON of these values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,21 +31,28 @@ class DryReader(Reader):
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader.entry, reader.backend, store=reader.store)
-        self.stored = 0
+        self.stored: Counter[str] = Counter()
         self._made: dict[str, Answer] = {}
+
+    def _beside(self, name: str) -> Reader:
+        made = DryReader(super()._beside(name))
+        made.tally, made.spent, made.stored = self.tally, self.spent, self.stored
+        return made
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """As in `Reader`, without calls."""
         keys = [self.store.key(request) for request in requests]
         found = self.store.find(key for key in keys if key not in self._made)
-        self.stored += len(found)
+        self.stored["answers"] += len(found)
         for key, request in zip(keys, requests, strict=True):
             if key not in found and key not in self._made:
                 self._require_room(request)
                 self._made[key] = self._make_up(key, request)
                 self.spent.calls += 1
-                self.spent.tokens_in += self.backend.tokens(request.messages)
+                asked = self.backend.tokens(request.messages)
+                self.spent.tokens_in += asked
                 self.spent.tokens_out += request.limit
+                self.spent.cost += self.cost(asked, request.limit)
         self._made |= found
         return [self._made[key] for key in keys]
 
@@ -83,8 +91,7 @@ def _estimated(job: MethodJob, shots: Sequence[int]) -> dict[str, Any]:
         items = replace(data.items, text=replace(data.items.text, reader=dry))
         _ask_all(job, replace(data, items=items), shots)
     spent = dry.spent
-    cost = round(dry.cost(spent.tokens_in, spent.tokens_out), 6)
-    values = (spent.calls, dry.stored, spent.tokens_in, spent.tokens_out, cost)
+    values = (spent.calls, dry.stored["answers"], spent.tokens_in, spent.tokens_out, round(spent.cost, 6))
     return {
         **dict(zip(NUMBERS, values, strict=True)),
         "currency": dry.entry.currency,

@@ -14,6 +14,8 @@ import torch
 import prbench
 from prbench.base import provenance
 from prbench.base.errors import InputError
+from prbench.base.files import digest
+from prbench.judging.method import TextMethod
 from prbench.method import Method
 from prbench.protocol import PROTOCOL_VERSION
 from prbench.protocol.splits import Split
@@ -149,7 +151,15 @@ def _key(
         precision=request.precision,
         split_file=split.file,
         restart=restart,
+        models=_further_models(setting, unfitted),
     )
+
+
+def _further_models(setting: OpenDataset, method: Method) -> str:
+    if setting.reader is None or not isinstance(method, TextMethod):
+        return ""
+    found = method.further_models(setting.reader)
+    return digest(found) if found else ""
 
 
 def _recorded(setting: OpenDataset, split: Split, variant: Variant, method: Method, changes: str) -> dict[str, Any]:
