@@ -19,8 +19,8 @@ class CellKey:
     `data` and `embedding` are fingerprints, `protocol` the values of its entry but for the number of splits. `draw`
     is the split's, `split_file` the digest of a division that the protocol does not draw, `restart` numbers the
     split's random starts, `code` stands for the source of a method that is not prbench's, `rule` is what a tuned
-    cell chose by, and `models` is the digest of the further judge models that parameters name. A field with a default was added when there were results already, and is part of the key only away
-    from it.
+    cell chose by, and `models` is the digest of the further judge models that parameters name. A field with a default
+    was added when there were results already, and is part of the key only away from it.
     """
 
     protocol_version: int

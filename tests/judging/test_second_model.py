@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,18 +67,20 @@ def test_the_second_model_writes_the_personas(folder: Path) -> None:
     assert len(set(written)) > 1
 
 
-def test_it_is_part_of_the_key(run: Callable[..., tuple[int, str, str]], folder: Path, tmp_path: Path) -> None:
-    def key(*more: str) -> str:
-        chosen = ["--dataset", "taste-text", "--methods", "synthesizeme", "--judge", "mute", "--splits", "1"]
-        code, out, err = run("run", *chosen, *more, "--out", str(tmp_path / "new"), "--dry-run", "--json")
-        assert code == 0, err
-        return str(json.loads(out)["cells"][0]["key"])
+def test_it_is_part_of_the_key(folder: Path) -> None:
+    def key(*overrides: str) -> str:
+        request = RunRequest(
+            methods=("synthesizeme",), datasets=("taste-text",), judge="mute", splits=1, overrides=overrides
+        )
+        return plan(request).jobs[0].cells[0].record.key
 
-    one, other = key(), key("--set", "synthesizeme.writer=taste")
+    one, other = key(), key("synthesizeme.writer=taste")
     assert one != other
     # The same name for another model is another key.
     judge_entry(folder, "taste", "taste_judge:KeptJudge")
-    assert key("--set", "synthesizeme.writer=taste") not in {one, other}
+    registry.reset()
+    registry.use([folder])
+    assert key("synthesizeme.writer=taste") not in {one, other}
     assert key() == one
 
 
