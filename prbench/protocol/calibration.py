@@ -102,36 +102,41 @@ def calibration_error(margin: npt.ArrayLike, user: IntArray, temperature: float 
     per_level = np.bincount(position, weight)
     middle = np.cumsum(per_level) - per_level / 2
     number = np.minimum((BINS * middle / per_level.sum()).astype(np.int64), BINS - 1)[position]
-    plain = corrected = 0.0
-    for b in np.unique(number):
-        inside = number == b
-        w = weight[inside] / weight[inside].sum()
-        share = weight[inside].sum() / weight.sum()
-        squared = float(w @ (c[inside] - right[inside])) ** 2
-        effective = 1.0 / float(w @ w)
-        noise = 0.0
-        if effective > 1 + 1e-9:
-            spread = float(w @ (right[inside] - w @ right[inside]) ** 2) * effective / (effective - 1)
-            noise = spread / effective
-        plain += share * squared
-        corrected += share * (squared - noise)
+    number = np.unique(number, return_inverse=True)[1]
+    total, of_squares = np.bincount(number, weight), np.bincount(number, weight**2)
+    squared = (np.bincount(number, weight * (c - right)) / total) ** 2
+    mean_right = np.bincount(number, weight * right) / total
+    variance = np.bincount(number, weight * (right - mean_right[number]) ** 2) / total
+    # The mean's variance is variance · e / (e − 1) / e of e effective choices.
+    effective = total**2 / of_squares
+    noise = np.where(effective > 1 + 1e-9, variance / np.maximum(effective - 1, 1e-9), 0.0)
+    share = total / total.sum()
+    plain, corrected = share @ squared, share @ (squared - noise)
     return float(np.sqrt(max(corrected, 0.0))), float(np.sqrt(plain))
 
 
-def excess_area(size: npt.ArrayLike, right: npt.ArrayLike) -> float:
-    """One user's excess area under the risk-coverage curve; 0 is the best order (Geifman, Uziel & El-Yaniv 2019).
+def excess_areas(size: npt.ArrayLike, right: npt.ArrayLike, user: IntArray) -> FloatArray:
+    """Each user's excess area under the risk-coverage curve, [users] in the order of their numbers; 0 is the best
+    order (Geifman, Uziel & El-Yaniv 2019).
 
-    `size` [n] orders the choices, most confident first; `right` [n] is 1, 0, or one half for a tie. Choices of equal
-    size share their mean risk. The area is the mean of the risk over coverages 1/n, …, n/n; subtracted is that of the
-    same risks in their best order.
+    `size` [n] orders a user's choices, most confident first; `right` [n] is 1, 0, or one half for a tie. Choices of
+    equal size share their mean risk. The area is the mean of the risk over coverages 1/n, …, n/n; subtracted is that
+    of the same risks in their best order.
     """
     sizes, risk = np.asarray(size, dtype=np.float64), 1 - np.asarray(right, dtype=np.float64)
-    _, position = np.unique(-sizes, return_inverse=True)
-    shared = (np.bincount(position, risk) / np.bincount(position))[position]
-    coverage = np.arange(1, len(risk) + 1)
-    area = np.mean(np.cumsum(shared[np.argsort(position, kind="stable")]) / coverage)
-    best = np.mean(np.cumsum(np.sort(risk)) / coverage)
-    return float(area - best)
+    _, who, counts = np.unique(user, return_inverse=True, return_counts=True)
+    order = np.lexsort((-sizes, who))
+    # Users lie one after another, each with its choices in order; a level is a user's choices of one size.
+    ends = np.cumsum(counts)
+    begins = ends - counts
+    changes = (np.diff(sizes[order], prepend=np.nan) != 0) | np.isin(np.arange(len(order)), begins)
+    level = np.cumsum(changes) - 1
+    shared = (np.bincount(level, risk[order]) / np.bincount(level))[level]
+    best = risk[np.lexsort((risk, who))]
+    above_best = np.cumsum(shared - best)
+    before = np.concatenate([[0.0], above_best])[begins]
+    coverage = np.arange(1, len(order) + 1) - np.repeat(begins, counts)
+    return np.asarray(np.bincount(np.sort(who), (above_best - np.repeat(before, counts)) / coverage) / counts)
 
 
 def calibration(margin: npt.ArrayLike, user: IntArray, temperature: float = 1.0) -> Calibration:
@@ -148,12 +153,11 @@ def calibration(margin: npt.ArrayLike, user: IntArray, temperature: float = 1.0)
     mean = weight / weight.sum()
     right = decisions(values)
     error, plain = calibration_error(values, user, temperature)
-    areas = [excess_area(np.abs(values[user == u]), right[user == u]) for u in np.unique(user)]
     return Calibration(
         nll=float(mean @ bt_loss(values / temperature)),
         brier=float(mean @ brier(values, temperature)),
         error=error,
         error_plain=plain,
         gap=float(mean @ (confidence(values, temperature) - right)),
-        excess_area=float(np.mean(areas)),
+        excess_area=float(np.mean(excess_areas(np.abs(values), right, user))),
     )

@@ -78,12 +78,22 @@ def test_a_planted_temperature_is_found_and_ends_of_the_range_are_kept() -> None
 
 
 def test_the_excess_area_by_hand() -> None:
-    # Risks in order of confidence 1, 0, 0: area (1 + 1/2 + 1/3) / 3; best order 0, 0, 1: (1/3) / 3.
-    assert cal.excess_area([3, 2, 1], [0, 1, 1]) == pytest.approx((1 + 1 / 2) / 3)
-    assert cal.excess_area([1, 2, 3], [0, 1, 1]) == 0
-    # All of one size share the mean risk 1/3.
-    assert cal.excess_area([1, 1, 1], [0, 1, 1]) == pytest.approx(1 / 3 - (1 / 3) / 3)
-    assert cal.excess_area([1, 1], [0.5, 0.5]) == 0
+    areas = {
+        # Risks in order of confidence 1, 0, 0: area (1 + 1/2 + 1/3) / 3; best order 0, 0, 1: (1/3) / 3.
+        2: ([3, 2, 1], [0, 1, 1], (1 + 1 / 2) / 3),
+        3: ([1, 2, 3], [0, 1, 1], 0),
+        # All of one size share the mean risk 1/3.
+        7: ([1, 1, 1], [0, 1, 1], 1 / 3 - (1 / 3) / 3),
+        9: ([1, 1], [0.5, 0.5], 0),
+        # Of the size that the next user's choice has too, and one choice alone.
+        10: ([2], [0], 0),
+    }
+    size, right = (np.concatenate([case[part] for case in areas.values()]) for part in (0, 1))
+    user = np.repeat(list(areas), [len(case[0]) for case in areas.values()])
+    expected = [case[2] for case in areas.values()]
+    shuffled = np.random.default_rng(0).permutation(len(user))
+    assert cal.excess_areas(size, right, user) == pytest.approx(expected, abs=1e-12)
+    assert cal.excess_areas(size[shuffled], right[shuffled], user[shuffled]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_halves_are_drawn_by_user_alone() -> None:
