@@ -22,6 +22,7 @@ The rooms, from bottom to top; a module imports from its own room and from those
     contract     what `prbench check` promises of every method
     sharing      what travels: splits as files, packed and merged results
     running      plan, run, tune, probe
+    policy       a language model's log-probabilities, and policies of one person's own
     reporting    tables, figures, pages: a function of results alone; never imports running, nor running it
     user         one person's choices in, scores of new texts out
     serving      one person's scores over HTTP

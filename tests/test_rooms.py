@@ -29,7 +29,7 @@ ROOMS = (
     "results",
     "contract",
     "sharing",
-    "running",
+    "running policy",
     "reporting",
     "user",
     "serving",

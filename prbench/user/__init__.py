@@ -12,6 +12,7 @@ In Python, on a folder of results that `prbench run` made:
     model.rank(me, prompt, [reply, ...])                         rank, score and reply, the best first
     model.save(me, "me.safetensors")
     model, me = UserModel.load("me.safetensors", run="runs")
+    reward_function("me.safetensors", run="runs")                a reward for trl's GRPOTrainer
 
 The same over files, as `prbench user adapt`, `score` and `rank` do it: `adapt`, `score` and `rank` of this package.
 `help(prbench.user.UserModel)` says more of each; a prompt is a text or a list of chat messages.
@@ -26,3 +27,4 @@ from prbench.user.model import Prediction as Prediction
 from prbench.user.model import RankedResponse as RankedResponse
 from prbench.user.model import UserModel as UserModel
 from prbench.user.model import open_state as open_state
+from prbench.user.rewards import reward_function as reward_function

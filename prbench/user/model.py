@@ -255,9 +255,14 @@ def ranked(scores: Sequence[float], responses: Sequence[str]) -> list[RankedResp
 
 
 def open_state(
-    path: Path, *, run: Path | None = None, encoder: str | None = None, device: str = "auto"
+    path: Path,
+    *,
+    run: Path | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+    opened: dict[tuple[Path, FitQuery], UserModel] | None = None,
 ) -> tuple[UserModel, UserStates]:
-    """As `UserModel.load`."""
+    """As `UserModel.load`; `opened` keeps fits for further states of theirs."""
     state, origin = UserStates.load(path)
     needed = ("method", "dataset", "encoder", "split", "model_sha256")
     if any(name not in origin for name in needed) or not re.fullmatch(r"\d{1,9}", origin["split"]):
@@ -272,7 +277,10 @@ def open_state(
     fit = FitQuery(
         origin["dataset"] or None, encoder or origin["encoder"], int(origin["split"]), None, origin["model_sha256"]
     )
-    model = UserModel._open(run, origin["method"], fit, device)
+    known = {} if opened is None else opened
+    same = (run.resolve() / origin["method"], fit)
+    model = known.get(same) or UserModel._open(run, origin["method"], fit, device)
+    known[same] = model
     if model.origin["model_sha256"] != origin["model_sha256"]:
         raise InputError(
             f"{path} was made with another fit of {origin['method']} than {run} now holds", hint=elsewhere
