@@ -26,6 +26,7 @@ from prbench.commands import (
     results,
     runs,
     splits,
+    status,
     tune,
     user,
     words,
@@ -60,6 +61,7 @@ app.command(epilog="Example: prbench embed --dataset convarg --encoder minilm")(
 app.command(epilog="Example: prbench tune --methods bt,lore,mrm --dataset convarg --trials 20")(tune.tune)
 app.command(epilog="Example: prbench run --methods reference,bt,lore,mrm --dataset convarg --splits 20")(runs.run)
 app.command(epilog="Example: prbench probe --noise 0.1,0.2,0.4 --support")(probe.probe)
+app.command(epilog="Example: prbench status --runs runs --json")(status.status)
 app.command(epilog="Example: prbench report leaderboard --runs runs --out out")(runs.report)
 
 

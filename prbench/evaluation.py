@@ -62,6 +62,7 @@ def evaluate(
     from prbench.reporting.placing import placed
     from prbench.reporting.verdict import sentences
     from prbench.running import run
+    from prbench.running.execution import Execution
     from prbench.running.plan import plan
     from prbench.running.request import RunRequest
 
@@ -78,7 +79,7 @@ def evaluate(
         out=Path(runs),
     )
     planned = plan(request)
-    outcome = run.execute(planned, workers=workers)
+    outcome = run.execute(planned, execution=Execution(workers=workers))
     asked = placed(_results_of_plan(results.load(Path(runs)), planned))
     require_options(asked, baseline=baseline, alpha=0.05, resamples=resamples)
     boards, users = build(asked, baseline=baseline, shots=ALL_SHOTS, alpha=0.05, resamples=resamples, count_all=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prbench.commands.execution import Address, Executor, ExecutorName, JobResources, SlurmOptions, execution
 from prbench.commands.options import LIST, AsJson, Device, OnDevice, Threads, Workers, shares
 
 
@@ -42,6 +43,10 @@ def probe(
     device: OnDevice = Device.auto,
     workers: Workers = 1,
     threads: Threads = None,
+    executor: ExecutorName = Executor.local,
+    address: Address = None,
+    slurm: SlurmOptions = None,
+    resources: JobResources = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,6 +63,7 @@ def probe(
             "nothing to probe",
             hint="give --noise 0.1,0.2,0.4, --transfer all, --support, --rounding, --injection or --kinds strangers",
         )
+    where = execution(executor, workers, threads, address, slurm, resources, device.value)
     flips = [] if noise is None else shares(noise, "--noise")
     if noise is not None and not flips:
         raise InputError("--noise names no share", hint="for example --noise 0.1,0.2,0.4")
@@ -91,7 +97,7 @@ def probe(
         from prbench.training.compute import compute_threads
 
         with compute_threads(threads, workers):
-            made, failed = probe.execute(todo, device=device.value, workers=workers)
+            made, failed = probe.execute(todo, device=where.device_here, execution=where)
         counts = {"made": made, "failed": failed}
     told = {"injection": probes.injected(runs)} if injection and not dry_run else {}
     output.show_record({"runs": str(runs), "probes": len(todo), **counts, **told}, as_json)

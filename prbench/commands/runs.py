@@ -10,6 +10,7 @@ import typer
 
 from prbench.commands.completion import names_of
 from prbench.commands.config import config_of, read_config
+from prbench.commands.execution import Address, Executor, ExecutorName, JobResources, SlurmOptions, execution
 from prbench.commands.options import (
     DATASETS,
     LIST,
@@ -28,6 +29,7 @@ from prbench.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from prbench.running.execution import Execution
     from prbench.running.outline import Outline
     from prbench.running.plan import Plan
     from prbench.running.request import RunRequest
@@ -96,6 +98,10 @@ def run(
     ] = None,
     workers: Workers = 1,
     threads: Threads = None,
+    executor: ExecutorName = Executor.local,
+    address: Address = None,
+    slurm: SlurmOptions = None,
+    resources: JobResources = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
     refit: Annotated[bool, typer.Option("--refit", help="Fit again what was packed without its models.")] = False,
     config: Annotated[
@@ -139,8 +145,10 @@ def run(
             f"methods: {listed(registry.names('methods'))}, or quick or all; reports: {listed(_planned_reports())}"
         ] * (methods is report)
         raise InputError(f"give {' and '.join(missing)}", hint="; ".join(there))
-    if workers > 1 and (max_calls or max_tokens or max_cost):
-        raise InputError("several workers share no budget", hint="leave out --workers, or --max-calls and the like")
+    where = execution(executor, workers, threads, address, slurm, resources, device.value)
+    if (workers > 1 or where.elsewhere) and (max_calls or max_tokens or max_cost):
+        hint = "leave out --workers and --executor, or --max-calls and the like"
+        raise InputError("several workers share no budget", hint=hint)
     if report is not None:
         given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
         given |= {"--limit": limit is not None}
@@ -158,7 +166,7 @@ def run(
                 names,
                 dry_run,
                 as_json,
-                workers,
+                where,
                 encoder=encoder,
                 judge=judge,
                 test_sample=share,
@@ -166,7 +174,7 @@ def run(
                 splits=splits,
                 restarts=restarts,
                 seed=seed,
-                device=device.value,
+                device=where.device_here,
                 out=out,
                 split_files=split_files,
             )
@@ -195,7 +203,7 @@ def run(
         seed=seed,
         shots=tuple(counts),
         selection=selection,
-        device=device.value,
+        device=where.device_here,
         overrides=tuple(setting or ()),
         out=out,
         tuned=tuned or Path("tuned"),
@@ -203,10 +211,10 @@ def run(
         refit=refit,
     )
     with compute_threads(threads, workers):
-        _run_methods(request, dry_run, as_json, workers)
+        _run_methods(request, dry_run, as_json, where)
 
 
-def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int) -> None:
+def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, where: Execution) -> None:
     from prbench.commands import output
     from prbench.running import prerequisites, run
     from prbench.running.outline import Outline, planned_fits
@@ -224,7 +232,7 @@ def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, workers: int
         return
     plan = make_plan(request)
     _say_packed(plan)
-    outcome = run.execute(plan, workers=workers)
+    outcome = run.execute(plan, execution=where)
     if as_json:
         output.show_json({"failed": outcome.failed, **make_plan(request).as_dict()})
     else:
@@ -300,7 +308,7 @@ def _run_report(
     datasets: list[str],
     dry_run: bool,
     as_json: bool,
-    workers: int,
+    where: Execution,
     *,
     out: Path,
     **options: Any,
@@ -318,7 +326,7 @@ def _run_report(
             output.show_json({"out": str(out)} | outlined(outlines)) if as_json else show_outlines(outlines)
             return
     plan = report_runs.plan(report, datasets, out=out, **options)
-    failed = None if dry_run else report_runs.execute(plan, workers=workers)
+    failed = None if dry_run else report_runs.execute(plan, execution=where)
     if as_json:
         output.show_json(({} if failed is None else {"failed": failed}) | plan.as_dict() | outlined(outlines))
     else:

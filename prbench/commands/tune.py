@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prbench.commands.execution import Address, Executor, ExecutorName, JobResources, SlurmOptions, execution
 from prbench.commands.options import AsJson, Datasets, Device, Methods, OnDevice, Threads, Workers
 
 
@@ -20,6 +21,10 @@ def tune(
     device: OnDevice = Device.auto,
     workers: Workers = 1,
     threads: Threads = None,
+    executor: ExecutorName = Executor.local,
+    address: Address = None,
+    slurm: SlurmOptions = None,
+    resources: JobResources = None,
     out: Annotated[Path, typer.Option(help="Folder of the tuned parameters.")] = Path("tuned"),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what has been tried and what is left.")
@@ -30,6 +35,7 @@ def tune(
     from prbench import registry
     from prbench.commands import output
 
+    where = execution(executor, workers, threads, address, slurm, resources, device.value)
     chosen = registry.select("methods", methods), registry.select("datasets", dataset)
     from prbench.commands.runs import outlined, show_outlines
     from prbench.running import prerequisites, tune
@@ -45,12 +51,14 @@ def tune(
             return
     else:
         prerequisites.require([prerequisites.prerequisites(name, encoder) for name in chosen[1]])
-    plan = tune.plan(*chosen, trials=trials, splits_=splits, encoder=encoder, seed=seed, device=device.value, out=out)
+    plan = tune.plan(
+        *chosen, trials=trials, splits_=splits, encoder=encoder, seed=seed, device=where.device_here, out=out
+    )
     if not dry_run:
         from prbench.training.compute import compute_threads
 
         with compute_threads(threads, workers):
-            tune.execute(plan, workers=workers)
+            tune.execute(plan, execution=where)
     if as_json:
         output.show_json(plan.as_dict() | outlined(outlines))
     else:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prbench.base import locks as base_locks
 from prbench.base.errors import InputError
@@ -30,11 +30,20 @@ SILENCE = 600.0
 PAUSE = 0.2
 
 
+class Held(NamedTuple):
+    """A claim: the work's name, and the program that does it."""
+
+    name: str
+    writer: Writer
+
+
 class Claims:
     """The claims of the programs that write to the results folder `runs`."""
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, lost: Iterable[tuple[str, int, str]] = ()) -> None:
+        """`lost` are programs that whoever started them knows to be gone: host, number and start of the process."""
         self.folder = runs / locks.SHARED
+        self._lost = {Writer(*each) for each in lost}
         # The latest content of each claim of another host, and when it was first read.
         self._watched: dict[Path, tuple[Any, float]] = {}
 
@@ -97,6 +106,17 @@ class Claims:
             if waiting:
                 time.sleep(PAUSE)
 
+    def held(self) -> list[Held]:
+        """What programs hold now, or did when they were last heard of; nothing is written for this question."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            with contextlib.suppress(InputError, LookupError, TypeError, ValueError):
+                claim = read_json(path)
+                writer = Writer(str(claim["host"]), int(claim["pid"]), str(claim["start"]))
+                if not is_gone(writer):
+                    found.append(Held(str(claim["name"]), writer))
+        return found
+
     def _is_held(self, path: Path) -> bool:
         """Whether a living program has a claim; called alone."""
         try:
@@ -104,6 +124,8 @@ class Claims:
             writer = Writer(str(found["host"]), int(found["pid"]), str(found["start"]))
         except (InputError, LookupError, TypeError, ValueError):
             # There is none, or something else than a claim.
+            return False
+        if writer in self._lost:
             return False
         if writer.host == host():
             return not is_gone(writer)

@@ -49,5 +49,9 @@ class Display:
         self._busy.pop(job, None)
         self._describe()
 
+    def hand_over(self, job: int, where: str) -> None:
+        """A job is left to a scheduler."""
+        self.tell(f"{self.names[job]} {where}")
+
     def _describe(self) -> None:
         self._display.update(self._bar, description=escape(", ".join(self._busy.values())))

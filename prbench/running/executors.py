@@ -1,8 +1,8 @@
-"""Where jobs are done: in this process, or in several of this machine.
+"""Where jobs are done: in this process, in several of this machine, or on a cluster.
 
 A job of a run is one method on one data set and encoder, with all its splits; one of tuning is the search for a
-method on a data set, and one of probing has the probes of a row on a data set. Another executor, such as one for a
-cluster, gets the same plain descriptions; texts are embedded before any of them is handed out.
+method on a data set, and one of probing has the probes of a row on a data set. Every executor gets the same plain
+descriptions; texts are embedded before any of them is handed out.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prbench.base.errors import InputError
 from prbench.method import Watch
+from prbench.running.execution import Execution
 from prbench.running.request import AnyDescription
 from prbench.running.worker import Ended, InputFault, Line, Share, serve
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
+    from prbench.running.needs import Needs
     from prbench.running.open_dataset import InMemory, OpenDataset
 
 # How long a worker that is told to end may clear up, in seconds.
@@ -46,6 +50,9 @@ class Listener(Protocol):
 
     def lose(self, job: int, reason: str) -> None:
         """A job ended without an answer."""
+
+    def hand_over(self, job: int, where: str) -> None:
+        """A job is left to a scheduler, which does it when this program has ended."""
 
 
 class Executor(Protocol):
@@ -78,14 +85,48 @@ class Local:
                 listener.end(number, do(watch))
 
 
-def executor_for(workers: int, local: Local, settings: Iterable[OpenDataset], memory: InMemory) -> Executor:
-    """`local` for one worker; processes for several, once the texts of all data sets are embedded."""
-    if workers == 1:
+@dataclass(frozen=True)
+class Work:
+    """What an executor is told of the jobs that it will be given, beside their descriptions.
+
+    `settings` are the data sets of the jobs, and `needs` what each job needs, both in the order of the jobs; `folder`
+    is where they write.
+    """
+
+    settings: Sequence[OpenDataset]
+    needs: Callable[[], Sequence[Needs]]
+    folder: Path
+
+
+def executor_for(execution: Execution, local: Local, work: Work, memory: InMemory) -> Executor:
+    """What does jobs as `execution` says: `local` where that is one process.
+
+    Texts are embedded first, but for Slurm, where jobs of their own do that. Raises InputError where they are not,
+    and where what a cluster needs is not here.
+    """
+    if execution.executor == "slurm":
+        from prbench.running import slurm
+
+        slurm.require(execution)
+        require_embedded(work.settings)
+        return slurm.Slurm(execution, work.folder, work.needs())
+    if execution.workers == 1:
         return local
-    for setting in {id(setting): setting for setting in settings}.values():
+    for setting in {id(setting): setting for setting in work.settings}.values():
         memory.take(setting)
         setting.forget()
-    return Processes(workers)
+    return Processes(execution.workers)
+
+
+def require_embedded(settings: Iterable[OpenDataset]) -> None:
+    """Raise InputError, naming the command that embeds them, where texts of data sets have no embeddings."""
+    for setting in {id(setting): setting for setting in settings}.values():
+        if missing := setting.texts_to_embed():
+            raise InputError(
+                f"{missing:,} texts of {setting.entry.name} have no embeddings by {setting.encoder.name} yet",
+                hint=f"first `prbench embed --dataset {setting.entry.name} --encoder {setting.encoder.name}"
+                " --executor slurm`",
+            )
 
 
 class Processes:

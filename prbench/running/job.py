@@ -18,7 +18,6 @@ from rich.markup import escape
 from prbench import registry
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
-from prbench.base.files import canonical_json
 from prbench.comparisons import Comparisons, WatchedComparisons
 from prbench.method import Method, Watch
 from prbench.protocol.selection import fit_problem
@@ -40,7 +39,7 @@ from prbench.training.compute import computing, peak_memory
 
 def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Generator[MethodJob]:
     """Each job that still has work once no other program does it, claimed while it is being done."""
-    return claims.each(jobs, name=_work_of, is_open=lambda job: _is_open(job, plan))
+    return claims.each(jobs, name=lambda job: job.work, is_open=lambda job: _is_open(job, plan))
 
 
 class CellEnd(NamedTuple):
@@ -54,29 +53,29 @@ class CellEnd(NamedTuple):
 def perform(description: JobDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> list[CellEnd]:
     """Do a described job and say how its cells stand; `opened` keeps the data set of the last job, for the next."""
     request = description.request
-    alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "limit", "seed", "device"}
-    kind = [reads_text(registry.get("methods", name)) for name in request.methods]
-    same = f"{kind} {request.model_dump_json(include=alike)}"
+    same = opened_as(description)
     if same not in opened:
         opened.clear()
         opened[same] = open_settings(request)
     plan = make_plan(request, opened=opened[same], command=description.command)
     [job] = [job for job in plan.jobs if job.restart == description.restart]
-    with closing(claimed([job], plan, Claims(plan.out))) as claims:
+    with closing(claimed([job], plan, Claims(plan.out, description.lost))) as claims:
         for mine in claims:
             run_job(mine, plan, watch)
     return ends_of(job)
 
 
+def opened_as(description: JobDescription) -> str:
+    """What jobs have in common that are done on the same open data set."""
+    request = description.request
+    alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "limit", "seed", "device"}
+    kind = [reads_text(registry.get("methods", name)) for name in request.methods]
+    return f"{kind} {request.model_dump_json(include=alike)}"
+
+
 def ends_of(job: MethodJob) -> list[CellEnd]:
     """How the cells of a job stand."""
     return [CellEnd(cell.state, cell.reason, cell.shots) for cell in job.cells]
-
-
-def _work_of(job: MethodJob) -> str:
-    """The name under which programs claim a job: all splits of a method from one start, trained together."""
-    record = job.cells[0].record
-    return canonical_json([*record.row, *([job.restart] if job.restart else [])])
 
 
 def _is_open(job: MethodJob, plan: Plan) -> bool:

@@ -14,7 +14,7 @@ import torch
 import prbench
 from prbench.base import provenance
 from prbench.base.errors import InputError
-from prbench.base.files import digest
+from prbench.base.files import canonical_json, digest
 from prbench.judging.method import TextMethod
 from prbench.method import Method
 from prbench.protocol import PROTOCOL_VERSION
@@ -67,6 +67,12 @@ class MethodJob:
     def title(self) -> str:
         """What to call it in a message: the method, and its further random start."""
         return f"{self.name}, restart {self.restart}" if self.restart else self.name
+
+    @property
+    def work(self) -> str:
+        """The name under which programs claim it: all splits of a method from one start, trained together."""
+        record = self.cells[0].record
+        return canonical_json([*record.row, *([self.restart] if self.restart else [])])
 
     def open(self) -> list[int]:
         """The positions of the cells that still need work."""

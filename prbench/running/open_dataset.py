@@ -97,6 +97,13 @@ class OpenDataset:
         length = torch.tensor([len(reply) for reply in text.responses], dtype=torch.int64)
         return Items(torch.empty(len(length), 0), length=length, identity=rows, text=replace(text, reader=reader))
 
+    def texts_to_embed(self) -> int:
+        """How many distinct texts have no embedding in the store yet."""
+        if self.embedded or self.reader is not None or not isinstance(self.encoder, EncoderEntry):
+            return 0
+        plan = plan_embedding(self.data, self.encoder, family=self.entry.family, device=self.device)
+        return plan.missing
+
     def forget(self) -> None:
         """Let the embeddings go."""
         self._comparisons = None

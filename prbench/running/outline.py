@@ -19,6 +19,7 @@ FIT_SECONDS = {
     "bt": 132.0, "mrm": 149.0, "lore": 347.0, "maml": 578.0, "mrm-no-basis": 1445.0, "gpo": 229.0, "vpl": 608.0,
     "np": 211.0, "pal": 657.0, "rfm": 85.0, "pref": 61.0,
 }  # fmt: skip
+SLOWEST = max(FIT_SECONDS, key=FIT_SECONDS.__getitem__)
 MEASURED_SPLITS, MEASURED_COMPARISONS, MEASURED_DIM = 20, 44_064, 4_096
 # A large GPU at a third of its peak in bfloat16, and a core of a CPU: operations a second.
 GPU_RATE, CPU_RATE = 1e14, 6e10
@@ -74,18 +75,26 @@ class Outline:
         dim = self.needs.encoder.size.dim
         if not comparisons or not dim:
             return "unknown"
-        share = comparisons / MEASURED_COMPARISONS * dim / MEASURED_DIM / MEASURED_SPLITS
-        known = {name: seconds for name in self.fits if (seconds := _fit_seconds(name)) is not None}
-        seconds = sum(known[name] * self.fits[name] for name in known) * share
+        known = {name: splits for name, splits in self.fits.items() if is_measured(name)}
+        seconds = sum(fit_seconds(name, comparisons, dim, splits) for name, splits in known.items())
         unknown = len(self.fits) - len(known)
         less = f"; the time of {unknown} method{'s' * (unknown > 1)} was not measured" if unknown else ""
         return f"{in_minutes(seconds)} on two cores of a CPU{less}"
 
 
-def _fit_seconds(method: str) -> float | None:
-    """Measured seconds of a method, or of the nearest name that its own begins with."""
-    begins = [name for name in FIT_SECONDS if method == name or method.startswith(f"{name}-")]
-    return FIT_SECONDS[max(begins, key=len)] if begins else None
+def is_measured(method: str) -> bool:
+    """Whether the time of a method, or of one that its name begins with, was measured."""
+    return bool(_measured(method))
+
+
+def fit_seconds(method: str, comparisons: int, dim: int, splits: int) -> float:
+    """The seconds of a measured method's fits of `splits` splits on two cores, in proportion to the size."""
+    share = comparisons / MEASURED_COMPARISONS * dim / MEASURED_DIM * splits / MEASURED_SPLITS
+    return FIT_SECONDS[max(_measured(method), key=len)] * share
+
+
+def _measured(method: str) -> list[str]:
+    return [name for name in FIT_SECONDS if method == name or method.startswith(f"{name}-")]
 
 
 def planned_fits(request: RunRequest, dataset: DatasetEntry) -> dict[str, int]:

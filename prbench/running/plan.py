@@ -80,9 +80,16 @@ class Plan:
                 "overrides": tuple(t for t in self.request.overrides if t.startswith(f"{job.entry.name}.")),
             }
         )
-        command = job.cells[0].record.command
+        record, title = job.cells[0].record, f"{job.title} on {job.setting.entry.name}"
         return JobDescription(
-            request=own, command=command, restart=job.restart, registry=registry.used(), threads=threads
+            request=own,
+            command=record.command,
+            restart=job.restart,
+            registry=registry.used(),
+            threads=threads,
+            title=title,
+            work=job.work,
+            code={job.entry.target: record.code} if record.code else {},
         )
 
     def as_dict(self) -> dict[str, Any]:

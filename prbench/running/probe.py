@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
-import torch
 from rich.markup import escape
 
 from prbench import registry
 from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError, nearest
+from prbench.base.files import canonical_json
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
 from prbench.encoders import OWN
@@ -43,6 +43,7 @@ from prbench.method import Method, Watch
 from prbench.protocol import splits
 from prbench.protocol.samples import sampled
 from prbench.protocol.splits import Split
+from prbench.registry import methods as methods_module
 from prbench.registry.schema import DatasetEntry, SelectionRule
 from prbench.results import cells as results
 from prbench.results import scores
@@ -50,7 +51,9 @@ from prbench.results.claims import Claims
 from prbench.results.probes import INJECTION, ROUNDING, ROUNDING_SPLITS, SUPPORT, Probe, finished
 from prbench.results.record import CellRecord, DoneRecord, PlannedRecord
 from prbench.running.display import Display
-from prbench.running.executors import Local, executor_for
+from prbench.running.execution import HERE, Execution
+from prbench.running.executors import Local, Work, executor_for
+from prbench.running.needs import Needs, fit_needs
 from prbench.running.open_dataset import Drawing, InMemory, OpenDataset, adapt_rng, open_dataset, open_recorded
 from prbench.running.probe_makers import MAKERS
 from prbench.running.request import ProbesDescription
@@ -161,12 +164,12 @@ class Untold(NamedTuple):
     skipped: int
 
 
-def execute(todo: Sequence[ProbeTask], *, device: str = "auto", workers: int = 1) -> tuple[int, int]:
+def execute(todo: Sequence[ProbeTask], *, device: str = "auto", execution: Execution = HERE) -> tuple[int, int]:
     """Do the tasks that lack their file; returns how many were done and how many failed.
 
     A failure is told on stderr and the others go on, as is a probe that has no meaning for a fit; an interruption
-    loses at most the tasks in progress. With several `workers`, processes of this machine share the rows. Raises
-    InputError where a cell rests on other data or embeddings than are here now.
+    loses at most the tasks in progress. Several processes of this machine may share the rows, or a cluster, as
+    `execution` says. Raises InputError where a cell rests on other data or embeddings than are here now.
     """
     device = resolved_device(device)
     require_device(device)
@@ -181,15 +184,32 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto", workers: int = 1
             bar = display.add_task("probing", total=len(missing))
             memory = InMemory(display, claims)
             local = Local(_one_by_one(groups, device, claims, memory))
-            places = {_tested_on(group[0])[:2]: group[0] for group in groups} if workers > 1 else {}
-            settings = [_opened(task, device, {}) for task in places.values()]
-            executor = executor_for(workers, local, settings, memory)
-            threads = torch.get_num_threads()
+            places: dict[tuple[str, str], OpenDataset] = {}
+            alone = execution.workers == 1 and not execution.elsewhere
+            for group in () if alone else groups:
+                place = _tested_on(group[0])[:2]
+                places[place] = places.get(place) or _opened(group[0], device, {})
+            settings = [] if alone else [places[_tested_on(group[0])[:2]] for group in groups]
+            work = Work(settings, partial(_needs, groups, settings, execution), runs)
+            executor = executor_for(execution, local, work, memory)
             listener = _Probes(groups, display, bar)
-            executor.run([_described(group, runs, device, threads) for group in groups], listener)
+            executor.run([_described(group, runs, device, execution.job_threads) for group in groups], listener)
     finally:
         claims.clear()
-    return len(missing) - listener.failed - listener.skipped, listener.failed
+    return len(missing) - listener.failed - listener.skipped - listener.handed_over, listener.failed
+
+
+def _needs(
+    groups: Sequence[Sequence[ProbeTask]], settings: Sequence[OpenDataset], execution: Execution
+) -> list[Needs]:
+    """A probe adapts and scores what is fitted: it takes no longer than a fit of its split."""
+    found = []
+    for group, setting in zip(groups, settings, strict=True):
+        entry = group[0].record.entry
+        method = methods_module.make_method(registry.get("methods", entry.name), setting.entry, {})
+        one = replace(setting, splits=setting.splits[:1])
+        found.append(fit_needs(method, entry.name, one, execution, fits=len(group)))
+    return found
 
 
 def _one_by_one(
@@ -231,12 +251,28 @@ def _do(
 def perform(description: ProbesDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> Untold:
     """Do described probes, and return how many gave nothing; `opened` keeps the last job's data set for the next."""
     todo = [ProbeTask(folder, results.read_record(folder), Probe.named(name)) for folder, name in description.probes]
-    return _do(todo, description.device, Claims(description.runs), opened, watch)
+    return _do(todo, description.device, Claims(description.runs, description.lost), opened, watch)
+
+
+def opened_as(description: ProbesDescription) -> str:
+    """What groups of probes have in common that are made on the same open data set."""
+    folder, name = description.probes[0]
+    return _same(ProbeTask(folder, results.read_record(folder), Probe.named(name)))
 
 
 def _described(group: Sequence[ProbeTask], runs: Path, device: str, threads: int) -> ProbesDescription:
     probes = tuple((task.folder, task.probe.name) for task in group)
-    return ProbesDescription(runs=runs, device=device, probes=probes, registry=registry.used(), threads=threads)
+    entry, names = group[0].record.entry, dict.fromkeys(task.probe.name for task in group)
+    return ProbesDescription(
+        runs=runs,
+        device=device,
+        probes=probes,
+        registry=registry.used(),
+        threads=threads,
+        title=f"probing {group[0].record.method} on {_tested_on(group[0])[0]}",
+        work=canonical_json(["probe", *names, *_tested_on(group[0])[:2], *group[0].record.row]),
+        code={entry.target: code} if (code := group[0].record.code) else {},
+    )
 
 
 class _Probes(Display):
@@ -246,12 +282,16 @@ class _Probes(Display):
         names = [f"probing {group[0].record.method} on {_tested_on(group[0])[0]}" for group in groups]
         super().__init__(names, [len(group) for group in groups], display, bar)
         self._groups = groups
-        self.failed = self.skipped = 0
+        self.failed = self.skipped = self.handed_over = 0
 
     def end(self, job: int, outcome: Untold) -> None:
         self.failed += outcome.failed
         self.skipped += outcome.skipped
         super().end(job, outcome)
+
+    def hand_over(self, job: int, where: str) -> None:
+        self.handed_over += len(self._groups[job])
+        super().hand_over(job, where)
 
     def lose(self, job: int, reason: str) -> None:
         self.failed += sum(not task.done for task in self._groups[job])
@@ -270,10 +310,15 @@ def _tested_on(task: ProbeTask) -> tuple[str, str, str, str]:
     return (task.probe.on or record.dataset, record.encoder, str(task.folder.parent), str(task.folder))
 
 
+def _same(task: ProbeTask) -> str:
+    name, encoder = _tested_on(task)[:2]
+    return f"probe {name} with {encoder}"
+
+
 def _opened(task: ProbeTask, device: str, opened: dict[str, list[OpenDataset]]) -> OpenDataset:
     """The data set that a task is tested on; `opened` keeps the last one, and opening another lets go of it."""
     name, encoder = _tested_on(task)[:2]
-    same = f"probe {name} with {encoder}"
+    same = _same(task)
     if same not in opened:
         for setting in (setting for settings in opened.values() for setting in settings):
             setting.forget()

@@ -31,6 +31,7 @@ from prbench.results.record import CellState
 from prbench.running import open_dataset, run
 from prbench.running import plan as plan_module
 from prbench.running import probe as probe_module
+from prbench.running.execution import HERE, Execution
 from prbench.running.open_dataset import OpenDataset
 from prbench.running.plan import Plan, selections_of
 from prbench.running.probe import ProbeTask
@@ -265,14 +266,14 @@ def transfer_targets(entry: DatasetEntry, encoder: str, datasets_: Sequence[str]
     ]
 
 
-def execute(planned: ReportPlan, *, workers: int = 1) -> int:
+def execute(planned: ReportPlan, *, execution: Execution = HERE) -> int:
     """Make what is missing, cells first, then the probes of finished ones; returns how many failed.
 
     A failing method or probe is recorded or told, and the others go on.
     """
     failed = 0
     for i, each in enumerate(planned.plans):
-        failed += run.execute(each, workers=workers).failed
+        failed += run.execute(each, execution=execution).failed
         settings = [job.setting for job in each.jobs]
         after = [job.setting for job in planned.plans[i + 1].jobs] if i + 1 < len(planned.plans) else []
         for setting in settings:
@@ -281,7 +282,7 @@ def execute(planned: ReportPlan, *, workers: int = 1) -> int:
     todo = [task for task in planned.probes if cells.status(task.folder)[0] == CellState.done]
     # The records of cells made just now say more than their plans.
     todo = [ProbeTask(task.folder, cells.read_record(task.folder), task.probe) for task in todo]
-    return failed + probe_module.execute(todo, device=planned.plans[0].device, workers=workers)[1]
+    return failed + probe_module.execute(todo, device=planned.plans[0].device, execution=execution)[1]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -110,17 +110,36 @@ class TuneRequest(PlainRecord):
 
 
 class Description(PlainRecord):
-    """A job for another process: with the folders of further entries and the number of compute threads."""
+    """A job for another process: with the folders of further entries and the number of compute threads.
+
+    `title` is what people call it, `work` the name under which programs claim it. `code` has the code of every target
+    outside prbench that it uses, which must be the same where the job is done. The job keeps within `memory` bytes
+    where it can choose, 0 for what is free. `lost` are programs that are known to be gone: their claims are void.
+    """
 
     registry: tuple[Path, ...] = ()
     threads: Annotated[int, Field(ge=1)]
+    title: str = ""
+    work: str = ""
+    code: dict[str, str] = {}
+    memory: Annotated[int, Field(ge=0)] = 0
+    lost: tuple[tuple[str, int, str], ...] = ()
+
+    def on(self, device: str) -> Self:
+        """The same job, computed on `device`."""
+        raise NotImplementedError
 
 
 class StudyDescription(Description):
-    """The search for one method on one data set: `request` names these only."""
+    """The search for one method on one data set: `request` names these only; `command` is for its record."""
 
     kind: Literal["tune"] = "tune"
     request: TuneRequest
+    command: str = ""
+
+    def on(self, device: str) -> Self:
+        """As in `Description`."""
+        return self.model_copy(update={"request": self.request.model_copy(update={"device": device})})
 
 
 class ProbesDescription(Description):
@@ -130,6 +149,10 @@ class ProbesDescription(Description):
     runs: Path
     device: str
     probes: tuple[tuple[Path, str], ...]
+
+    def on(self, device: str) -> Self:
+        """As in `Description`."""
+        return self.model_copy(update={"device": device})
 
 
 class JobDescription(Description):
@@ -143,6 +166,12 @@ class JobDescription(Description):
     request: RunRequest
     command: str
     restart: Annotated[int, Field(ge=0)] = 0
+
+    def on(self, device: str) -> Self:
+        """As in `Description`; the command says so too."""
+        command = self.command.replace(f" --device {self.request.device}", f" --device {device}")
+        request = self.request.model_copy(update={"device": device})
+        return self.model_copy(update={"request": request, "command": command})
 
 
 AnyDescription = Annotated[JobDescription | StudyDescription | ProbesDescription, Field(discriminator="kind")]

@@ -8,8 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from prbench.base.console import progress
 from prbench.base.files import require_writable
 from prbench.base.leftovers import remove_leftovers
@@ -18,9 +16,11 @@ from prbench.results import cells as results
 from prbench.results.claims import Claims
 from prbench.results.record import CellState
 from prbench.running.display import Display
-from prbench.running.executors import Local, executor_for
+from prbench.running.execution import HERE, Execution
+from prbench.running.executors import Local, Work, executor_for
 from prbench.running.job import CellEnd, claimed, ends_of, run_job, set_aside
 from prbench.running.method_job import MethodJob
+from prbench.running.needs import Needs, fit_needs
 from prbench.running.open_dataset import InMemory
 from prbench.running.plan import Plan, states_table
 
@@ -47,12 +47,12 @@ class Outcome:
         return states_table(f"Results in {self.plan.out}, {self.seconds:,.0f} s", self.plan.jobs)
 
 
-def execute(plan: Plan, *, workers: int = 1) -> Outcome:
+def execute(plan: Plan, *, execution: Execution = HERE) -> Outcome:
     """Do what is missing. A failing method is recorded and the others go on; Ctrl-C ends the run.
 
     All splits of a method are trained together and written when they are all scored, so an interruption loses at
-    most the methods in progress. With several `workers`, processes of this machine share the methods; each computes
-    on as many threads as torch has here.
+    most the methods in progress. Several processes of this machine may share the methods, or a cluster, as
+    `execution` says; a process here computes on as many threads as torch has.
     """
     start = time.perf_counter()
     jobs = [job for job in plan.jobs if job.open()]
@@ -68,9 +68,10 @@ def execute(plan: Plan, *, workers: int = 1) -> Outcome:
                 set_aside(job, plan, claims)
                 display.advance(bar, len(job.cells) - len(job.open()))
             local = Local(_one_by_one(jobs, plan, memory, claims))
-            executor = executor_for(workers, local, [job.setting for job in jobs], memory)
-            threads = torch.get_num_threads()
-            executor.run([plan.describe(job, threads) for job in jobs], _Cells(plan, jobs, display, bar))
+            work = Work([job.setting for job in jobs], lambda: [needs_of(job, execution) for job in jobs], plan.out)
+            executor = executor_for(execution, local, work, memory)
+            described = [plan.describe(job, execution.job_threads) for job in jobs]
+            executor.run(described, _Cells(plan, jobs, display, bar))
     finally:
         claims.clear()
     return Outcome(plan, time.perf_counter() - start)
@@ -90,6 +91,11 @@ def _one_by_one(
                 return ends_of(job)
 
             yield numbers[id(job)], do
+
+
+def needs_of(job: MethodJob, execution: Execution) -> Needs:
+    """What doing a job takes."""
+    return fit_needs(job.make(), job.entry.name, job.setting, execution)
 
 
 class _Cells(Display):
@@ -116,6 +122,10 @@ class _Cells(Display):
             count = len(self._open[job])
             self.tell(f"{self.names[job]}: {count} split{'s' * (count > 1)} in {seconds:,.0f} s")
         super().end(job, outcome)
+
+    def hand_over(self, job: int, where: str) -> None:
+        for i in self._open[job]:
+            self._jobs[job].cells[i].reason = where
 
     def lose(self, job: int, reason: str) -> None:
         """Record a job without an answer as failed, but for the cells that it had finished."""

@@ -31,11 +31,14 @@ from prbench.protocol import PROTOCOL_VERSION, splits
 from prbench.protocol.selection import validation_rows
 from prbench.protocol.splits import TUNING_FROM, Split
 from prbench.registry import methods as methods_module
+from prbench.registry.code_hash import code_of
 from prbench.registry.schema import DatasetEntry, MethodEntry
 from prbench.results.claims import Claims
 from prbench.running import tuned
 from prbench.running.display import Display
-from prbench.running.executors import Local, executor_for
+from prbench.running.execution import HERE, Execution
+from prbench.running.executors import Local, Work, executor_for
+from prbench.running.needs import Needs, fit_needs
 from prbench.running.open_dataset import InMemory, OpenDataset, open_dataset
 from prbench.running.request import StudyDescription, TuneRequest, registry_words
 from prbench.running.study import SAMPLER, Study, search, shown
@@ -168,11 +171,11 @@ def _command(request: TuneRequest, method: str, dataset: str) -> str:
     return shlex.join(words)
 
 
-def execute(plan: TuningPlan, *, workers: int = 1) -> None:
+def execute(plan: TuningPlan, *, execution: Execution = HERE) -> None:
     """Do the trials that are missing; every one is on disk before the next begins. Ctrl-C ends the search.
 
-    Programs that tune into one folder, and the processes of several `workers`, share the studies: each is claimed,
-    others take the next one.
+    Programs that tune into one folder, the processes of several workers and a cluster's jobs, as `execution` says,
+    share the studies: each is claimed, others take the next one.
     """
     if any(study.left() for study in plan.studies):
         require_writable(plan.out)
@@ -184,12 +187,26 @@ def execute(plan: TuningPlan, *, workers: int = 1) -> None:
             bar = display.add_task("", total=budgets, completed=budgets - sum(study.left() for study in studies))
             memory = InMemory(display, claims)
             local = Local(_one_by_one(studies, plan, memory, claims))
-            executor = executor_for(workers, local, [study.setting for study in studies], memory)
-            threads = torch.get_num_threads()
-            described = [_described(study, plan, threads) for study in studies]
+            needs = partial(_needs, studies, execution)
+            work = Work([study.setting for study in studies], needs, plan.out)
+            executor = executor_for(execution, local, work, memory)
+            described = [_described(study, plan, execution.job_threads) for study in studies]
             executor.run(described, _Studies(plan, studies, display, bar))
     finally:
         claims.clear()
+
+
+def _needs(studies: Sequence[Study], execution: Execution) -> list[Needs]:
+    return [
+        fit_needs(
+            methods_module.make_method(study.entry, study.setting.entry, {}),
+            study.entry.name,
+            study.setting,
+            execution,
+            fits=study.left(),
+        )
+        for study in studies
+    ]
 
 
 def _one_by_one(
@@ -206,20 +223,36 @@ def _one_by_one(
 def perform(description: StudyDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> None:
     """Do a described search; its record is on disk. `opened` keeps the data set of the last one, for the next."""
     request = description.request
-    same = "tune " + request.model_dump_json(include={"datasets", "encoder", "splits", "seed", "device"})
+    same = opened_as(description)
     if same not in opened:
         opened.clear()
         opened[same] = _open(request.datasets, request.encoder, request.device, request.splits, request.seed)
     studies = _plan(request, opened[same]).studies
-    with closing(Claims(request.out).each(studies, name=_work_of, is_open=_is_open)) as mine:
+    for study in studies:
+        study.record = study.record.model_copy(update={"command": description.command or study.record.command})
+    with closing(Claims(request.out, description.lost).each(studies, name=_work_of, is_open=_is_open)) as mine:
         for study in mine:
             search(study, request.device, watch)
 
 
+def opened_as(description: StudyDescription) -> str:
+    """What searches have in common that are done on the same open data set."""
+    alike = {"datasets", "encoder", "splits", "seed", "device"}
+    return "tune " + description.request.model_dump_json(include=alike)
+
+
 def _described(study: Study, plan: TuningPlan, threads: int) -> StudyDescription:
     names = {"methods": (study.entry.name,), "datasets": (study.setting.entry.name,)}
-    request = plan.request.model_copy(update=names)
-    return StudyDescription(request=request, registry=registry.used(), threads=threads)
+    code = code_of(study.entry.target)
+    return StudyDescription(
+        request=plan.request.model_copy(update=names),
+        registry=registry.used(),
+        threads=threads,
+        title=f"tuning {study.name}",
+        work=_work_of(study),
+        code={study.entry.target: code} if code else {},
+        command=study.record.command,
+    )
 
 
 class _Studies(Display):

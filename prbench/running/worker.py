@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import TypeAdapter
 
 from prbench.base.errors import InputError
+from prbench.running.dispatch import do
 from prbench.running.request import AnyDescription
 
 if TYPE_CHECKING:
@@ -73,26 +74,11 @@ def serve(connection: Connection) -> None:
 
 def _do(description: AnyDescription, outbox: _Outbox, opened: dict[str, list[OpenDataset]]) -> None:
     """Do a job. `opened` keeps the data set of the last one, for the next."""
-    import torch
-
-    from prbench import registry
-    from prbench.running import job, probe, tune
-
-    if registry.used() != description.registry:
-        registry.use(description.registry)
-    torch.set_num_threads(description.threads)
 
     def watch(share: float) -> None:
         outbox.send(Share(share))
 
-    outcome: Any = None
-    if description.kind == "tune":
-        tune.perform(description, watch, opened)
-    elif description.kind == "probe":
-        outcome = probe.perform(description, watch, opened)
-    else:
-        outcome = job.perform(description, watch, opened)
-    outbox.send(Ended(outcome))
+    outbox.send(Ended(do(description, watch, opened)))
 
 
 def _end_with_parent() -> None:

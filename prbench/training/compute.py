@@ -31,6 +31,8 @@ def peak_memory(device: str) -> int:
 PARALLEL_BYTES = 4 * 2**20
 # How many threads train splits side by side now: they share the memory that is free.
 _beside = 1
+# The most that this process may hold, 0 for all there is: on a cluster a machine is shared with other jobs.
+_limit = 0
 
 Precision = Literal["highest", "high", "medium"]
 
@@ -50,7 +52,16 @@ def free_memory(device: str) -> int:
     """The bytes that are free on the device, on a CPU each training thread's share of them."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available) // _beside
+    free = int(psutil.virtual_memory().available)
+    if _limit:
+        free = min(free, max(0, _limit - int(psutil.Process().memory_info().rss)))
+    return free // _beside
+
+
+def limit_memory(most: int) -> None:
+    """Let this process choose what it lays out as if it had `most` bytes; 0 for all that the machine has."""
+    global _limit
+    _limit = most
 
 
 @contextmanager
