@@ -242,6 +242,7 @@ def comes_with_prbench(kind: Kind, name: str) -> bool:
     return file is not None and file.parent == _own_folder(kind).resolve()
 
 
+@lru_cache(maxsize=len(KINDS))
 def _own_folder(kind: Kind) -> Path:
     """Where prbench's own entries of a kind are.
 
@@ -283,15 +284,34 @@ def _entry_point_folders() -> tuple[Path, ...]:
 def _files(kind: Kind) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for folder in folders(kind):
-        for path in sorted(folder.glob("*.toml")):
-            name = path.stem
+        try:
+            with os.scandir(folder) as scan:
+                listing = tuple(file.name for file in scan)
+        except OSError as error:
+            raise InputError(f"cannot list the entries in {folder}: {error.strerror or error}") from error
+        entries = _entries(folder, listing)
+        if double := files.keys() & entries.keys():
+            name = min(double)
+            raise InputError(
+                f"two {kind} are called {name!r}: {files[name]} and {entries[name]}", hint="rename one of the files"
+            )
+        files |= entries
+    return files
+
+
+# Every look for an entry lists the folders; from the same listing follow the same names.
+@lru_cache(maxsize=64)
+def _entries(folder: Path, listing: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder's entries by name, sorted. Raises InputError for a name that cannot be one."""
+    files: dict[str, Path] = {}
+    for file in sorted(listing):
+        if file.endswith(".toml"):
+            name = file.removesuffix(".toml")
             if not NAME.fullmatch(name) or name in GROUPS:
-                raise InputError(f"{path}: {name!r} cannot be a name", hint="use letters, digits, '-' and '_'")
-            if name in files:
                 raise InputError(
-                    f"two {kind} are called {name!r}: {files[name]} and {path}", hint="rename one of the files"
+                    f"{folder / file}: {name!r} cannot be a name", hint="use letters, digits, '-' and '_'"
                 )
-            files[name] = path
+            files[name] = folder / file
     return files
 
 
