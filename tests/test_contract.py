@@ -17,6 +17,9 @@ from prbench.registry import methods
 # still beats chance; that the published ones do is tested apart, with one fit of each.
 SHORTER: dict[str, dict[str, Any]] = {
     "bt": {"steps": 200},
+    "gpo": {"epochs": 4, "depth": 2},
+    "np": {"epochs": 10, "rate": 1e-3, "width": 64},
+    "bt-offset": {"tolerance": 1e-3},
     "maml": {"epochs": 50, "rate": 0.01},
     "mrm-no-basis": {"epochs": 40},
     # Without a user's choices only a longer training of the heads shows.
