@@ -22,12 +22,13 @@ def home() -> Path:
 
     Raises InputError where the user's home cannot be determined.
     """
-    import platformdirs
-
     value = os.environ.get("PRBENCH_HOME") or ""
     # Where the system knows no home, as in a container with an unknown uid, platformdirs raises or leaves "~/...".
     try:
-        value = value or platformdirs.user_cache_dir("prbench", appauthor=False)
+        if not value:
+            import platformdirs
+
+            value = platformdirs.user_cache_dir("prbench", appauthor=False)
         return Path(value).expanduser()
     except RuntimeError as error:
         who = value.partition("/")[0] or "of this user"

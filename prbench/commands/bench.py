@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prbench.commands.options import GROUP, AsJson, AtPrecision, Device, OnDevice, Precision
+from prbench.commands.options import GROUP, LIST, AsJson, AtPrecision, Device, OnDevice, Precision
 
 app = typer.Typer(help="Measure speed and memory.", **GROUP)
 
@@ -59,3 +60,33 @@ def embed(
         return
     for record in records:
         output.show_record(record, as_json)
+
+
+class GpuSize(StrEnum):
+    """How large everything is that a GPU is measured with."""
+
+    real = "real"
+    tiny = "tiny"
+
+
+@app.command(epilog="Example: prbench bench gpu --out gpu")
+def gpu(
+    out: Annotated[Path, typer.Option(help="Folder of gpu.json and index.html.")] = Path("gpu"),
+    device: OnDevice = Device.auto,
+    size: Annotated[
+        GpuSize | None, typer.Option(help="Default: real on a GPU, tiny on a CPU, which must be named by --device.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time for everything; what it leaves out is named.")] = 9,
+    methods: Annotated[str, typer.Option(metavar=LIST, help="Only these methods; default: all but judges.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check and time prbench on a GPU: engines, fits, memory, and whether every method decides as on the CPU."""
+    from prbench.commands import output
+    from prbench.timing.gpu import run
+
+    names = [name.strip() for name in methods.split(",") if name.strip()] or None
+    found = run.measure(out, device=device.value, size=size.value if size else "", minutes=minutes, methods=names)
+    if as_json:
+        output.show_json(found)
+        return
+    typer.echo(str(out / run.PAGE))

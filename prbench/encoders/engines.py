@@ -224,10 +224,11 @@ def run(
     budget: int,
     balance: float,
     pooling: Pooling = "last",
+    halved: Callable[[int], None] | None = None,
 ) -> Iterator[States]:
     """What the model makes of every sequence, in the order of packing. Raises InputError as `run_passes`."""
     passes = engine.pack(tries, budget)
-    return run_passes(model, engine, passes, budget=budget, balance=balance, pooling=pooling)
+    return run_passes(model, engine, passes, budget=budget, balance=balance, pooling=pooling, halved=halved)
 
 
 def run_passes(
@@ -238,11 +239,12 @@ def run_passes(
     budget: int,
     balance: float,
     pooling: Pooling = "last",
+    halved: Callable[[int], None] | None = None,
 ) -> Iterator[States]:
     """What the model makes of every sequence in `passes`, which hold at most `budget` tokens, in this order.
 
-    Where memory runs out the budget is halved, and what is left is packed anew. Raises InputError when it runs
-    out for a single sequence.
+    Where memory runs out the budget is halved, and what is left is packed anew; `halved` is told the new budget,
+    without it stderr is. Raises InputError when memory runs out for a single sequence.
     """
     left = list(passes)
     while left:
@@ -256,7 +258,10 @@ def run_passes(
                         hint="end other programs that use it, or use --device cpu",
                     )
                 budget = max(1, min(budget, tokens) // 2)
-                stderr().print(f"out of memory on {model.device}: going on with {budget:,} tokens at a time")
+                if halved is None:
+                    stderr().print(f"out of memory on {model.device}: going on with {budget:,} tokens at a time")
+                else:
+                    halved(budget)
                 tries = [trie for later in left[done:] for row in later for trie in row]
                 left = engine.pack([piece for trie in tries for piece in _pieces(trie, budget, balance)], budget)
                 break

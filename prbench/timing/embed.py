@@ -311,12 +311,13 @@ def _compare(
 
 
 def _timed(compute: Callable[[], Any], device: str) -> float:
-    start = _now(device)
+    start = now(device)
     compute()
-    return _now(device) - start
+    return now(device) - start
 
 
-def _now(device: str) -> float:
+def now(device: str) -> float:
+    """Seconds; what a GPU was given before is done by then."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     return time.perf_counter()

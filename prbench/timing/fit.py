@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,13 +19,15 @@ from prbench import registry
 from prbench.base.console import progress
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons
-from prbench.embedding.stage import embed
-from prbench.encoders import OWN, OWN_ENTRY
+from prbench.comparisons import Comparisons, PreferenceData
+from prbench.encoders import OWN
 from prbench.encoders.base import require_device, resolved_device
 from prbench.method import Watch
 from prbench.protocol import splits
+from prbench.protocol.selection import fit_rng
+from prbench.protocol.splits import Split
 from prbench.registry import methods
+from prbench.registry.schema import DatasetEntry
 from prbench.training.compute import Precision, computing, peak_memory
 from prbench.training.gradient import GradientMethod, SplitBatch
 
@@ -59,13 +62,8 @@ def fit(
     gradient_method = methods.make_method(registry.get("methods", method), entry, {})
     if not isinstance(gradient_method, GradientMethod):
         raise InputError(f"{method} is not trained by gradient steps", hint="time bt, lore or mrm")
-    if entry.encoder != OWN:
-        raise InputError(f"{shape} comes without embeddings", hint="choose a simulated data set, such as sim-prism")
-    data = datasets.load(entry)
-    comparisons = data.comparisons(embed(data, OWN_ENTRY))
-    drawn = [splits.make_split(data, entry.protocol, index=i) for i in range(count)]
-    trains = [comparisons.take(split.seen_train) for split in drawn]
-    rngs = [Rng(split.seed, data.name, "fit", split.index) for split in drawn]
+    work = shape_of(shape, count)
+    trains, rngs = work.trains, work.rngs
 
     engine_times, loop_times, bandwidths, rates = [], [], [], []
     with progress() as display:
@@ -74,9 +72,9 @@ def fit(
             bandwidths.append(copy_bandwidth(device))
             with computing(precision):
                 rates.append(product_rate(device))
-                engine_times.append(_engine(gradient_method, trains, rngs, device))
+                engine_times.append(engine(gradient_method, trains, rngs, device))
             display.advance(bar)
-            loop_times.append(_loop(gradient_method, trains[0], rngs[0], device))
+            loop_times.append(loop(gradient_method, trains[0], rngs[0], device))
             display.advance(bar)
     update = float(np.median([timed.seconds for timed in engine_times]))
     setup = float(np.median([timed.setup for timed in engine_times]))
@@ -90,7 +88,7 @@ def fit(
     if full:
         with computing(precision):
             whole = _whole(gradient_method, trains, rngs, device)
-    adapting = _adapting(gradient_method, comparisons.take(drawn[0].unseen_support), trains[0], rngs[0])
+    adapting = _adapting(gradient_method, work.comparisons.take(work.splits[0].unseen_support), trains[0], rngs[0])
     return {
         "method": method,
         "shape": shape,
@@ -119,6 +117,43 @@ def fit(
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """A simulated data set with its embeddings and the splits that methods are timed on."""
+
+    entry: DatasetEntry
+    data: PreferenceData
+    comparisons: Comparisons
+    splits: list[Split]
+
+    @cached_property
+    def trains(self) -> list[Comparisons]:
+        """What the seen users of each split train on."""
+        return [self.comparisons.take(split.seen_train) for split in self.splits]
+
+    @property
+    def rngs(self) -> list[Rng]:
+        """The stream that fitting each split draws from."""
+        return [fit_rng(self.data, split) for split in self.splits]
+
+
+def shape_of(name: str, count: int) -> Shape:
+    """The simulated data set of that name and its first `count` splits.
+
+    Raises InputError for an unknown name and for data that come without embeddings.
+    """
+    entry = registry.get("datasets", name)
+    if entry.encoder != OWN:
+        raise InputError(f"{name} comes without embeddings", hint="choose a simulated data set, such as sim-prism")
+    data = datasets.load(entry)
+    items = data.embedded
+    assert items is not None
+    # As a run numbers them: see `OpenDataset.comparisons`.
+    items = replace(items, identity=torch.arange(len(items)) if items.identity is None else items.identity)
+    drawn = [splits.make_split(data, entry.protocol, index=i) for i in range(count)]
+    return Shape(entry, data, data.comparisons(items), drawn)
+
+
 def copy_bandwidth(device: str) -> float:
     """Bytes read and written per second by copying a buffer far larger than a core's caches, best of three."""
     source = torch.ones(COPIED // 4, device=device)
@@ -126,9 +161,9 @@ def copy_bandwidth(device: str) -> float:
     target.copy_(source)
     best = np.inf
     for _ in range(3):
-        start = _now(device)
+        start = now(device)
         target.copy_(source)
-        best = min(best, _now(device) - start)
+        best = min(best, now(device) - start)
     return 2 * COPIED / best
 
 
@@ -138,9 +173,9 @@ def product_rate(device: str) -> float:
     target = torch.empty_like(factor)
     best = np.inf
     for _ in range(4):
-        start = _now(device)
+        start = now(device)
         torch.mm(factor, factor, out=target)
-        best = min(best, _now(device) - start)
+        best = min(best, now(device) - start)
     return 2 * MULTIPLIED**3 / best
 
 
@@ -188,13 +223,14 @@ def counting() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
-def _now(device: str) -> float:
+def now(device: str) -> float:
+    """Seconds; what a GPU was given before is done by then."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-class _Timed(NamedTuple):
+class Timed(NamedTuple):
     """Seconds per update of all splits, seconds before the first has ended, and updates of the whole recipe."""
 
     seconds: float
@@ -206,20 +242,27 @@ def _work(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], de
     return SplitBatch(trains, rngs, [{method.budget}] * len(trains), device)
 
 
-def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> _Timed:
-    """Time some updates of all splits, trained as a fit trains them."""
+def engine(
+    method: GradientMethod,
+    trains: list[Comparisons],
+    rngs: list[Rng],
+    device: str,
+    most_seconds: float | None = None,
+) -> Timed:
+    """Time updates of all splits for `most_seconds` (default: `ROUND_SECONDS`), trained as a fit trains them."""
+    most_seconds = ROUND_SECONDS if most_seconds is None else most_seconds
     work = _work(method, trains, rngs, device)
     blocks = method.blocks(work)
     alone = _timed_block(method, work.take(blocks[0]), 0.0)
     updates = _timed_block(method, work.take([0]), 0.0).updates if len(blocks[0]) > 1 else alone.updates
-    start = _now(device)
+    start = now(device)
     marks: list[float] = []
     shares: list[float] = []
 
     def watch(share: float) -> None:
-        marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
+        marks.append(now(device) if len(marks) < FEWEST else time.perf_counter())
         shares.append(share)
-        if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > ROUND_SECONDS:
+        if len(marks) > 2 * FEWEST and marks[-1] - marks[FEWEST - 1] > most_seconds:
             raise _EnoughError
 
     try:
@@ -228,27 +271,27 @@ def _engine(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], 
     except _EnoughError:
         pass
     # Threads of a CPU end with an update that is not counted.
-    end = _now(device) if device.startswith("cuda") else marks[-1]
+    end = now(device) if device.startswith("cuda") else marks[-1]
     warm = min(FEWEST, len(marks) - 1)
     # All shares of one update of all splits add up to 1 / updates.
     seconds = (end - marks[warm - 1]) / (sum(shares[warm:]) * updates)
     # What comes before the first block's first update is partly done once for all of them.
     setup = marks[0] - start + (len(blocks) - 1) * alone.setup
-    return _Timed(seconds, setup, updates)
+    return Timed(seconds, setup, updates)
 
 
 def _timed_block(
     method: GradientMethod, work: SplitBatch, most_seconds: float, on_update: Watch | None = None
-) -> _Timed:
+) -> Timed:
     """Time some updates; `on_update`, where given, hears of each."""
     device = work.device
-    start = _now(device)
+    start = now(device)
     marks: list[float] = []
     shares: list[float] = []
 
     def watch(share: float) -> None:
         # Waiting for a GPU at every update would slow it down; the first updates and the last matter.
-        marks.append(_now(device) if len(marks) < FEWEST else time.perf_counter())
+        marks.append(now(device) if len(marks) < FEWEST else time.perf_counter())
         shares.append(share)
         if on_update:
             on_update(share)
@@ -260,21 +303,24 @@ def _timed_block(
             pass
     except _EnoughError:
         pass
-    end = _now(device)
+    end = now(device)
     warm = min(FEWEST, len(marks) - 1)
     # Every update tells of its share of the longest split's work.
-    return _Timed((end - marks[warm - 1]) / (len(marks) - warm), marks[0] - start, round(1 / shares[0]))
+    return Timed((end - marks[warm - 1]) / (len(marks) - warm), marks[0] - start, round(1 / shares[0]))
 
 
 class _EnoughError(Exception):
     """Enough updates were timed."""
 
 
-def _loop(method: GradientMethod, train: Comparisons, rng: Rng, device: str) -> float:
-    """Seconds per update of one split, by the plain loop where there is one."""
+def loop(
+    method: GradientMethod, train: Comparisons, rng: Rng, device: str, most_seconds: float | None = None
+) -> float:
+    """Seconds per update of one split, by the plain loop (on the CPU) where there is one."""
+    most_seconds = ROUND_SECONDS if most_seconds is None else most_seconds
     if method.plain_loop(train, rng) is None:
-        return _engine(method, [train], [rng], device).seconds
-    return _timed(_endless(lambda: method.plain_loop(train, rng)))
+        return engine(method, [train], [rng], device, most_seconds).seconds
+    return _timed(_endless(lambda: method.plain_loop(train, rng)), most_seconds)
 
 
 def _endless(make: Callable[[], Iterator[Any] | None]) -> Iterator[Any]:
@@ -282,18 +328,18 @@ def _endless(make: Callable[[], Iterator[Any] | None]) -> Iterator[Any]:
         yield from steps
 
 
-def _timed(steps: Iterator[Any]) -> float:
+def _timed(steps: Iterator[Any], most_seconds: float) -> float:
     for _ in islice(steps, FEWEST):
         pass
     start, done = time.perf_counter(), 0
-    while done < FEWEST or time.perf_counter() - start < ROUND_SECONDS:
+    while done < FEWEST or time.perf_counter() - start < most_seconds:
         next(steps)
         done += 1
     return (time.perf_counter() - start) / done
 
 
 def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], device: str) -> float:
-    start = _now(device)
+    start = now(device)
     with progress() as display:
         bar = display.add_task("the whole fit", total=100)
         wanted = [{method.budget}] * len(trains)
@@ -301,7 +347,7 @@ def _whole(method: GradientMethod, trains: list[Comparisons], rngs: list[Rng], d
             SplitBatch(trains, rngs, wanted, device, lambda share: display.advance(bar, 100 * share))
         ):
             pass
-    return _now(device) - start
+    return now(device) - start
 
 
 def _adapting(method: GradientMethod, support: Comparisons, train: Comparisons, rng: Rng) -> dict[str, float]:

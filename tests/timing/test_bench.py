@@ -102,7 +102,7 @@ def test_attentions_and_products_in_place_are_counted() -> None:
 def test_updates_of_the_whole_recipe_are_counted(method: GradientMethod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "ROUND_SECONDS", 0.0)
     data = population(users=9, groups=(2, 6), seed=11, dtype=torch.float32)
-    timed = fit._engine(method, [data], [Rng("bench")], "cpu")
+    timed = fit.engine(method, [data], [Rng("bench")], "cpu")
     users = {GPO: 2, NP: 8, MRM: 2}.get(type(method))
     assert timed.updates == (7 if users is None else 3 * math.ceil(9 / users))
 
