@@ -32,7 +32,7 @@ def probe(
         typer.Option(
             metavar=LIST,
             help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, "
-            "mistakes, groups, halves, taxes.",
+            "mistakes, one-sided, groups, halves, taxes.",
         ),
     ] = None,
     injection: Annotated[

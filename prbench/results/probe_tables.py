@@ -57,6 +57,16 @@ TABLES: dict[str, dict[str, str]] = {
         "seconds": REAL,
     },
     "mistakes": {"user": WHOLE, "comparison": WHOLE, "rate": REAL, "margin": REAL, "cold": REAL},
+    "one-sided": {
+        "user": WHOLE,
+        "comparison": WHOLE,
+        "both": REAL,
+        "clicks": REAL,
+        "rejections": REAL,
+        "clicks_false": REAL,
+        "rejections_false": REAL,
+        "cold": REAL,
+    },
     "groups": {
         "attribute": TEXT,
         "group": TEXT,
@@ -87,6 +97,8 @@ is above 0; `seconds` is the cost of the update per user.
 asking: a user's accuracy once so many questions were asked by a rule (its number in `protocol.questions.RULES`), and
 before any; `questions` is −1 for the whole support.
 mistakes: test choices after a support of whose labels a share, the `rate`, is flipped, hard pairs first.
+one-sided: test choices after the support (`both`), after what it chose against drawn items (`clicks`), and after
+drawn items against what it rejected; the share of each user's drawn pairs that are false, where utilities are known.
 groups: each group of ten and more unseen users by an attribute, and the attribute's gaps, over all finished `splits`.
 halves: the rank of a user's own other half among those of all `users`, and the chance that it is picked first.
 taxes: how often a user's state prefers a prompt's reply of higher shared quality, before adapting, after it, and

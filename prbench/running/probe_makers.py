@@ -8,7 +8,7 @@ from typing import Any
 
 from prbench.method import Method
 from prbench.protocol.splits import Split
-from prbench.running import asking, best_of_n, controls, groups, halves, mistakes, taxes, updates
+from prbench.running import asking, best_of_n, controls, groups, halves, mistakes, one_sided, taxes, updates
 from prbench.running.open_dataset import OpenDataset
 
 Maker = Callable[[Method, OpenDataset, Split, Path], dict[str, Any]]
@@ -30,6 +30,7 @@ MAKERS: dict[str, Maker] = {
     "updates": _alone(updates.updates),
     "asking": _alone(asking.asking),
     "mistakes": mistakes.mistakes,
+    "one-sided": _alone(one_sided.one_sided),
     "groups": groups.groups,
     "halves": _alone(halves.halves),
     "taxes": _alone(taxes.taxes),

@@ -386,6 +386,32 @@ def test_the_slope_is_in_points_per_ten_per_cent_of_wrong_labels() -> None:
     assert lore["gain_0"] - lore["gain_20"] == pytest.approx(0.2)
 
 
+def test_what_clicks_and_rejections_lose_by_hand() -> None:
+    def make(method: str, split: int) -> pd.DataFrame:
+        rows = []
+        for user in range(6, 12):
+            noise = split % 2
+            # LoRe: of twenty choices 16 are right with both, 12 or 13 with clicks alone, 16 or 17 with rejections.
+            right = {"both": 16, "clicks": 12 + noise, "rejections": 16 + noise} if method == "lore" else {}
+            rows += [
+                {"user": user, "comparison": t, "cold": 0.0, "clicks_false": 0.25, "rejections_false": np.nan}
+                | {kind: 1.0 if t < right.get(kind, 10) else -1.0 for kind in ("both", "clicks", "rejections")}
+                for t in range(20)
+            ]
+        return lines(method, split, rows)
+
+    made = planted("one-sided", make).make(piece("feedback:one_sided", ["lore", "mrm"]))
+    lore, mrm = (record(made, method=method) for method in ("lore", "mrm"))
+    assert lore["gain_both"] == pytest.approx(0.3)
+    assert lore["clicks_lost"] == pytest.approx(0.175, abs=0.02)
+    assert lore["rejections_lost"] == pytest.approx(-0.025, abs=0.02)
+    assert (mrm["clicks_lost"], mrm["rejections_lost"]) == (0, 0)
+    assert lore["clicks_false"] == 0.25
+    assert np.isnan(lore["rejections_false"])
+    (said,) = map(str, made.findings)
+    assert "a part of the gain is lost with clicks alone by LoRe, and with rejections alone by none" in said
+
+
 def test_gaps_between_groups_are_one_family_and_rest_on_the_most_splits() -> None:
     def make(method: str, split: int) -> pd.DataFrame:
         p = 0.001 if method == "lore" else 0.5
