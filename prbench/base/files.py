@@ -118,15 +118,16 @@ def writing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` atomically."""
-    with writing(path) as temporary:
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write `text` atomically; with `private`, for its owner alone."""
+    with writing(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON atomically; NaN is refused, since JSON has none."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` as JSON atomically as `write_text`; NaN is refused, since JSON has none."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+    write_text(path, text, private=private)
 
 
 def canonical_json(value: Any) -> str:

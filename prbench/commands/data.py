@@ -153,6 +153,10 @@ def import_file(
     ranking: Annotated[str | None, typer.Option(help="ranked: column of their ranks; 1 is best.")] = None,
     conversation: Annotated[str | None, typer.Option(help="Column of the conversation's id.")] = None,
     timestamp: Annotated[str | None, typer.Option(help="Column of the time.")] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(help="A file with a row a person: the id, and columns that are the person's groups."),
+    ] = None,
     encoding: Annotated[str | None, typer.Option(help="Text encoding, such as cp1252; default: UTF-8.")] = None,
     drop_bad: Annotated[bool, typer.Option("--drop-bad", help="Leave faulty rows out, and count them.")] = False,
     empty: Annotated[Empty | None, typer.Option(help="What to do with empty replies; default: refuse them.")] = None,
@@ -168,6 +172,7 @@ def import_file(
     from prbench import data, registry
     from prbench.base.console import stderr
     from prbench.commands import output
+    from prbench.loaders import attributes as people
     from prbench.loaders import user_file
     from prbench.protocol.repeats import said_of_repeats
 
@@ -187,11 +192,17 @@ def import_file(
     found = user_file.read_file(file, options)
     for said in found.said:
         stderr().print(f"{file.name}: {said}", markup=False, soft_wrap=True)
+    table = people.AttributeTable()
+    if attributes:
+        ids = list(dict.fromkeys(str(row.user) for row in found.rows))
+        table = people.read_attributes(attributes, ids, column=user, encoding=encoding)
+        for sentence in [*table.sentences, f"attributes: {', '.join(table.values) or 'none that may be shown'}"]:
+            stderr().print(f"{attributes.name}: {sentence}", markup=False, soft_wrap=True)
     if dry_run:
         output.show_rows(user_file.first_rows(found), as_json=False)
         stderr().print(f"nothing was imported: {len(found.rows):,} comparisons were understood so", markup=False)
         return
-    entry_file = user_file.import_table(file, name, replace=replace, found=found)
+    entry_file = user_file.import_table(file, name, replace=replace, found=found, attributes=table.values)
     if about_repeats := said_of_repeats(data.load(registry.get("datasets", name))):
         stderr().print(about_repeats, markup=False, soft_wrap=True)
     _imported(entry_file)

@@ -7,6 +7,7 @@ reply and each reply gets a score; the best one goes on, and gives two replies i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,11 +18,25 @@ from pydantic.dataclasses import dataclass
 from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message, PreferenceData
 from prbench.loaders import STRICT, RawSource
+from prbench.loaders.attributes import UNKNOWN, by_number
 from prbench.loaders.building import Builder
 from prbench.loaders.json_lines import json_lines
 
 CONVERSATIONS = "conversations.jsonl"
 SURVEY = "survey.jsonl"
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "age": ("age",),
+    "gender": ("gender",),
+    "education": ("education",),
+    "employment": ("employment_status",),
+    "marital status": ("marital_status",),
+    "English": ("english_proficiency",),
+    "religion": ("religion", "simplified"),
+    "ethnicity": ("ethnicity", "simplified"),
+    "region": ("location", "reside_region"),
+    "use of language models": ("lm_familiarity",),
+}
+"""Where the survey's answers about a person are that group users; "simplified" has the fewest classes."""
 EMPTY = "EMPTY STRING"
 """What the release writes for a text of no characters."""
 
@@ -100,7 +115,8 @@ class Prism:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The comparisons of the two files. Raises InputError naming a file and line that is broken."""
-        by_user: dict[str, list[Dialogue]] = {user: [] for user in read_users(raw.path(SURVEY))}
+        people = read_people(raw.path(SURVEY))
+        by_user: dict[str, list[Dialogue]] = {user: [] for user in people}
         path = raw.path(CONVERSATIONS)
         for line, dialogue in read_dialogues(path):
             if dialogue.user not in by_user:
@@ -141,7 +157,9 @@ class Prism:
                 for dialogue in usable:
                     self._add(found, user, dialogue)
                 counts["users left without comparisons"] += len(found) == before
-        return found.build(name, empty=f"no user has {self.min_dialogues} usable dialogues and a comparison in them")
+        data = found.build(name, empty=f"no user has {self.min_dialogues} usable dialogues and a comparison in them")
+        answers = {about: {user: given[about] for user, given in people.items()} for about in ATTRIBUTES}
+        return replace(data, attributes=by_number(answers, data.user_keys))
 
     @property
     def _too_close(self) -> str:
@@ -197,15 +215,22 @@ class Prism:
                 yield better, worse
 
 
-def read_users(path: Path) -> list[str]:
-    """The users' ids in the survey's order."""
-    users = []
+def read_people(path: Path) -> dict[str, dict[str, str]]:
+    """The users by id in the survey's order, each with the answers that are attributes."""
+    people: dict[str, dict[str, str]] = {}
     for line, record in json_lines(path):
         _need(record, f"{path}, line {line}", user_id=str)
-        users.append(record["user_id"])
-    if len(set(users)) != len(users):
-        raise InputError(f"{path}: a user appears twice", hint="get the file anew")
-    return users
+        if record["user_id"] in people:
+            raise InputError(f"{path}: a user appears twice", hint="get the file anew")
+        people[record["user_id"]] = {name: _answer(record, place) for name, place in ATTRIBUTES.items()}
+    return people
+
+
+def _answer(record: dict[str, Any], place: tuple[str, ...]) -> str:
+    value: Any = record
+    for key in place:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value.strip() if isinstance(value, str) and value.strip() else UNKNOWN
 
 
 def read_dialogues(path: Path) -> Iterator[tuple[int, Dialogue]]:

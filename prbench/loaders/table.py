@@ -7,18 +7,22 @@ A row has `user`, `context` (a JSON list of messages), `chosen` and `rejected`, 
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 
+from prbench.base.reading import read_json
 from prbench.comparisons import PreferenceData, as_context
 from prbench.loaders import STRICT, RawSource
+from prbench.loaders.attributes import by_number
 from prbench.loaders.building import Numbering
 
 TABLE = "comparisons.parquet"
 COUNTS = "counts.json"
 """What the import left out or changed, and how often; the file is there where it did."""
+ATTRIBUTES = "attributes.json"
+"""The people's attributes, by name and id; the file is there where the import was given any."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -55,12 +59,14 @@ class ImportedTable:
             time=frame["seconds"].to_numpy(dtype=np.float64) if "seconds" in frame else None,
             user_keys=tuple(map(str, users)),
             counts={
-                **_counts(raw),
+                **{str(what): int(count) for what, count in _json(raw, COUNTS).items()},
                 "users with one comparison, which cannot be divided": int((np.bincount(user) == 1).sum()),
             },
+            attributes=by_number(_json(raw, ATTRIBUTES), [str(key) for key in users]),
         )
 
 
-def _counts(raw: RawSource) -> dict[str, int]:
-    file = next((path for path in raw.paths() if path.name == COUNTS), None)
-    return {} if file is None else {str(k): int(v) for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
+def _json(raw: RawSource, name: str) -> dict[str, Any]:
+    file = next((path for path in raw.paths() if path.name == name), None)
+    table: dict[str, Any] = {} if file is None else read_json(file)
+    return table

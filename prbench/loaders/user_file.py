@@ -21,7 +21,7 @@ from prbench.loaders.new_entry import check_name, publish
 from prbench.loaders.reading import Drop
 from prbench.loaders.rows import kind_of
 from prbench.loaders.shapes import Shape, columns_of, rows_of
-from prbench.loaders.table import COUNTS, TABLE
+from prbench.loaders.table import ATTRIBUTES, COUNTS, TABLE
 
 EMPTY = "comparisons with an empty reply left out"
 EMPTY_KEPT = "comparisons with an empty reply kept"
@@ -88,11 +88,18 @@ class Dropped:
 
 
 def import_table(
-    path: Path, name: str, options: ImportOptions | None = None, *, replace: bool = False, found: Found | None = None
+    path: Path,
+    name: str,
+    options: ImportOptions | None = None,
+    *,
+    replace: bool = False,
+    found: Found | None = None,
+    attributes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Path:
     """Make the comparisons in `path` a data set called `name`; returns the file of its entry.
 
-    `found` are its rows where they have been read already; `replace` takes the place of an imported data set. Raises
+    `found` are its rows where they have been read already; `replace` takes the place of an imported data set.
+    `attributes` are those of its users, by name and id (`prbench.loaders.attributes`). Raises
     InputError as `read_file`, and for a name that is taken.
     """
     check_name(name, replace=replace)
@@ -118,6 +125,8 @@ def import_table(
         frame.to_parquet(folder / TABLE, index=False)
         if found.counts:
             write_json(folder / COUNTS, dict(found.counts))
+        if attributes:
+            write_json(folder / ATTRIBUTES, attributes, private=True)
 
     n = len(columns["user"])
     items = {

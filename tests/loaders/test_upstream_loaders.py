@@ -54,6 +54,19 @@ def test_prism_keeps_users_with_six_usable_dialogues_in_the_surveys_order(tmp_pa
     assert prism(tmp_path, min_dialogues=5).user_keys == ("bob", "alice", "carol")
 
 
+def test_prism_knows_what_groups_its_people_from_the_survey(tmp_path: Path) -> None:
+    write_prism(tmp_path)
+    lines = (tmp_path / "survey.jsonl").read_text().splitlines()
+    people = {record["user_id"]: record for record in map(json.loads, lines)}
+    people["bob"] |= {"gender": "Male", "ethnicity": {"simplified": "Mixed"}, "location": None, "age": " "}
+    write_lines(tmp_path / "survey.jsonl", list(people.values()))
+    attributes = prism(tmp_path).attributes
+    assert attributes["gender"] == ("Male", "Female")
+    assert attributes["ethnicity"] == ("Mixed", "White")
+    assert attributes["region"] == ("not given", "Europe")
+    assert attributes["age"] == ("not given", "25-34 years old")
+
+
 def test_prism_pairs_the_chosen_reply_with_each_rejected_one_after_a_history_of_chosen_replies(
     tmp_path: Path,
 ) -> None:

@@ -30,7 +30,8 @@ OWN_GAIN = (
     "Unseen users, points of user accuracy above the method's own cold start; higher is better, 0 is a method that "
     "does nothing. Own: after the first k of the user's support choices; other: after as many choices of a stranger, "
     "the mean over strangers drawn by hash, whose choices on the user's test pairs (and in test blocks) are left out "
-    "first. Own − other above 0 says that the gain is the user's own. "
+    "first. Own − other above 0 says that the gain is the user's own. Were a share of the users given a stranger's "
+    "choices, accuracy would fall by that share of it: a user is adapted alone. "
 )
 EXCHANGE = (
     "Unseen users. Changed: % of test decisions that differ between adapting to the support and to the same support "
