@@ -8,6 +8,7 @@ of embedding is prbench's own; what a real one adds follows from its rate on a f
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -17,15 +18,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from prbench import registry
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
-from prbench.encoders.base import Encoded, Encoder, Text
+from prbench.comparisons import Message
+from prbench.encoders import build_encoder
+from prbench.encoders.base import Encoded, Encoder, Text, require_device, resolved_device
 
 SIZES = (10_000, 100_000, 1_000_000)
 ITEMS = 100_000
@@ -141,6 +146,70 @@ dim = {DIM}
 """
 
 
+class Slope(NamedTuple):
+    """How a stage grows from one number of choices to the next.
+
+    `exponent` is p where seconds grow as choices to the power of p: 1 is linear, and start-up makes it less.
+    `microseconds` and `bytes` are those of a further choice.
+    """
+
+    stage: str
+    before: int
+    after: int
+    exponent: float
+    microseconds: float
+    bytes: float
+
+
+def slopes(stages: Sequence[Stage]) -> list[Slope]:
+    """The slope of each stage between one number of choices and the next larger one."""
+    found = []
+    for name in dict.fromkeys(stage.stage for stage in stages):
+        own = sorted((stage for stage in stages if stage.stage == name), key=lambda stage: stage.choices)
+        for a, b in pairwise(own):
+            more = b.choices - a.choices
+            found.append(
+                Slope(
+                    name,
+                    a.choices,
+                    b.choices,
+                    math.log(b.seconds / a.seconds) / math.log(b.choices / a.choices),
+                    1e6 * (b.seconds - a.seconds) / more,
+                    (b.peak - a.peak) / more,
+                )
+            )
+    return found
+
+
+class Rate(NamedTuple):
+    """A real encoder's texts per second on `texts` of this benchmark, and the seconds that `distinct` texts take."""
+
+    encoder: str
+    device: str
+    texts: int
+    per_second: float
+    distinct: int
+    seconds: float
+
+
+def encoder_rate(name: str, texts: int, *, distinct: int = ITEMS, device: str = "auto") -> Rate:
+    """Time a registered encoder on `texts` replies, weights loaded before. Raises InputError where it is not here."""
+    device = resolved_device(device)
+    require_device(device)
+    encoder = build_encoder(registry.get("encoders", name), device=device)
+    encoder.prepare(device)
+    read = [
+        ((Message("user", _text("Question", i // REPLIES, PROMPT_LETTERS)),), _text("Reply", i, REPLY_LETTERS))
+        for i in range(texts)
+    ]
+    work = encoder.plan(read)
+    start = time.perf_counter()
+    for _ in work.run(device):
+        pass
+    rate = texts / (time.perf_counter() - start)
+    return Rate(name, device, texts, rate, distinct, distinct / rate)
+
+
 def growth(
     sizes: Sequence[int] = SIZES,
     *,
@@ -205,5 +274,6 @@ def _measured(command: Sequence[str], home: Path) -> tuple[float, int]:
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise InputError(f"prbench {' '.join(command[2:4])} ended with {process.returncode}: {lines[-1]}")
+            line = next((line for line in lines if line.startswith("error: ")), lines[-1])
+            raise InputError(f"prbench {' '.join(command[2:4])} ended with {process.returncode}: {line}")
     return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
