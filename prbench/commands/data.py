@@ -174,7 +174,7 @@ def import_file(
     from prbench.commands import output
     from prbench.loaders import attributes as people
     from prbench.loaders import user_file
-    from prbench.protocol.repeats import said_of_repeats
+    from prbench.protocol.repeats import repeats_note
 
     given = {
         "user": user, "prompt": prompt, "chosen": chosen, "rejected": rejected, "first": first, "second": second,
@@ -203,7 +203,7 @@ def import_file(
         stderr().print(f"nothing was imported: {len(found.rows):,} comparisons were understood so", markup=False)
         return
     entry_file = user_file.import_table(file, name, replace=replace, found=found, attributes=table.values)
-    if about_repeats := said_of_repeats(data.load(registry.get("datasets", name))):
+    if about_repeats := repeats_note(data.load(registry.get("datasets", name))):
         stderr().print(about_repeats, markup=False, soft_wrap=True)
     _imported(entry_file)
 

@@ -95,7 +95,7 @@ def shared_with_training(data: PreferenceData, train: IntArray, tests: IntArray)
     }
 
 
-def said_of_repeats(data: PreferenceData) -> str | None:
+def repeats_note(data: PreferenceData) -> str | None:
     """One sentence on the repeats in data of `prbench.data.load` and on groups that follow from them, or None."""
     said = []
     same, opposite = data.counts.get(REPEATS, 0), data.counts.get(OPPOSITE, 0)

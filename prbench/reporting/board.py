@@ -17,7 +17,7 @@ import numpy as np
 from prbench.base.errors import InputError
 from prbench.protocol import metrics, stats
 from prbench.reporting.checks import check_scored, refuse_mixtures, refuse_unlike_tests
-from prbench.reporting.makings import said_of_makings
+from prbench.reporting.makings import making_notes
 from prbench.reporting.pairs import Compared, Pair, Watch, adjusted, against_cold_start, compare
 from prbench.reporting.placing import PlacedCell, PlacedResults, placed, results_of
 from prbench.reporting.rows import ORACLE, RANKED, TUNED, Row, bounds_of, counted, planned_splits, rows_of
@@ -198,7 +198,7 @@ def _board(
         splits=len(planned_splits(cells)),
         alpha=alpha,
         bounds=bounds_of(cells),
-        makings=said_of_makings(cells),
+        makings=making_notes(cells),
     )
     if compared == "none":
         return bare

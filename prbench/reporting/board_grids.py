@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from prbench.reporting import columns
 from prbench.reporting.board import RANKED, TUNED, Board, Row
 from prbench.reporting.grid import DASH, STAR, Grid, TableCell, percent
-from prbench.reporting.judging import said_of_judges
-from prbench.reporting.makings import said_of_rounding
+from prbench.reporting.judging import judge_notes
+from prbench.reporting.makings import rounding_note
 from prbench.reporting.significance import TEST, Family, dagger_note, star_note, starts_mark, starts_rule
 from prbench.reporting.verdict import sentences as verdict
 
@@ -66,57 +66,61 @@ def notes(board: Board) -> list[str]:
     """What the reader of the table must know, in sentences: the caption."""
     family = board.in_table()
     plural = "split" if board.splits == 1 else "splits"
-    said = [*verdict(board), f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
-    said += _said_of_starts(board)
+    sentences = [*verdict(board), f"Mean ± standard deviation over {board.splits} {plural} of the mean over users."]
+    sentences += _start_notes(board)
     selections = {row.selection for row in board.rows}
     if len(selections) == 1:
-        said.append(f"Selected on: {columns.selected_on(board.rows[0])}.")
-    said.append("Bold: best; underlined: second.")
+        sentences.append(f"Selected on: {columns.selected_on(board.rows[0])}.")
+    sentences.append("Bold: best; underlined: second.")
     if family:
-        said.append(
+        sentences.append(
             f"{STAR} on the best: unlike the runner-up (the best other row, variants of one method included); {STAR} "
             "on a difference: unlike the baseline."
         )
-        said.append(star_note(board.alpha, f"the table's {len(family)} comparisons", corrected_test(board)))
-        said.append(dagger_note(board.alpha))
-    said.append(
+        sentences.append(star_note(board.alpha, f"the table's {len(family)} comparisons", corrected_test(board)))
+        sentences.append(dagger_note(board.alpha))
+    sentences.append(
         "Worst k%: the k% of all users with the lowest accuracy. Flips: % of test decisions that adaptation changed "
         "from the same method's cold start; a tie, before or after, counts one half."
     )
     used = {base.title for base in board.baseline.values() if base}
     if not used:
-        said.append("No row has a baseline to compare with in these results.")
+        sentences.append("No row has a baseline to compare with in these results.")
     if len(used) > 1:
-        said.append("Each row is compared with the baseline under its own selection rule where there is one.")
-    said += [f"{row.title}: {row.start_note}; left out." for row in board.rows if row.start_note]
+        sentences.append("Each row is compared with the baseline under its own selection rule where there is one.")
+    sentences += [f"{row.title}: {row.start_note}; left out." for row in board.rows if row.start_note]
     for row in board.rows:
         if row.oracle:
-            said.append(f"{row.title}: chosen by looking at the test data; not ranked, not compared.")
+            sentences.append(f"{row.title}: chosen by looking at the test data; not ranked, not compared.")
         if len(row.splits) < board.splits:
             over = ", compared over the splits in common" if row.splits and not row.oracle else ""
-            said.append(f"{row.title}: {len(row.splits)} of {board.splits} splits ({row.note}); not ranked{over}.")
+            sentences.append(
+                f"{row.title}: {len(row.splits)} of {board.splits} splits ({row.note}); not ranked{over}."
+            )
         if row.older_code:
-            said.append(f"{row.title}: made by other code than its file has now; `prbench run` makes it again.")
+            sentences.append(f"{row.title}: made by other code than its file has now; `prbench run` makes it again.")
         if not row.counted:
-            said.append(f"{row.title}: repeats or varies another row; in no family of tests (--methods names it in).")
+            sentences.append(
+                f"{row.title}: repeats or varies another row; in no family of tests (--methods names it in)."
+            )
         elif not row.complete and len(row.splits) == board.splits:
-            said.append(f"{row.title}: a population of users is missing; not ranked.")
+            sentences.append(f"{row.title}: a population of users is missing; not ranked.")
     for row in board.rows:
         if (ties := row.value("overall", "tie_rate")) > MANY_TIES:
-            said.append(
+            sentences.append(
                 f"{row.title} leaves {percent(ties)}% of choices undecided: each counts one half, which lifts its "
                 "worst k%."
             )
-    said += said_of_judges(board)
+    sentences += judge_notes(board)
     rows = [(row.title, row.rounding, row.rounding_on) for row in board.rows if row.splits]
-    said += [sentence for sentence in (said_of_rounding(rows),) if sentence]
-    said += board.makings
+    sentences += [sentence for sentence in (rounding_note(rows),) if sentence]
+    sentences += board.makings
     if board.bounds:
-        said.append("Ceiling and floor: known, because the data are simulated.")
-    return said
+        sentences.append("Ceiling and floor: known, because the data are simulated.")
+    return sentences
 
 
-def _said_of_starts(board: Board) -> list[str]:
+def _start_notes(board: Board) -> list[str]:
     """How many random starts the rows have; nothing where every split was fitted from one."""
     counts = {row.starts for row in board.rows if row.splits and row.random_start}
     if max(counts, default=1) == 1:
@@ -156,19 +160,19 @@ def settings_grid(board: Board) -> Grid:
         "tuned": [row for row in board.rows if row.selection == TUNED],
         "oracle": [row for row in board.rows if row.oracle],
     }
-    found = {name: {row.method: row for row in rows if row.complete} for name, rows in named.items()}
+    rows_of = {name: {row.method: row for row in rows if row.complete} for name, rows in named.items()}
     methods = list(dict.fromkeys(row.method for rows in named.values() for row in rows))
     title = {row.method: _plain_title(row) for rows in reversed(named.values()) for row in rows}
 
     def value(name: str, method: str, population: str) -> float:
-        row = found[name].get(method)
+        row = rows_of[name].get(method)
         return row.value(population) if row else math.nan
 
-    methods.sort(key=lambda m: -value("publ.", m, "overall") if m in found["publ."] else math.inf)
+    methods.sort(key=lambda m: -value("publ.", m, "overall") if m in rows_of["publ."] else math.inf)
     pairs = {
-        method: board.pair(found["tuned"][method], found["publ."][method], "overall")
+        method: board.pair(rows_of["tuned"][method], rows_of["publ."][method], "overall")
         for method in methods
-        if method in found["tuned"] and method in found["publ."]
+        if method in rows_of["tuned"] and method in rows_of["publ."]
     }
     known = {method: pair for method, pair in pairs.items() if pair}
     family = Family("over the differences of tuned from published", list(known.values()))

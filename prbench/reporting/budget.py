@@ -76,10 +76,10 @@ def budget_frame(cells: Iterable[PlacedCell], users: pd.DataFrame) -> pd.DataFra
         if cell.result:
             by_row.setdefault(cell.row, []).append(cell.result)
     records = []
-    for row, own in sorted(by_row.items()):
-        ends = [end for record in own if (end := at_the_end(record.fit)) is not None]
-        flat = [none for record in own if (none := untrained(record.fit)) is not None]
-        personal = any(record.parameters.per_user for record in own)
+    for row, cells_of_row in sorted(by_row.items()):
+        ends = [end for record in cells_of_row if (end := at_the_end(record.fit)) is not None]
+        flat = [none for record in cells_of_row if (none := untrained(record.fit)) is not None]
+        personal = any(record.parameters.per_user for record in cells_of_row)
         share, decisions = still.get(row, (math.nan, math.nan)) if personal else (math.nan, math.nan)
         records.append(
             {
@@ -90,7 +90,7 @@ def budget_frame(cells: Iterable[PlacedCell], users: pd.DataFrame) -> pd.DataFra
                 "measured": len(flat),
                 "unchanged": share,
                 "decisions": decisions,
-                "n_splits": len(own),
+                "n_splits": len(cells_of_row),
             }
         )
     columns = [*metrics.ROW, "at_end", "judged", "untrained", "measured", "unchanged", "decisions", "n_splits"]
@@ -99,12 +99,12 @@ def budget_frame(cells: Iterable[PlacedCell], users: pd.DataFrame) -> pd.DataFra
 
 def _unchanged(unseen: pd.DataFrame) -> dict[tuple[str, ...], tuple[float, float]]:
     """By row: the share of users without a changed decision, the mean over splits, and their median test choices."""
-    found = {}
-    for row, own in unseen.groupby(metrics.ROW, observed=True):
-        still = own["flip_rate"] == 0
-        share = still.groupby(own["split"]).mean().mean()
-        found[tuple(map(str, row))] = (float(share), float(np.median(own["comparisons"])))
-    return found
+    shares = {}
+    for row, row_users in unseen.groupby(metrics.ROW, observed=True):
+        still = row_users["flip_rate"] == 0
+        share = still.groupby(row_users["split"]).mean().mean()
+        shares[tuple(map(str, row))] = (float(share), float(np.median(row_users["comparisons"])))
+    return shares
 
 
 def budget_grid(frame: pd.DataFrame, titles: Mapping[tuple[str, ...], str], title: str, label: str) -> Grid:

@@ -51,15 +51,15 @@ def calibration_records(scores: pd.DataFrame, shots: int = metrics.ALL_SHOTS) ->
     fitted on are 0.
     """
     scores = metrics.complete_starts(scores[scores["shots"] == shots])
-    found: Records = {}
-    for row, own in scores.groupby(metrics.ROW, observed=True):
-        found[tuple(map(str, row))] = [
+    records: Records = {}
+    for row, row_scores in scores.groupby(metrics.ROW, observed=True):
+        records[tuple(map(str, row))] = [
             {"split": split, "restart": restart, "margins": margins, **record}
             for margins, column in MARGINS.items()
-            for (split, restart), cell in own.groupby(["split", "restart"], observed=True)
+            for (split, restart), cell in row_scores.groupby(["split", "restart"], observed=True)
             for record in _of_fit(cell, column, str(split))
         ]
-    return found
+    return records
 
 
 def calibration_frame(records: Records) -> pd.DataFrame:
@@ -73,9 +73,9 @@ def calibration_frame(records: Records) -> pd.DataFrame:
 
     lines = [
         {**dict(zip(metrics.ROW, row, strict=True)), "margins": margins, **line}
-        for row, own in records.items()
+        for row, row_records in records.items()
         for margins in MARGINS
-        for line in _over_splits([record for record in own if record["margins"] == margins])
+        for line in _over_splits([record for record in row_records if record["margins"] == margins])
     ]
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -88,8 +88,8 @@ def calibration_grid(
     `titles` by `metrics.ROW`. Errors, gaps and areas are printed in points.
     """
     lines = []
-    for row, own in frame[frame["population"] == population].groupby(metrics.ROW, observed=True, sort=False):
-        by = {(r["margins"], r["temperature"]): r for r in own.to_dict("records")}
+    for row, row_lines in frame[frame["population"] == population].groupby(metrics.ROW, observed=True, sort=False):
+        by = {(r["margins"], r["temperature"]): r for r in row_lines.to_dict("records")}
         cold, plain, scaled = (by[state] for state in STATES)
         states = (cold, plain, scaled)
         gaps = [plain[f"gap_{100 * q:.0f}"] for q in (QUANTILES[0], QUANTILES[-1])]

@@ -84,7 +84,7 @@ def commands(checks: Sequence[Check]) -> list[str]:
         if there and check.measure not in NEVER:
             methods = needed.setdefault((check.dataset, check.reader, check.measure == "starts"), [])
             methods += [name for name in check.methods if name not in methods]
-    found = []
+    command_lines = []
     for (dataset, reader, restarts), methods in needed.items():
         words = ["prbench", "run", "--dataset", dataset, "--methods", ",".join(methods)]
         if reader in known["judges"]:
@@ -93,8 +93,8 @@ def commands(checks: Sequence[Check]) -> list[str]:
             words += ["--encoder", reader]
         elif reader not in ("", OWN):
             continue
-        found.append(shlex.join([*words, *(["--restarts", "3"] if restarts else [])]))
-    return found
+        command_lines.append(shlex.join([*words, *(["--restarts", "3"] if restarts else [])]))
+    return command_lines
 
 
 class Claim(Record):
@@ -151,17 +151,17 @@ def outcomes(claim: Claim, results: Results) -> list[Outcome]:
     return [_outcome(check, standing, claim.absent) for check in claim.tests]
 
 
-def verdict_of(found: Sequence[Outcome]) -> str:
+def verdict_of(claim_outcomes: Sequence[Outcome]) -> str:
     """The claim's verdict in a few words: of its own tests, those on other data left out."""
-    own = [outcome for outcome in found if not outcome.check.related]
-    counts = {kind: sum(outcome.verdict == kind for outcome in own) for kind in ("agrees", "differs", "open")}
+    direct = [outcome for outcome in claim_outcomes if not outcome.check.related]
+    counts = {kind: sum(outcome.verdict == kind for outcome in direct) for kind in ("agrees", "differs", "open")}
     run = sum(counts.values())
     if not run:
         return "not run here"
-    if len(own) == 1:
-        return {"agrees": "agrees", "differs": "differs", "open": "not decided"}[own[0].verdict]
-    said = [f"{count} of {len(own)} {word}" for word, count in counts.items() if count]
-    return ", ".join([*said, *([f"{len(own) - run} not run"] if run < len(own) else [])])
+    if len(direct) == 1:
+        return {"agrees": "agrees", "differs": "differs", "open": "not decided"}[direct[0].verdict]
+    counted = [f"{count} of {len(direct)} {word}" for word, count in counts.items() if count]
+    return ", ".join([*counted, *([f"{len(direct) - run} not run"] if run < len(direct) else [])])
 
 
 def _outcome(check: Check, results: PlacedResults, absent: str) -> Outcome:
@@ -191,17 +191,17 @@ def _outcome(check: Check, results: PlacedResults, absent: str) -> Outcome:
 def _lacking(check: Check, method: str, absent: str) -> str:
     """Why there are no cells of a method."""
     if check.dataset not in registry.names("datasets"):
-        said = f"prbench has no data set {check.dataset}"
+        reason = f"prbench has no data set {check.dataset}"
     elif method not in registry.names("methods"):
-        said = f"prbench has no method {method}"
+        reason = f"prbench has no method {method}"
     else:
         return absent if absent and not check.related else "these results have no such row"
-    return f"{said}; {absent}" if absent else said
+    return f"{reason}; {absent}" if absent else reason
 
 
 def _cells(results: PlacedResults, check: Check, method: str) -> list[PlacedCell]:
     """The cells with results of a method's published row, on all test choices."""
-    found = [
+    cells = [
         cell
         for cell in results.cells
         if cell.result
@@ -213,9 +213,9 @@ def _cells(results: PlacedResults, check: Check, method: str) -> list[PlacedCell
     ]
     # A judge model's row stands on several boards with the same scores; rows of several readers are several rows:
     # where the source names none, nothing says which is meant.
-    if len({cell.reader for cell in found}) != 1:
+    if len({cell.reader for cell in cells}) != 1:
         return []
-    return [cell for cell in found if cell.encoder == found[0].encoder]
+    return [cell for cell in cells if cell.encoder == cells[0].encoder]
 
 
 def _scores(results: PlacedResults, cells: Sequence[PlacedCell]) -> pd.DataFrame:
@@ -275,5 +275,5 @@ def _of_starts(check: Check, scores: pd.DataFrame) -> Outcome:
     assert check.printed is not None
     reach = STARTS * spread
     explains = check.printed / 100 <= reach
-    said = f"two single fits differ by more than {100 * reach:.1f} points in 1 of 20 cases"
-    return Outcome(check, "agrees" if explains else "differs", said, spread, splits=splits)
+    reason = f"two single fits differ by more than {100 * reach:.1f} points in 1 of 20 cases"
+    return Outcome(check, "agrees" if explains else "differs", reason, spread, splits=splits)

@@ -185,8 +185,8 @@ def record(view: View, row: Row, columns: Iterable[Column]) -> dict[str, Value]:
 
 def by_key(*keys: str) -> list[Column]:
     """The columns of these keys, in this order."""
-    found = {column.key: column for column in COLUMNS}
-    return [found[key] for key in keys]
+    columns = {column.key: column for column in COLUMNS}
+    return [columns[key] for key in keys]
 
 
 def baseline_name(baselines: Sequence[Row]) -> str:

@@ -48,7 +48,7 @@ def properties_frame(cells: Iterable[PlacedCell]) -> pd.DataFrame:
     by_setting: dict[tuple[str, str], list[CellRecord]] = {}
     for cell in cells:
         by_setting.setdefault(cell.board, []).append(cell.record)
-    records = [_record(setting, own) for setting, own in sorted(by_setting.items())]
+    records = [_record(setting, records_of_setting) for setting, records_of_setting in sorted(by_setting.items())]
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
@@ -92,7 +92,7 @@ def _line(r: Mapping[Any, Any]) -> list[TableCell]:
     identified = r["consistency_bound"]
     unknown = DASH if math.isnan(r["repeats"]) else "not identified"
     choices = (r["choices_median"], r["choices_least"], r["choices_most"])
-    said = [
+    texts = [
         f"{r['dataset']} ({r['encoder']})",
         DASH if math.isnan(choices[0]) else "{:g} ({:g}–{:g})".format(*choices),
         percent(r["disagreement"]),
@@ -106,7 +106,7 @@ def _line(r: Mapping[Any, Any]) -> list[TableCell]:
         percent(r["longer_wins"]),
         percent(r["room"], signed=True),
     ]
-    return [TableCell(text) for text in said]
+    return [TableCell(text) for text in texts]
 
 
 def _count(value: float) -> str:

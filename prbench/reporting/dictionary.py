@@ -32,9 +32,9 @@ def _in_the_file(name: str, shown: str) -> str:
     """What leaderboard.csv holds: fractions, of which tables show per cent and points (`shown` says what they do)."""
     if name in columns.COMPARISON:
         return f"{columns.COMPARISON[name][0]} (row minus baseline, all users)"
-    said = f"share {shown.removeprefix('% ')}" if shown.startswith("% ") else shown
-    said = said.replace(" in %", " (a fraction)").replace(", in points", " (a fraction)")
-    return said.replace("{baseline}", "the baseline")
+    text = f"share {shown.removeprefix('% ')}" if shown.startswith("% ") else shown
+    text = text.replace(" in %", " (a fraction)").replace(", in points", " (a fraction)")
+    return text.replace("{baseline}", "the baseline")
 
 
 FILES: dict[str, dict[str, str]] = {
@@ -151,9 +151,9 @@ FORMULAS = {
 
 def rows() -> list[dict[str, str]]:
     """A record for each file and column, then one for each formula."""
-    found = [
+    records = [
         {"file": file, "column": name, "meaning": meaning}
         for file, meanings in FILES.items()
         for name, meaning in meanings.items()
     ]
-    return found + [{"file": "formula", "column": name, "meaning": formula} for name, formula in FORMULAS.items()]
+    return records + [{"file": "formula", "column": name, "meaning": formula} for name, formula in FORMULAS.items()]

@@ -44,15 +44,15 @@ def eval_results(
     from huggingface_hub import eval_result_entries_to_yaml
 
     paths, lacking = [], set()
-    for found in exported(results, methods):
-        dataset = found.board.dataset
+    for export in exported(results, methods):
+        dataset = export.board.dataset
         place = (dataset_ids or {}).get(dataset) or hub_id(dataset)
         if not place:
             lacking.add(dataset)
             continue
-        names = [found.row.method, *([] if found.row.published else [found.row.selection]), found.reader]
+        names = [export.row.method, *([] if export.row.published else [export.row.selection]), export.reader]
         path = out / _slug("-".join(names)) / ".eval_results" / f"{_slug(dataset)}.yaml"
-        plain = eval_result_entries_to_yaml(_entries(found, place))
+        plain = eval_result_entries_to_yaml(_entries(export, place))
         write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         paths.append(path)
     for dataset in sorted(lacking):
@@ -76,23 +76,23 @@ def hub_id(dataset: str) -> str:
     return ""
 
 
-def _entries(found: Exported, place: str) -> list[EvalResultEntry]:
+def _entries(export: Exported, place: str) -> list[EvalResultEntry]:
     from huggingface_hub import EvalResultEntry
 
-    record, row = found.record, found.row
+    record, row = export.record, export.row
     version = record.versions.get("prbench", prbench.__version__)
-    said = (
-        f"prbench {version}; {record.method}, texts read by {found.reader}, chosen on {row.selection}; user accuracy"
+    notes = (
+        f"prbench {version}; {record.method}, texts read by {export.reader}, chosen on {row.selection}; user accuracy"
         f" in %, mean over {len(row.splits)} random splits"
     )
     return [
         EvalResultEntry(
             dataset_id=place,
-            task_id=f"{found.board.dataset}-{number.population}",
+            task_id=f"{export.board.dataset}-{number.population}",
             value=round(100 * number.mean, 2),
-            date=found.finished or None,
-            notes=f"{said}; data fingerprint {record.data_fingerprint}",
+            date=export.finished or None,
+            notes=f"{notes}; data fingerprint {record.data_fingerprint}",
         )
-        for number in found.numbers
+        for number in export.numbers
         if number.metric == "accuracy"
     ]

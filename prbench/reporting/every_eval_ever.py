@@ -58,8 +58,8 @@ def every_eval_ever(
         "evaluator_relationship": relationship,
     }
     rows: dict[tuple[str, str, str], list[Exported]] = {}
-    for found in exported(results, methods):
-        rows.setdefault((found.row.method, found.row.selection, found.reader), []).append(found)
+    for export in exported(results, methods):
+        rows.setdefault((export.row.method, export.row.selection, export.reader), []).append(export)
     paths = []
     for (_, selection, reader), parts in sorted(rows.items()):
         model = _slug("-".join([parts[0].row.method, *([] if parts[0].row.published else [selection]), reader]))

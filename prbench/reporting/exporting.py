@@ -83,7 +83,7 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
         standing, baseline="bt", shots=metrics.ALL_SHOTS, alpha=0.05, resamples=1, compared="none", count_all=True
     )
     table = metrics.over_starts(metrics.split_metrics(users)) if len(users) else None
-    found = []
+    exports = []
     for board in boards:
         for row in board.rows:
             if methods and not {row.method, row.own_method} & set(wanted):
@@ -92,10 +92,10 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
                 stderr().print(f"{row.title} on {board.dataset} is left out: {why}", markup=False, soft_wrap=True)
                 continue
             assert table is not None
-            found.append(Exported(board, row, _cells(standing, board, row), _numbers(table, board, row)))
-    if not found:
+            exports.append(Exported(board, row, _cells(standing, board, row), _numbers(table, board, row)))
+    if not exports:
         raise InputError("no row can be exported", hint="see `prbench report leaderboard` for what there is")
-    return found
+    return exports
 
 
 def _unfit(row: Row) -> str:
@@ -112,7 +112,7 @@ def _cells(results: PlacedResults, board: Board, row: Row) -> list[PlacedCell]:
 
 
 def _numbers(table: pd.DataFrame, board: Board, row: Row) -> list[Number]:
-    found = []
+    numbers = []
     here = (table["dataset"] == board.dataset) & (table["encoder"] == board.encoder)
     here &= (table["method"] == row.method) & (table["selection"] == row.selection)
     for population in RANKED:
@@ -122,5 +122,5 @@ def _numbers(table: pd.DataFrame, board: Board, row: Row) -> list[Number]:
             if len(values):
                 low, high = stats.mean_interval(values, board.ratio)
                 spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-                found.append(Number(population, metric, float(values.mean()), spread, low, high))
-    return found
+                numbers.append(Number(population, metric, float(values.mean()), spread, low, high))
+    return numbers

@@ -75,7 +75,7 @@ def looks(evidence: Evidence, methods: Sequence[str]) -> dict[str, dict[str, Any
     methods than shapes, they differ in how much of the marker is filled.
     """
     shown = Counter(m for piece in evidence.pieces if not piece.parameter for m in piece.methods)
-    found: dict[str, dict[str, Any]] = {}
+    look_of: dict[str, dict[str, Any]] = {}
     taken: set[tuple[str, str]] = set()
     for method in sorted(dict.fromkeys([*shown, *methods]), key=lambda m: -shown[m]):
         style = evidence.style(method)
@@ -84,8 +84,8 @@ def looks(evidence: Evidence, methods: Sequence[str]) -> dict[str, dict[str, Any
         free = [(shape, fill) for fill in FILLS for shape in shapes if (shape, fill) not in taken]
         marker, fill = free[0] if free else (shapes[0], "full")
         taken.add((marker, fill))
-        found[method] = _look(style["colour"], marker, fill, style["line"])
-    return {method: found[method] for method in methods}
+        look_of[method] = _look(style["colour"], marker, fill, style["line"])
+    return {method: look_of[method] for method in methods}
 
 
 def _look(colour: str, marker: str, fill: str, line: str) -> dict[str, Any]:
@@ -113,14 +113,14 @@ def band(ax: Axes, x: Any, mean: npt.ArrayLike, spread: npt.ArrayLike, look: dic
 
 def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str] = (), *, across: int = 6) -> None:
     """One legend for all panels, each label once, those of `order` first; the figure grows by the room it takes."""
-    found: dict[str, Any] = {}
+    handle_of: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if not found:
+            handle_of.setdefault(label, handle)
+    if not handle_of:
         return
     place = {label: i for i, label in enumerate(order)}
-    handles = {label: found[label] for label in sorted(found, key=lambda label: place.get(label, len(place)))}
+    handles = {label: handle_of[label] for label in sorted(handle_of, key=lambda label: place.get(label, len(place)))}
     columns = min(across, len(handles), max(2, round(figure.get_figwidth() / 1.6)))
     figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns) + 0.08)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, columnspacing=1.2)
@@ -137,14 +137,14 @@ def save_apart(figure: Figure, stem: Path) -> list[Path]:
     canvas: Any = FigureCanvasAgg(figure)
     renderer = canvas.get_renderer()
     inches = figure.dpi_scale_trans.inverted()
-    found: list[Path] = []
+    paths: list[Path] = []
 
     def save(part: Any, name: str) -> None:
         box = part.get_tightbbox(renderer).transformed(inches).padded(0.02)
         path = stem.with_name(f"{stem.name}.{name}.pdf")
         with styled(), writing(path) as temporary:
             figure.savefig(temporary, format="pdf", bbox_inches=box, metadata=METADATA["pdf"])
-        found.append(path)
+        paths.append(path)
 
     for ax in figure.axes:
         if title := ax.get_title():
@@ -154,7 +154,7 @@ def save_apart(figure: Figure, stem: Path) -> list[Path]:
             ax.set_title(title)
     for legend in figure.legends:
         save(legend, "legend")
-    return found
+    return paths
 
 
 def finished(figure: Figure) -> Figure:

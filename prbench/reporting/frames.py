@@ -106,8 +106,8 @@ def splits_frame(users: pd.DataFrame) -> pd.DataFrame:
     names = list(FILES["splits.csv"])
     if not len(users):
         return pd.DataFrame(columns=names)
-    found = metrics.split_metrics(users)
-    return (found if "restart" in found else found.assign(restart=0))[names]
+    lines = metrics.split_metrics(users)
+    return (lines if "restart" in lines else lines.assign(restart=0))[names]
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:

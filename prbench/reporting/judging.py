@@ -39,13 +39,13 @@ def mean_of(cells: Sequence[DoneRecord]) -> dict[str, float]:
     records = [(cell.judging, max(1, cell.counts.users)) for cell in cells if cell.judging]
     if not records:
         return {}
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for name, number_of in NUMBERS.items():
-        found[name] = _mean([sum(map(number_of, judging.stages)) / users for judging, users in records])
+        means[name] = _mean([sum(map(number_of, judging.stages)) / users for judging, users in records])
     shares = [judging.verdicts.get("overall", VerdictShares()) for judging, _ in records]
     for name, share_of in SHARES.items():
-        found[name] = _mean([value for each in shares if (value := share_of(each)) is not None])
-    return found
+        means[name] = _mean([value for each in shares if (value := share_of(each)) is not None])
+    return means
 
 
 def models_of(cells: Sequence[DoneRecord]) -> tuple[str, ...]:
@@ -59,27 +59,27 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def said_of_judges(board: Board) -> list[str]:
+def judge_notes(board: Board) -> list[str]:
     """What a reader of the table must know of rows that read texts through a judge model; empty without any."""
     if not board.judged:
         return []
-    said = [
+    sentences = [
         "Failed: % of verdicts in one order that were refused, unreadable or lost; each counts as undecided in that "
         "order. Strict: the accuracy over single orders, where failures and ties are wrong."
     ]
     if any(row.sampled for row in board.rows):
-        said.append(
+        sentences.append(
             f"{SAMPLE_MARK}: on a sample of the test choices; not ranked, and compared with other rows on the "
             "sampled choices alone."
         )
-    if known := sorted({row.reader for row in board.rows if row.known_before}):
-        said.append(
-            f"*: the data were public before {' and '.join(known)} came out, so their texts and labels may have been "
-            "in its training."
+    if public_before := sorted({row.reader for row in board.rows if row.known_before}):
+        sentences.append(
+            f"*: the data were public before {' and '.join(public_before)} came out, so their texts and labels may "
+            "have been in its training."
         )
     for row in board.rows:
         if len(row.models) > 1:
-            said.append(f"{row.title}: answers of several models under one name: {', '.join(row.models)}.")
+            sentences.append(f"{row.title}: answers of several models under one name: {', '.join(row.models)}.")
         if row.judging.get("failed_orders", 0.0) > MANY_FAILURES:
-            said.append(f"{row.title}: {percent(row.judging['failed_orders'])}% of verdicts failed.")
-    return said
+            sentences.append(f"{row.title}: {percent(row.judging['failed_orders'])}% of verdicts failed.")
+    return sentences

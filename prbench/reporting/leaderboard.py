@@ -114,16 +114,16 @@ def _extras(boards: Sequence[Board], stored: Mapping[str, pd.DataFrame], cells: 
     calibrated, budgets = [], []
     for board in boards:
         where = f"{board.dataset} ({board.encoder})"
-        own = {
+        frames = {
             name: frame[(frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)]
             for name, frame in stored.items()
         }
-        if len(own["calibration"]):
+        if len(frames["calibration"]):
             label = f"Calibration of unseen users' decisions on {where}"
-            calibrated.append(calibration_grid(own["calibration"], titles, label, f"calibration:{where}"))
-        if len(own["budget"]):
+            calibrated.append(calibration_grid(frames["calibration"], titles, label, f"calibration:{where}"))
+        if len(frames["budget"]):
             label = f"Budgets and unchanged users on {where}"
-            budgets.append(budget_grid(own["budget"], titles, label, f"budget:{where}"))
+            budgets.append(budget_grid(frames["budget"], titles, label, f"budget:{where}"))
     return [
         Extra("The data", grid=properties_grid(stored["properties"])),
         *([Extra("Calibration", more=calibrated)] if calibrated else []),

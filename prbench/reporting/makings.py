@@ -15,19 +15,19 @@ from prbench.results.record_parts import MethodPart
 MANY_CHANGES = 0.01
 
 
-def said_of_makings(cells: Sequence[PlacedCell]) -> list[str]:
+def making_notes(cells: Sequence[PlacedCell]) -> list[str]:
     """Left-out people, repeats, shared test material, equal vectors, lost text, and where cells differ."""
     done = results_of(cells)
     counts = [record.counts.table() for record in {record.split: record for record in done}.values()]
-    said = []
+    notes = []
     if counts:
-        found = (getattr(sentences, name)(counts) for name in ("left_out", "repeated", "shared", "equal_vectors"))
-        said += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in found if sentence]
+        remarks = (getattr(sentences, name)(counts) for name in ("left_out", "repeated", "shared", "equal_vectors"))
+        notes += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in remarks if sentence]
     if any(record.lost_text for record in done):
-        said.append("The encoder's template leaves out part of the texts (--template-loss allow).")
-    said += _differences(done)
-    said += _mixed_batches(cells)
-    return said
+        notes.append("The encoder's template leaves out part of the texts (--template-loss allow).")
+    notes += _differences(done)
+    notes += _mixed_batches(cells)
+    return notes
 
 
 def rounding_of(entry: MethodPart) -> tuple[float, str]:
@@ -40,7 +40,7 @@ def rounding_of(entry: MethodPart) -> tuple[float, str]:
     return (rounding.changed, rounding.on) if rounding else (math.nan, "")
 
 
-def said_of_rounding(rows: Iterable[tuple[str, float, str]]) -> str | None:
+def rounding_note(rows: Iterable[tuple[str, float, str]]) -> str | None:
     """One sentence on rows (title, share, where) that change `MANY_CHANGES` of their decisions or more."""
     named = sorted((row for row in rows if row[1] >= MANY_CHANGES), key=lambda row: -row[1])
     if not named:
@@ -51,7 +51,7 @@ def said_of_rounding(rows: Iterable[tuple[str, float, str]]) -> str | None:
 
 def _differences(done: Sequence[DoneRecord]) -> list[str]:
     """Versions and devices, where they are not the same for all cells."""
-    said = []
+    notes = []
     makers: tuple[tuple[str, Callable[[DoneRecord], str | None]], ...] = (
         ("versions of prbench", lambda record: record.versions.get("prbench")),
         ("versions of torch", lambda record: record.versions.get("torch")),
@@ -64,8 +64,8 @@ def _differences(done: Sequence[DoneRecord]) -> list[str]:
                 rows.setdefault(maker, set()).add(record.title)
         if len(rows) > 1:
             each = "; ".join(f"{name} ({_listed(titles)})" for name, titles in sorted(rows.items()))
-            said.append(f"Made with several {what}: {each}.")
-    return said
+            notes.append(f"Made with several {what}: {each}.")
+    return notes
 
 
 def _mixed_batches(cells: Sequence[PlacedCell]) -> list[str]:

@@ -19,13 +19,13 @@ WORDS = {
 
 def grids(results: PlacedResults) -> list[Grid]:
     """The tables of a merged folder, none where nothing differs and nothing was kept apart."""
-    found = merged.read(results.folder)
-    if found is None:
+    merge = merged.read(results.folder)
+    if merge is None:
         return []
-    return [grid for grid in (_differs(found), _apart(found)) if grid.rows]
+    return [grid for grid in (_differs(merge), _apart(merge)) if grid.rows]
 
 
-def _differs(found: merged.Merge) -> Grid:
+def _differs(merge: merged.Merge) -> Grid:
     rows = [
         [
             TableCell(row.row.method),
@@ -37,7 +37,7 @@ def _differs(found: merged.Merge) -> Grid:
             TableCell(str(row.splits)),
             TableCell(row.used or "neither"),
         ]
-        for row in found.differs
+        for row in merge.differs
     ]
     return Grid(
         title="Differs between machines, overall user accuracy in %",
@@ -54,7 +54,7 @@ def _differs(found: merged.Merge) -> Grid:
     )
 
 
-def _apart(found: merged.Merge) -> Grid:
+def _apart(merge: merged.Merge) -> Grid:
     rows = [
         [
             TableCell(row.row.method or "all methods"),
@@ -63,7 +63,7 @@ def _apart(found: merged.Merge) -> Grid:
             TableCell(row.source),
             TableCell(row.why),
         ]
-        for row in found.apart
+        for row in merge.apart
     ]
     return Grid(
         title="Kept apart",

@@ -75,8 +75,8 @@ def _in_population(users: pd.DataFrame, population: str) -> pd.DataFrame:
 
 def user_values(users: pd.DataFrame, row: Row, metric: str) -> pd.DataFrame:
     """A metric of every user in every split."""
-    own = users[(users["method"] == row.method) & (users["selection"] == row.selection)]
-    return own.pivot(index="user", columns="split", values=metric)
+    row_users = users[(users["method"] == row.method) & (users["selection"] == row.selection)]
+    return row_users.pivot(index="user", columns="split", values=metric)
 
 
 def against_cold_start(board: Board, users: pd.DataFrame, resamples: int, population: str) -> list[Pair]:
@@ -130,12 +130,12 @@ def compare(
                     continue
                 bootstrapped = compared == "all" or (population, frozenset((a.key, b.key))) in printed
                 rng = Rng("bootstrap over users", board.dataset, board.encoder, population, *sorted([*a.key, *b.key]))
-                one, other = accuracy[a.key], accuracy[b.key]
+                first, second = accuracy[a.key], accuracy[b.key]
                 if a.sampled != b.sampled:
-                    one, other = small.get(a.key, one), small.get(b.key, other)
+                    first, second = small.get(a.key, first), small.get(b.key, second)
                 result = stats.compare(
-                    one,
-                    other,
+                    first,
+                    second,
                     ratio=board.ratio,
                     rng=rng,
                     level=1 - board.alpha,

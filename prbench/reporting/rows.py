@@ -250,11 +250,11 @@ def counted(rows: list[Row], cells: list[PlacedCell]) -> list[Row]:
     params = {cell.row_key: cell.record.params for cell in cells}
 
     def repeats(row: Row) -> bool:
-        own = [r for r in rows if r.method == entry[row.key] and r is not row and not r.oracle]
+        relatives = [r for r in rows if r.method == entry[row.key] and r is not row and not r.oracle]
         if row.method != entry[row.key]:
-            return bool(own)
+            return bool(relatives)
         return row.selection == TUNED and any(
-            r.selection != TUNED and params[r.key] == params[row.key] and r.mean == row.mean for r in own
+            r.selection != TUNED and params[r.key] == params[row.key] and r.mean == row.mean for r in relatives
         )
 
     return [replace(row, counted=not repeats(row)) for row in rows]

@@ -34,12 +34,12 @@ def grids(results: PlacedResults) -> list[Grid]:
 
 
 def _grid(dataset: str, rows: list[SubmittedRow], fingerprint: str | None) -> Grid:
-    found = sorted(((_accuracy(row), row) for row in rows), key=lambda pair: pair[1].record.name)
+    rated = sorted(((_accuracy(row), row) for row in rows), key=lambda pair: pair[1].record.name)
     lines = []
     strange = []
-    for accuracy, row in found:
+    for accuracy, row in rated:
         cold = row.margins.assign(margin=row.margins["cold_margin"])
-        before = _means([_overall(own) for _, own in cold.groupby("split")])
+        before = _means([_overall(split_margins) for _, split_margins in cold.groupby("split")])
         changed = float(flips(row.margins["margin"], row.margins["cold_margin"]).mean())
         ties = float((decisions(row.margins["margin"]) == 0.5).mean())
         cells = [row.record.name, *accuracy, before, percent(changed), percent(ties), str(len(row.record.choices))]

@@ -87,12 +87,12 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 
 def _numbers(paths: Sequence[Path]) -> dict[str, float]:
     """The leaderboard's numbers under names that both trackers take."""
-    found: dict[str, float] = {}
+    named: dict[str, float] = {}
     for path in paths:
         if path.name != "leaderboard.csv":
             continue
         for record in _table(path).to_dict("records"):
             name = "/".join(re.sub(r"[^\w.-]+", "_", str(record[key])) for key in ROW if key in record)
             numbers = {key: float(record.get(key, math.nan)) for key in NUMBERS}
-            found |= {f"{name}/{key}": number for key, number in numbers.items() if not math.isnan(number)}
-    return found
+            named |= {f"{name}/{key}": number for key, number in numbers.items() if not math.isnan(number)}
+    return named

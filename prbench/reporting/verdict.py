@@ -114,7 +114,7 @@ def answer(board: Board, users: pd.DataFrame) -> Answer:
     if reference is None or not asked:
         return Answer(reference, asked)
     base = user_values(users, reference, "accuracy")
-    found = []
+    comparisons = []
     differences = []
     for row in asked:
         adapted, cold = (user_values(users, row, metric) for metric in ("accuracy", "cold_start"))
@@ -130,13 +130,13 @@ def answer(board: Board, users: pd.DataFrame) -> Answer:
             )
             for other in (shared, cold)
         )
-        found.append((row, over_reference, over_cold))
+        comparisons.append((row, over_reference, over_cold))
         differences.append((adapted - shared).to_numpy())
     # An undefined p-value of either test leaves the claim without one.
-    raw = [float(np.maximum(one_sided(a), one_sided(b))) for _, a, b in found]
+    raw = [float(np.maximum(one_sided(a), one_sided(b))) for _, a, b in comparisons]
     gains = [
         Gain(row, a, b, float(p), _start_errors(row, reference, a.n_splits, b.n_splits))
-        for (row, a, b), p in zip(found, holm_adjusted(raw), strict=True)
+        for (row, a, b), p in zip(comparisons, holm_adjusted(raw), strict=True)
     ]
     gains.sort(key=lambda gain: (gain.p if not math.isnan(gain.p) else 2.0, -gain.deciding.difference))
     level = board.alpha / len(asked)
@@ -186,53 +186,53 @@ def smallest_gain(difference: FloatArray, ratio: float, alpha: float, *, times: 
 
 def sentences(board: Board) -> list[str]:
     """The answer in words; no sentence where the board has none."""
-    found = board.answer
-    if found is None or not found.asked:
+    verdict = board.answer
+    if verdict is None or not verdict.asked:
         return []
-    if found.reference is None:
+    if verdict.reference is None:
         return ["Whether personalising pays cannot be said: neither bt-ridge nor bt has results on all splits."]
-    reference = found.reference.title
-    instead = "" if found.reference.method == REFERENCES[0] else " (bt-ridge, the reference, was not run)"
-    count = len(found.asked)
+    reference = verdict.reference.title
+    instead = "" if verdict.reference.method == REFERENCES[0] else " (bt-ridge, the reference, was not run)"
+    count = len(verdict.asked)
     rows = f"{count} personalised {'rows' if count > 1 else 'row'}"
     family = f", Holm over the {count} asked" if count > 1 else ""
     both = f"both its own cold start and {reference}{instead}"
-    if found.hardly_adapt:
-        flips = _listed([f"{row.title} {100 * row.value('overall', 'flip_rate'):.1f}%" for row in found.asked])
+    if verdict.hardly_adapt:
+        flips = _listed([f"{row.title} {100 * row.value('overall', 'flip_rate'):.1f}%" for row in verdict.asked])
         return [
             "These results do not say whether personalising pays: the personalised methods hardly adapt (decisions "
             f"flipped: {flips}). Run methods that adapt in other ways."
         ]
-    known = [gain for gain in found.gains if not math.isnan(gain.p)]
+    known = [gain for gain in verdict.gains if not math.isnan(gain.p)]
     if not known:
         return [f"Whether personalising pays cannot be tested: {_untested(board)}."]
-    winners = found.winners(board.alpha)
-    said = []
+    winners = verdict.winners(board.alpha)
+    texts = []
     if winners:
         each = _listed([_words(gain, board, reference) for gain in winners])
-        said.append(
+        texts.append(
             f"Personalising pays here: {len(winners)} of {rows} beat{'s' * (len(winners) == 1)} {both}: {each}; "
             f"{TEST}, the larger p of the two tests{family}."
         )
-        said += _level(winners, board)
+        texts += _level(winners, board)
     else:
         near = [gain for gain in known if gain.deciding.difference > stats.ROUNDING]
         most = f"; the nearest to it is {_words(near[0], board, reference)}" if near else (
             "; each is level with one of the two or below it"
         )  # fmt: skip
         none = f"None of {rows} is" if count > 1 else "The personalised row is not"
-        said.append(
+        texts.append(
             f"A gain from personalising is not shown here. {none} better beyond noise than {both}{most} "
             f"({TEST}, the larger p of the two tests{family})."
         )
-    now, twice = found.detectable
+    now, twice = verdict.detectable
     if not math.isnan(now):
-        said.append(
-            f"These {found.users} users and {board.splits} splits would show a gain over {reference} of "
+        texts.append(
+            f"These {verdict.users} users and {board.splits} splits would show a gain over {reference} of "
             f"{100 * now:.1f} points with a probability of {POWER:.0%} (simulated from the stored differences, "
             f"median over the rows); with twice the users, of {100 * twice:.1f} points."
         )
-    return said
+    return texts
 
 
 def _level(winners: Sequence[Gain], board: Board) -> list[str]:

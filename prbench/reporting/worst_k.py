@@ -78,8 +78,8 @@ def _panels(part: SubFigure, rows: int) -> list[Axes]:
     if rows <= BESIDE:
         return list(part.subplots(1, 3))
     tall = PANEL + 0.05 * rows
-    found = part.subplot_mosaic([["points", "points"], ["curve", "difference"]], height_ratios=[PANEL, tall])
-    return [found[name] for name in ("points", "curve", "difference")]
+    axes = part.subplot_mosaic([["points", "points"], ["curve", "difference"]], height_ratios=[PANEL, tall])
+    return [axes[name] for name in ("points", "curve", "difference")]
 
 
 def _legend_columns(board: Board) -> int:
@@ -101,19 +101,19 @@ def appearances(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[Marker, str]
     them.
     """
     looks: set[tuple[Marker, str]] = set()
-    found: dict[tuple[str, str], tuple[Marker, str]] = {}
+    looks_of: dict[tuple[str, str], tuple[Marker, str]] = {}
     entries = {row.style["marker"] for row in rows}
     for row in sorted(rows, key=lambda row: not row.published):
         marker, line = Marker(row.style["marker"], row.selection == TUNED), row.style["line"]
         if (marker, line) in looks or (marker.hollow and not marker.face):
-            taken = entries | {other.shape for other, _ in found.values()}
+            taken = entries | {other.shape for other, _ in looks_of.values()}
             lines = [line, *(other for other in DASHES if other != line)]
             free = [(marker._replace(shape=shape), line) for shape in SPARE_MARKERS if shape not in taken]
             free += [(marker._replace(shape=shape), other) for other in lines for shape in SPARE_MARKERS]
             marker, line = next((look for look in free if look not in looks), (marker, line))
         looks.add((marker, line))
-        found[row.key] = marker, line
-    return found
+        looks_of[row.key] = marker, line
+    return looks_of
 
 
 def _draw(board: Board, curves: pd.DataFrame, axes: Sequence[Axes]) -> None:

@@ -28,7 +28,7 @@ from prbench.judging.reader import Budget, Reader
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.properties import properties
-from prbench.protocol.repeats import said_of_repeats
+from prbench.protocol.repeats import repeats_note
 from prbench.protocol.samples import sampled
 from prbench.protocol.selection import fit_rng
 from prbench.protocol.splits import Split
@@ -269,7 +269,7 @@ def reported_splits(data: PreferenceData, entry: DatasetEntry, count: int, seed:
             hint=f"--splits {splits.TUNING_FROM} is the most",
         )
     drawn = splits.draw_splits(data, entry.protocol, count, seed=seed)
-    for said in (said_of_repeats(data), splits.repeated_draws(entry.name, drawn, count)):
+    for said in (repeats_note(data), splits.repeated_draws(entry.name, drawn, count)):
         if said:
             stderr().print(escape(said), soft_wrap=True)
     return drawn

@@ -12,7 +12,7 @@ from prbench.base.errors import InputError
 from prbench.base.texts import canonical_text
 from prbench.comparisons import Context, Items, Message, PreferenceData
 from prbench.protocol import repeats
-from prbench.protocol.repeats import divide_pairs, join_repeats, said_of_repeats
+from prbench.protocol.repeats import divide_pairs, join_repeats, repeats_note
 from prbench.protocol.splits import draw_splits, make_split, repeated_draws
 from prbench.registry.schema import ProtocolEntry
 
@@ -69,7 +69,7 @@ def test_comparisons_that_say_the_same_share_a_group(case: str) -> None:
     opposite = case == "the other side"
     assert joined.counts == {repeats.REPEATS: 1 - opposite, repeats.OPPOSITE: int(opposite), repeats.JOINED: 1}
     assert joined.fingerprint != data.fingerprint
-    assert "stand on one side of every split" in str(said_of_repeats(joined))
+    assert "stand on one side of every split" in str(repeats_note(joined))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_comparisons_that_differ_stay_apart(context: Context, chosen: str, rejec
     data = choices((0, TEA, "yes", "no", 0), (0, context, chosen, rejected, 1))
     assert join_repeats(data).group.tolist() == [0, 1]
     assert join_repeats(data).fingerprint == data.fingerprint
-    assert said_of_repeats(join_repeats(data)) is None
+    assert repeats_note(join_repeats(data)) is None
 
 
 def test_joining_passes_from_group_to_group() -> None:
@@ -165,7 +165,7 @@ def test_people_with_one_group_are_divided_by_pairs() -> None:
     assert divided.counts[repeats.PAIRS_AS_GROUPS] == 4
     assert divided.group.tolist() == [0, 1, 2, 3, 0] * 4
     assert len(make_split(divided, PAPER, index=0).seen_test) >= 4
-    assert "pairs are what is divided" in str(said_of_repeats(divided))
+    assert "pairs are what is divided" in str(repeats_note(divided))
     # One person with two groups is enough for the groups to stay.
     more = choices(*rows, (0, asked("Milk?"), "a", "b", 1))
     assert divide_pairs(more) is more

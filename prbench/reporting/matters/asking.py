@@ -16,7 +16,7 @@ from prbench.reporting.board import Board
 from prbench.reporting.figure import finished, legend_below, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.shared import over_boards, present, star_note
+from prbench.reporting.matters.shared import of_row, over_boards, present, star_note
 from prbench.reporting.matters.tested import Tested
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
@@ -58,9 +58,9 @@ def asking(evidence: Evidence, piece: Piece) -> PieceResult:
         areas: dict[tuple[str, str], FloatArray] = {}
         gains: dict[tuple[str, str], FloatArray] = {}
         for name, row in rows.items():
-            own = users[(users["method"] == row.method) & (users["selection"] == row.selection)]
-            full[name] = tested.by_user(own[own["questions"] == ALL_SHOTS], "gain")
-            asked = own[own["questions"] != ALL_SHOTS]
+            row_users = of_row(users, row)
+            full[name] = tested.by_user(row_users[row_users["questions"] == ALL_SHOTS], "gain")
+            asked = row_users[row_users["questions"] != ALL_SHOTS]
             for number, rule in enumerate(RULES):
                 part = asked[asked["rule"] == number]
                 area = part.groupby(["split", "user"])["gain"].mean().reset_index()
@@ -74,23 +74,23 @@ def asking(evidence: Evidence, piece: Piece) -> PieceResult:
         options: dict[str, Any] = {"ratio": board.ratio, "alpha": evidence.alpha, "resamples": evidence.resamples}
         axes = (piece.name, board.dataset, board.encoder)
         whole = tested.family(full, axes=(*axes, "full"), **options)
-        found = tested.family(
+        tests = tested.family(
             {f"{n}, {r}": areas[n, r] - areas[n, "random"] for n in rows for r in RULES[1:]}, axes=axes, **options
         )
         records = [
             _record(
-                board, name, row.key, rule, gains[name, rule], areas[name, rule], whole[name], found, evidence.alpha
+                board, name, row.key, rule, gains[name, rule], areas[name, rule], whole[name], tests, evidence.alpha
             )
             for name, row in rows.items()
             for rule in RULES
         ]
-        cells = [_cells(record, most, found, evidence.alpha) for record in records]
+        cells = [_cells(record, most, tests, evidence.alpha) for record in records]
         header = ("Method", "Rule", *(str(q) for q in SHOWN if q <= most), "Full", "q95", "Area", "− random")
         title = f"Questions on {board.dataset} ({board.encoder}), {splits_of(board)}"
-        note = ASKING + star_note(len(found), evidence.alpha, board.ratio)
+        note = ASKING + star_note(len(tests), evidence.alpha, board.ratio)
         rules = tuple(range(len(RULES), len(cells), len(RULES)))
         grid = Grid(title, header, cells, rules, [note], f"{piece.name}:{board.dataset}:{board.encoder}")
-        return grid, records, _said(board, found, evidence.alpha)
+        return grid, records, _findings(board, tests, evidence.alpha)
 
     output = over_boards(evidence, piece, "asking", lines)
     output.figure = _figure(curves)
@@ -109,11 +109,11 @@ def _record(
     gain: FloatArray,
     area: FloatArray,
     whole: Tested,
-    found: dict[str, Tested],
+    tests: dict[str, Tested],
     alpha: float,
 ) -> dict[str, Any]:
     reached = q95(gain, whole.result.difference) if whole.sign(alpha) > 0 else None
-    difference = found.get(f"{name}, {rule}")
+    difference = tests.get(f"{name}, {rule}")
     return {
         **_keys(board, key),
         "title": name,
@@ -129,11 +129,11 @@ def _record(
     }
 
 
-def _cells(record: dict[str, Any], most: int, found: dict[str, Tested], alpha: float) -> list[TableCell]:
+def _cells(record: dict[str, Any], most: int, tests: dict[str, Tested], alpha: float) -> list[TableCell]:
     enough = DASH
     if record["gains"]:
         enough = f"> {most}" if np.isnan(record["q95"]) else f"{record['q95']:g}"
-    difference = found.get(f"{record['title']}, {record['rule']}")
+    difference = tests.get(f"{record['title']}, {record['rule']}")
     texts = [
         record["title"],
         record["rule"],
@@ -146,14 +146,14 @@ def _cells(record: dict[str, Any], most: int, found: dict[str, Tested], alpha: f
     return [TableCell(text) for text in texts]
 
 
-def _said(board: Board, found: dict[str, Tested], alpha: float) -> list[Finding]:
+def _findings(board: Board, tests: dict[str, Tested], alpha: float) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-    if tested.undefined(found):
+    if tested.undefined(tests):
         return [Finding("measured", place, "no test tells whether a rule asks better than chance")]
-    better, worse, _ = tested.sorted_by_sign(found, alpha)
+    better, worse, _ = tested.sorted_by_sign(tests, alpha)
     text = (
         f"choosing questions gains more than asking at random for {tested.names(better)}, and less for "
-        f"{tested.names(worse)}, of {len(found)} methods and rules ({tested.rule_of(len(found), alpha)})"
+        f"{tested.names(worse)}, of {len(tests)} methods and rules ({tested.rule_of(len(tests), alpha)})"
     )
     return [Finding("tested", place, text)]
 
@@ -168,8 +168,8 @@ def _figure(curves: list[dict[str, Any]]) -> Any:
         for ax, setting in zip(axes, settings, strict=True):
             ax.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
             for rule in RULES:
-                own = [r for r in curves if (r["dataset"], r["encoder"], r["title"], r["rule"]) == (*setting, rule)]
-                x, y = [r["questions"] for r in own], [100 * r["gain"] for r in own]
+                curve = [r for r in curves if (r["dataset"], r["encoder"], r["title"], r["rule"]) == (*setting, rule)]
+                x, y = [r["questions"] for r in curve], [100 * r["gain"] for r in curve]
                 ax.plot(x, y, label=rule, color=COLOURS[rule], linewidth=1.2)
             ax.set(xlabel="questions", ylabel="gain (points)", title=f"{setting[2]} on {setting[0]}")
         legend_below(figure, axes, list(RULES))

@@ -18,7 +18,7 @@ from prbench.reporting.board import Board, Row
 from prbench.reporting.figure import finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell, decimal, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.shared import over_boards, present
+from prbench.reporting.matters.shared import of_row, over_boards, present
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 from prbench.results.probe_tables import POOLS
@@ -131,10 +131,10 @@ def best_of_n(evidence: Evidence, piece: Piece) -> PieceResult:
             gains[kind] = {}
             rules.append(len(cells))
             for name, row in rows.items():
-                own = here[(here["method"] == row.method) & (here["selection"] == row.selection)]
-                found = pool_gains(own, numbers[kind], f"{board.dataset} {POOLS[kind]}")
-                gains[kind][name] = found
-                records.append(_record(board, row, kind, numbers[kind], found))
+                row_pools = of_row(here, row)
+                row_gains = pool_gains(row_pools, numbers[kind], f"{board.dataset} {POOLS[kind]}")
+                gains[kind][name] = row_gains
+                records.append(_record(board, row, kind, numbers[kind], row_gains))
                 cells.append(_line(name, kind, records[-1]))
         shown = max(numbers.values(), key=len)[1:]
         header = ("Method", "Pools", *(f"n = {n}" for n in shown), "Cold", "Disagree", "Random", "Constant")
@@ -145,7 +145,7 @@ def best_of_n(evidence: Evidence, piece: Piece) -> PieceResult:
         own_relations = [r for r in relations if (r["dataset"], r["encoder"]) == (board.dataset, board.encoder)]
         title = f"Best of n on {board.dataset} ({board.encoder}), {splits_of(board)}"
         grid = Grid(title, header, cells, tuple(rules[1:]), [GAIN], f"{piece.name}:{board.dataset}:{board.encoder}")
-        return grid, records, _said(board, own_relations)
+        return grid, records, _findings(board, own_relations)
 
     output = over_boards(evidence, piece, "best-of-n", lines, everyone=True)
     if relations:
@@ -154,8 +154,8 @@ def best_of_n(evidence: Evidence, piece: Piece) -> PieceResult:
     return output
 
 
-def _record(board: Board, row: Row, kind: int, numbers: list[int], found: PoolGains) -> dict[str, Any]:
-    gain, cold = normalised(found.gain, found.oracle), normalised(found.cold, found.oracle)
+def _record(board: Board, row: Row, kind: int, numbers: list[int], row_gains: PoolGains) -> dict[str, Any]:
+    gain, cold = normalised(row_gains.gain, row_gains.oracle), normalised(row_gains.cold, row_gains.oracle)
     return {
         **dict(zip(metrics.ROW, (board.dataset, board.encoder, *row.key), strict=True)),
         "title": row.title,
@@ -165,10 +165,10 @@ def _record(board: Board, row: Row, kind: int, numbers: list[int], found: PoolGa
         "largest": numbers[-1],
         "gain": float(gain[-1]),
         "cold": float(cold[-1]),
-        "disagree": found.disagree,
-        "random": found.random,
-        "constant": found.constant,
-        "users": len(found.users),
+        "disagree": row_gains.disagree,
+        "random": row_gains.random,
+        "constant": row_gains.constant,
+        "users": len(row_gains.users),
     }
 
 
@@ -190,7 +190,7 @@ def _relations(
     """Over methods: tau-b of accuracy and gain for each kind of pools, below `LEAST_METHODS` without a number."""
     records = []
     for kind, by_name in gains.items():
-        users = sorted(set.intersection(*(set(found.users) for found in by_name.values()))) if by_name else []
+        users = sorted(set.intersection(*(set(row_gains.users) for row_gains in by_name.values()))) if by_name else []
         record: dict[str, Any] = {
             "dataset": board.dataset,
             "encoder": board.encoder,
@@ -230,11 +230,11 @@ def relation(
         return value, NO_INTERVAL
     draw = rng.numpy()
     users = accuracy.shape[1]
-    found = []
+    draws = []
     for _ in range(resamples):
         at = draw.integers(0, users, users)
-        found.append(tau(accuracy[:, at], gain[:, at], oracle[:, at]))
-    known = np.array(found)[~np.isnan(found)]
+        draws.append(tau(accuracy[:, at], gain[:, at], oracle[:, at]))
+    known = np.array(draws)[~np.isnan(draws)]
     if not len(known):
         return value, NO_INTERVAL
     low, high = np.quantile(known, [alpha / 2, 1 - alpha / 2])
@@ -263,7 +263,7 @@ def _relation_grid(piece: Piece, relations: list[dict[str, Any]]) -> Grid:
     return Grid("Does accuracy foretell best-of-n?", header, cells, (), [note], f"{piece.name}:relation")
 
 
-def _said(board: Board, relations: list[dict[str, Any]]) -> list[Finding]:
+def _findings(board: Board, relations: list[dict[str, Any]]) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     known = [r for r in relations if not np.isnan(r["tau"])]
     if not known:
@@ -288,13 +288,13 @@ def _figure(evidence: Evidence, piece: Piece, frame: pd.DataFrame) -> Any:
     with styled():
         figure, axes = panels(len(settings))
         for ax, setting in zip(axes, settings, strict=True):
-            own = frame[(frame[keys] == list(setting)).all(axis=1)]
+            shown = frame[(frame[keys] == list(setting)).all(axis=1)]
             ax.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
-            for r in own.to_dict("records"):
+            for r in shown.to_dict("records"):
                 if r["method"] in look:
                     style = {**look[r["method"]], "linestyle": "none"}
                     ax.plot(100 * r["accuracy"], 100 * r["gain"], label=evidence.title(r["method"]), **style)
-            ax.set(xlabel="user accuracy, unseen (%)", ylabel=f"gain at n = {own['largest'].max()} (% of oracle)")
+            ax.set(xlabel="user accuracy, unseen (%)", ylabel=f"gain at n = {shown['largest'].max()} (% of oracle)")
             ax.set_title(f"{setting[0]} ({setting[1]}), {setting[2]} pools")
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         return finished(figure)

@@ -11,7 +11,7 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board
 from prbench.reporting.grid import STAR, Grid, TableCell, p_value, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.shared import over_boards
+from prbench.reporting.matters.shared import of_row, over_boards
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 from prbench.reporting.significance import holm_adjusted
@@ -37,8 +37,8 @@ def groups(evidence: Evidence, piece: Piece) -> PieceResult:
         table = table[table["splits"] == most].drop_duplicates(["method", "selection", "attribute", "group"])
         records: list[dict[str, Any]] = []
         for row in board.rows:
-            own = table[(table["method"] == row.method) & (table["selection"] == row.selection)]
-            for attribute, part in own.groupby("attribute", sort=True):
+            row_table = of_row(table, row)
+            for attribute, part in row_table.groupby("attribute", sort=True):
                 first = part.iloc[0]
                 records.append(
                     {
@@ -74,12 +74,12 @@ def groups(evidence: Evidence, piece: Piece) -> PieceResult:
         title = f"Groups of users on {board.dataset} ({board.encoder}), {splits_of(board)}"
         note = GROUPS + f"{STAR}: p < {evidence.alpha:g}, Holm over the lines of the table ({len(records)})."
         grid = Grid(title, header, cells, (), [note], f"{piece.name}:{board.dataset}:{board.encoder}")
-        return grid, records, _said(board, records, evidence.alpha)
+        return grid, records, _findings(board, records, evidence.alpha)
 
     return over_boards(evidence, piece, "groups", lines)
 
 
-def _said(board: Board, records: list[dict[str, Any]], alpha: float) -> list[Finding]:
+def _findings(board: Board, records: list[dict[str, Any]], alpha: float) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     unlike = [f"{r['title']} by {r['attribute']}" for r in records if r["gain_gap_p_holm"] < alpha]
     text = (

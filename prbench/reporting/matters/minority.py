@@ -72,10 +72,10 @@ def by_support(evidence: Evidence, piece: Piece) -> PieceResult:
         if left.sum() < FIFTHS:
             output.missing.append(f"{dataset} ({encoder}): fewer than {FIFTHS} users share enough pairs with others")
             continue
-        own, found = _board_records(evidence, board, rate)
-        records += own
-        output.grids.append(_grid(piece, board, own, int((~left).sum()), evidence.alpha))
-        output.findings += _said(board, found, evidence.alpha)
+        board_records, slopes = _board_records(evidence, board, rate)
+        records += board_records
+        output.grids.append(_grid(piece, board, board_records, int((~left).sum()), evidence.alpha))
+        output.findings += _findings(board, slopes, evidence.alpha)
         if (rate["planted"] >= 0).any():
             output.grids.append(_planted_grid(evidence, piece, board, rate))
     output.frame = pd.DataFrame(records)
@@ -153,14 +153,14 @@ def _grid(piece: Piece, board: Board, records: list[dict[str, Any]], left_out: i
     )
 
 
-def _said(board: Board, found: dict[str, Slope], alpha: float) -> list[Finding]:
+def _findings(board: Board, slopes: dict[str, Slope], alpha: float) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-    wider = [name for name, fitted in found.items() if fitted.interval.low > 0]
-    narrower = [name for name, fitted in found.items() if fitted.interval.high < 0]
-    rest = len(found) - len(wider) - len(narrower)
+    wider = [name for name, fitted in slopes.items() if fitted.interval.low > 0]
+    narrower = [name for name, fitted in slopes.items() if fitted.interval.high < 0]
+    rest = len(slopes) - len(wider) - len(narrower)
     text = (
         "adapting widens the gap between users whom others support and those whom they do not for "
-        f"{tested.names(wider)}, narrows it for {tested.names(narrower)}, and for {rest} of {len(found)} methods "
+        f"{tested.names(wider)}, narrows it for {tested.names(narrower)}, and for {rest} of {len(slopes)} methods "
         "neither beyond noise (bootstrap over users of the slope of gain, "
         f"level 1 − {alpha:g} over the rows together)"
     )

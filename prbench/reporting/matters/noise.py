@@ -14,7 +14,7 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board
 from prbench.reporting.grid import Grid, TableCell, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.shared import means, over_boards, present, star_note
+from prbench.reporting.matters.shared import means, of_row, over_boards, present, star_note
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 
@@ -46,9 +46,11 @@ def mistakes(evidence: Evidence, piece: Piece) -> PieceResult:
         rates = sorted(int(rate) for rate in users["percent"].unique())
         each: dict[str, FloatArray] = {}
         for name, row in rows.items():
-            own = users[(users["method"] == row.method) & (users["selection"] == row.selection)]
-            each[name] = np.stack([tested.by_user(own[own["percent"] == rate], "gain") for rate in rates], axis=-1)
-        found = tested.family(
+            row_users = of_row(users, row)
+            each[name] = np.stack(
+                [tested.by_user(row_users[row_users["percent"] == rate], "gain") for rate in rates], axis=-1
+            )
+        tests = tested.family(
             {name: slopes(np.array(rates) / 100, gain) for name, gain in each.items()},
             ratio=board.ratio,
             alpha=evidence.alpha,
@@ -63,25 +65,25 @@ def mistakes(evidence: Evidence, piece: Piece) -> PieceResult:
                     **dict(zip(metrics.ROW, (board.dataset, board.encoder, *row.key), strict=True)),
                     "title": name,
                     **{f"gain_{rate}": float(gain) for rate, gain in zip(rates, gains, strict=True)},
-                    "slope": found[name].result.difference,
-                    "slope_p_holm": found[name].p,
-                    "slope_low": found[name].result.bootstrap.low,
-                    "slope_high": found[name].result.bootstrap.high,
+                    "slope": tests[name].result.difference,
+                    "slope_p_holm": tests[name].p,
+                    "slope_low": tests[name].result.bootstrap.low,
+                    "slope_high": tests[name].result.bootstrap.high,
                 }
             )
             texts = [percent(float(gain), signed=True) for gain in gains]
-            slope = found[name].text(evidence.alpha, digits=2)
-            cells.append([TableCell(text) for text in (name, *texts, slope, found[name].over_users)])
+            slope = tests[name].text(evidence.alpha, digits=2)
+            cells.append([TableCell(text) for text in (name, *texts, slope, tests[name].over_users)])
         header = ("Method", *(f"{rate}%" for rate in rates), "Slope", "Interval over users")
         title = f"Wrong labels on hard pairs on {board.dataset} ({board.encoder}), {splits_of(board)}"
-        note = NOISE + star_note(len(found), evidence.alpha, board.ratio)
+        note = NOISE + star_note(len(tests), evidence.alpha, board.ratio)
         grid = Grid(title, header, cells, (), [note], f"{piece.name}:{board.dataset}:{board.encoder}")
-        _, losing, _ = tested.sorted_by_sign(found, evidence.alpha)
+        _, losing, _ = tested.sorted_by_sign(tests, evidence.alpha)
         place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
         text = (
-            f"wrong labels on hard pairs cost {tested.names(losing)} accuracy, and {len(found) - len(losing)} of "
-            f"{len(found)} methods none beyond noise ({tested.rule_of(len(found), evidence.alpha)})"
+            f"wrong labels on hard pairs cost {tested.names(losing)} accuracy, and {len(tests) - len(losing)} of "
+            f"{len(tests)} methods none beyond noise ({tested.rule_of(len(tests), evidence.alpha)})"
         )
-        return grid, records, [Finding("tested", place, text)] if not tested.undefined(found) else []
+        return grid, records, [Finding("tested", place, text)] if not tested.undefined(tests) else []
 
     return over_boards(evidence, piece, "mistakes", lines)

@@ -17,7 +17,7 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board
 from prbench.reporting.grid import Grid, TableCell, interval, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.shared import over_boards, personal, present, star_note
+from prbench.reporting.matters.shared import of_row, over_boards, personal, present, star_note
 from prbench.reporting.matters.tested import Tested
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper import write_pieces
@@ -80,7 +80,7 @@ def membership(evidence: Evidence, piece: Piece) -> PieceResult:
         if not values:
             output.missing.append(f"{dataset} ({encoder}): not probed (`prbench probe --support`)")
             continue
-        found = tested.family(
+        tests = tested.family(
             {name: matrix - 0.5 for name, (_, matrix) in values.items()},
             ratio=board.ratio,
             alpha=evidence.alpha,
@@ -88,21 +88,21 @@ def membership(evidence: Evidence, piece: Piece) -> PieceResult:
             axes=(piece.name, dataset, encoder),
         )
         for name, (key, _) in values.items():
-            records.append(_record(board, key, name, found[name], 0.5))
+            records.append(_record(board, key, name, tests[name], 0.5))
         header = ("Method", "Membership", "Leak", "Interval over users")
         cells = [
             [
                 TableCell(name),
-                TableCell(percent(0.5 + found[name].result.difference)),
-                TableCell(found[name].text(evidence.alpha)),
-                TableCell(found[name].over_users),
+                TableCell(percent(0.5 + tests[name].result.difference)),
+                TableCell(tests[name].text(evidence.alpha)),
+                TableCell(tests[name].over_users),
             ]
             for name in values
         ]
         title = f"Membership on {dataset} ({encoder}), {splits_of(board)}"
-        note = MEMBERSHIP + star_note(len(found), evidence.alpha, board.ratio)
+        note = MEMBERSHIP + star_note(len(tests), evidence.alpha, board.ratio)
         output.grids.append(Grid(title, header, cells, (), [note], f"{piece.name}:{dataset}:{encoder}"))
-        output.findings += _said(board, found, evidence.alpha, "a state tells which choices it was adapted on")
+        output.findings += _findings(board, tests, evidence.alpha, "a state tells which choices it was adapted on")
     output.frame = pd.DataFrame(records)
     return output
 
@@ -112,9 +112,9 @@ def _aucs(evidence: Evidence, row: tuple[str, ...]) -> FloatArray | None:
     import pandas as pd
 
     def of(frame: pd.DataFrame) -> pd.DataFrame:
-        wanted = np.logical_and.reduce([(frame[k] == v).to_numpy() for k, v in zip(metrics.ROW, row, strict=True)])
-        own = frame[wanted & (frame["population"] == "unseen").to_numpy()]
-        first: pd.DataFrame = own[own["restart"] == 0] if "restart" in own else own
+        of_row = np.logical_and.reduce([(frame[k] == v).to_numpy() for k, v in zip(metrics.ROW, row, strict=True)])
+        unseen = frame[of_row & (frame["population"] == "unseen").to_numpy()]
+        first: pd.DataFrame = unseen[unseen["restart"] == 0] if "restart" in unseen else unseen
         return first
 
     probed = evidence.probes
@@ -140,34 +140,34 @@ def identity(evidence: Evidence, piece: Piece) -> PieceResult:
     def lines(board: Board, table: pd.DataFrame) -> tuple[Grid, list[dict[str, Any]], list[Finding]]:
         table = table.assign(above=table["first"].astype(float) - 1 / table["users"])
         rows = present(board, table)
-        own = {n: table[(table["method"] == r.method) & (table["selection"] == r.selection)] for n, r in rows.items()}
-        found = tested.family(
-            {name: tested.by_user(part, "above") for name, part in own.items()},
+        row_tables = {name: of_row(table, row) for name, row in rows.items()}
+        tests = tested.family(
+            {name: tested.by_user(part, "above") for name, part in row_tables.items()},
             ratio=board.ratio,
             alpha=evidence.alpha,
             resamples=evidence.resamples,
             axes=(piece.name, board.dataset, board.encoder),
         )
         records, cells = [], []
-        for name, part in own.items():
+        for name, part in row_tables.items():
             chance = float((1 / part["users"]).mean())
             rank = float(part["rank"].mean())
-            record = _record(board, rows[name].key, name, found[name], chance) | {"rank": rank}
+            record = _record(board, rows[name].key, name, tests[name], chance) | {"rank": rank}
             records.append(record)
             texts = [
                 name,
                 percent(record["value"]),
                 percent(chance),
-                found[name].text(evidence.alpha),
-                interval(*found[name].result.bootstrap),
+                tests[name].text(evidence.alpha),
+                interval(*tests[name].result.bootstrap),
                 f"{rank:.1f} of {part['users'].mean():.0f}",
             ]
             cells.append([TableCell(text) for text in texts])
         header = ("Method", "First", "Chance", "Above chance", "Interval over users", "Rank")
         title = f"Re-identification on {board.dataset} ({board.encoder}), {splits_of(board)}"
-        note = IDENTITY + star_note(len(found), evidence.alpha, board.ratio)
+        note = IDENTITY + star_note(len(tests), evidence.alpha, board.ratio)
         grid = Grid(title, header, cells, (), [note], f"{piece.name}:{board.dataset}:{board.encoder}")
-        return grid, records, _said(board, found, evidence.alpha, "a person is found again by the state")
+        return grid, records, _findings(board, tests, evidence.alpha, "a person is found again by the state")
 
     return over_boards(evidence, piece, "halves", lines)
 
@@ -186,12 +186,12 @@ def _record(board: Board, key: tuple[str, str], name: str, test: Tested, nothing
     }
 
 
-def _said(board: Board, found: dict[str, Tested], alpha: float, what: str) -> list[Finding]:
+def _findings(board: Board, tests: dict[str, Tested], alpha: float, what: str) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-    if tested.undefined(found):
-        above = [name for name, test in found.items() if test.result.bootstrap.low > 0]
-        text = f"{what} for {tested.names(above)} of {len(found)} methods, by the interval over users alone"
+    if tested.undefined(tests):
+        above = [name for name, test in tests.items() if test.result.bootstrap.low > 0]
+        text = f"{what} for {tested.names(above)} of {len(tests)} methods, by the interval over users alone"
         return [Finding("measured", place, text)]
-    leaking, _, _ = tested.sorted_by_sign(found, alpha)
-    text = f"{what} for {tested.names(leaking)} of {len(found)} methods ({tested.rule_of(len(found), alpha)})"
+    leaking, _, _ = tested.sorted_by_sign(tests, alpha)
+    text = f"{what} for {tested.names(leaking)} of {len(tests)} methods ({tested.rule_of(len(tests), alpha)})"
     return [Finding("tested", place, text)]

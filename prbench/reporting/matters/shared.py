@@ -43,19 +43,19 @@ def over_boards(evidence: Evidence, piece: Piece, kind: str, lines: Lines, *, ev
     for dataset, encoder, board in evidence.boards_of(piece):
         rows = [row for row in board.rows if row.splits and (everyone or personal(evidence, row, board))]
         table = evidence.table(kind, dataset, encoder, piece)
-        found = set(zip(table["method"].astype(str), table["selection"].astype(str), strict=True))
-        if lacking := [row.title for row in rows if row.key not in found]:
+        names = set(zip(table["method"].astype(str), table["selection"].astype(str), strict=True))
+        if lacking := [row.title for row in rows if row.key not in names]:
             only = f"; {ONLY[kind]}" if kind in ONLY else ""
             command = f"`prbench probe --kinds {kind}`{only}"
             output.missing.append(f"{dataset} ({encoder}), not probed ({command}): {', '.join(lacking)}")
         table = table[among(table, [(dataset, encoder, *row.key) for row in rows])]
         if not len(table):
             continue
-        grid, own, said = lines(board, table)
-        if own:
+        grid, board_records, findings = lines(board, table)
+        if board_records:
             output.grids.append(grid)
-            records += own
-            output.findings += said
+            records += board_records
+            output.findings += findings
     output.frame = pd.DataFrame(records)
     return output
 
@@ -68,12 +68,12 @@ def personal(evidence: Evidence, row: Row, board: Board) -> bool:
 
 def present(board: Board, frame: pd.DataFrame) -> dict[str, Row]:
     """The rows of a board, by title in its order, that have lines in a frame for every one of their splits."""
-    found = {}
+    rows = {}
     for row in board.rows:
-        own = of_row(frame, row)
-        if len(own) and set(row.splits) <= set(own["split"].unique()):
-            found[row.title] = row
-    return found
+        lines = of_row(frame, row)
+        if len(lines) and set(row.splits) <= set(lines["split"].unique()):
+            rows[row.title] = row
+    return rows
 
 
 def star_note(count: int, alpha: float, ratio: float) -> str:

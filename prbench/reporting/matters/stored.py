@@ -49,20 +49,20 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
         title = f"Calibration of unseen users' decisions on {dataset} ({encoder}), {splits_of(board)}"
         grids.append(calibration_grid(frame, titles, title, f"{piece.name}:{dataset}:{encoder}"))
         frames.append(frame)
-        findings += _said_of_calibration(evidence, board, records, titles)
+        findings += _calibration_findings(evidence, board, records, titles)
     output = PieceResult(pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), grids)
     output.findings, output.missing = findings, evidence.missing_notes(piece)
     return output
 
 
-def _said_of_calibration(
+def _calibration_findings(
     evidence: Evidence, board: Board, records: dict[tuple[str, ...], list[dict[str, Any]]], titles: dict[Any, str]
 ) -> list[Finding]:
     """Whose calibration error adapting raises or lowers for unseen users, as each method stands, without T."""
     differences = {}
-    for row, own in records.items():
+    for row, row_records in records.items():
         error: dict[str, dict[int, list[float]]] = {"adapted": {}, "cold start": {}}
-        for r in own:
+        for r in row_records:
             if (r["population"], r["temperature"]) == ("unseen", "none"):
                 error[r["margins"]].setdefault(r["split"], []).append(r["error"])
         mean = {margins: {split: float(np.mean(v)) for split, v in by.items()} for margins, by in error.items()}
@@ -71,17 +71,17 @@ def _said_of_calibration(
             differences[titles[row]] = np.array([values])
     if not differences:
         return []
-    found = tested.family(
+    tests = tested.family(
         differences, ratio=board.ratio, alpha=evidence.alpha, resamples=0, axes=("calibration", board.dataset)
     )
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-    if tested.undefined(found):
+    if tested.undefined(tests):
         return [Finding("measured", place, "no test tells whether adapting changes the calibration of unseen users")]
-    worse, better, rest = tested.sorted_by_sign(found, evidence.alpha)
+    worse, better, rest = tested.sorted_by_sign(tests, evidence.alpha)
     text = (
         f"adapting raises the calibration error of unseen users for {tested.names(worse)}, lowers it for "
         f"{tested.names(better)}, and for {tested.names(rest)} not beyond noise either way "
-        f"({tested.rule_of(len(found), evidence.alpha)})"
+        f"({tested.rule_of(len(tests), evidence.alpha)})"
     )
     return [Finding("tested", place, text)]
 

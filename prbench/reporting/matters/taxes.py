@@ -12,7 +12,7 @@ from prbench.registry.pieces import Piece
 from prbench.reporting.board import Board
 from prbench.reporting.grid import Grid, TableCell, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.shared import over_boards, present, star_note
+from prbench.reporting.matters.shared import of_row, over_boards, present, star_note
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 
@@ -38,8 +38,8 @@ def tax_of(table: pd.DataFrame) -> dict[str, float]:
     by_user = table.groupby(["split", "user"])[["cold", "adapted", "tossed"]].mean().astype(float)
     cold = by_user["cold"].groupby("split").mean()
     worst = []
-    for split, own in by_user.groupby("split"):
-        ordered = np.sort(own["adapted"].to_numpy())
+    for split, split_users in by_user.groupby("split"):
+        ordered = np.sort(split_users["adapted"].to_numpy())
         worst.append(cold[split] - ordered[: max(1, int(np.ceil(WORST * len(ordered))))].mean())
     lost = (table["cold"] - table["adapted"]).astype(float).groupby(table["prompt"]).mean()
     return {
@@ -58,12 +58,12 @@ def taxes(evidence: Evidence, piece: Piece) -> PieceResult:
     def lines(board: Board, table: pd.DataFrame) -> tuple[Grid, list[dict[str, Any]], list[Finding]]:
         table = table.assign(excess=table["tossed"].astype(float) - table["adapted"].astype(float))
         rows = present(board, table)
-        own = {n: table[(table["method"] == r.method) & (table["selection"] == r.selection)] for n, r in rows.items()}
+        row_tables = {name: of_row(table, row) for name, row in rows.items()}
         matrices = {
             name: tested.by_user(part.groupby(["split", "user"])["excess"].mean().reset_index(), "excess")
-            for name, part in own.items()
+            for name, part in row_tables.items()
         }
-        found = tested.family(
+        tests = tested.family(
             matrices,
             ratio=board.ratio,
             alpha=evidence.alpha,
@@ -71,9 +71,9 @@ def taxes(evidence: Evidence, piece: Piece) -> PieceResult:
             axes=(piece.name, board.dataset, board.encoder),
         )
         records, cells = [], []
-        for name, part in own.items():
+        for name, part in row_tables.items():
             numbers = tax_of(part)
-            test = found[name]
+            test = tests[name]
             keys = dict(zip(metrics.ROW, (board.dataset, board.encoder, *rows[name].key), strict=True))
             records.append(
                 {
@@ -99,15 +99,15 @@ def taxes(evidence: Evidence, piece: Piece) -> PieceResult:
             cells.append([TableCell(text) for text in texts])
         header = ("Method", "Shared quality", "Tax", "Worst", "Tossed", "Excess", "Interval over users")
         title = f"Tax on a shared quality on {board.dataset} ({board.encoder}), {splits_of(board)}"
-        note = TAXES + star_note(len(found), evidence.alpha, board.ratio)
+        note = TAXES + star_note(len(tests), evidence.alpha, board.ratio)
         grid = Grid(title, header, cells, (), [note], f"{piece.name}:{board.dataset}:{board.encoder}")
-        costly, sparing, _ = tested.sorted_by_sign(found, evidence.alpha)
+        costly, sparing, _ = tested.sorted_by_sign(tests, evidence.alpha)
         text = (
             f"the user's choices cost of a quality that all users share for {tested.names(costly)} and add to it for "
-            f"{tested.names(sparing)}, of {len(found)} methods, beyond what tossed labels do "
-            f"({tested.rule_of(len(found), evidence.alpha)})"
+            f"{tested.names(sparing)}, of {len(tests)} methods, beyond what tossed labels do "
+            f"({tested.rule_of(len(tests), evidence.alpha)})"
         )
         place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-        return grid, records, [] if tested.undefined(found) else [Finding("tested", place, text)]
+        return grid, records, [] if tested.undefined(tests) else [Finding("tested", place, text)]
 
     return over_boards(evidence, piece, "taxes", lines)

@@ -71,17 +71,17 @@ def rule_of(count: int, alpha: float) -> str:
     return f"{TEST}, Holm over the {count} rows, p < {alpha:g}"
 
 
-def sorted_by_sign(found: Mapping[str, Tested], alpha: float) -> tuple[list[str], list[str], list[str]]:
+def sorted_by_sign(tests: Mapping[str, Tested], alpha: float) -> tuple[list[str], list[str], list[str]]:
     """The names whose difference is above 0 beyond noise, below it, and neither (undefined tests included)."""
-    signs = {name: tested.sign(alpha) for name, tested in found.items()}
+    signs = {name: tested.sign(alpha) for name, tested in tests.items()}
     return tuple([name for name, sign in signs.items() if sign == s] for s in (1, -1, 0))  # type: ignore[return-value]
 
 
-def undefined(found: Mapping[str, Tested]) -> bool:
+def undefined(tests: Mapping[str, Tested]) -> bool:
     """Whether no row's test is defined."""
-    return all(math.isnan(tested.p) for tested in found.values())
+    return all(math.isnan(tested.p) for tested in tests.values())
 
 
-def names(found: Sequence[str]) -> str:
+def names(titles: Sequence[str]) -> str:
     """A list of names, "none" where there is none."""
-    return listed(list(found)) if found else "none"
+    return listed(list(titles)) if titles else "none"

@@ -17,7 +17,7 @@ from prbench.reporting.board import Board, Row
 from prbench.reporting.figure import finished, legend_below, looks, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell, interval, percent
 from prbench.reporting.matters import tested
-from prbench.reporting.matters.shared import means, over_boards, present
+from prbench.reporting.matters.shared import means, of_row, over_boards, present
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 from prbench.reporting.placing import results_of
@@ -63,9 +63,9 @@ def updates(evidence: Evidence, piece: Piece) -> PieceResult:
         last = int(users["last"].max())
         differences, records, cells = {}, [], []
         for name, row in rows.items():
-            own = users[(users["method"] == row.method) & (users["selection"] == row.selection)]
+            row_users = of_row(users, row)
             by: dict[tuple[int, int], pd.DataFrame] = {}
-            for key, part in own.groupby(["choices", "last"]):
+            for key, part in row_users.groupby(["choices", "last"]):
                 by[int(str(key[0])), int(str(key[1]))] = part
             gain = {key: float(part.groupby("split")["gain"].mean().mean()) for key, part in by.items()}
             if (last, 0) in by:
@@ -76,7 +76,7 @@ def updates(evidence: Evidence, piece: Piece) -> PieceResult:
             curves.extend(
                 {**_keys(board, row), "choices": k, "last": n, "gain": value} for (k, n), value in gain.items()
             )
-        found = tested.family(
+        tests = tested.family(
             differences,
             ratio=board.ratio,
             alpha=evidence.alpha,
@@ -84,7 +84,7 @@ def updates(evidence: Evidence, piece: Piece) -> PieceResult:
             axes=(piece.name, board.dataset),
         )
         for record in records:
-            ends = found[record["title"]].result.bootstrap if record["title"] in found else (np.nan, np.nan)
+            ends = tests[record["title"]].result.bootstrap if record["title"] in tests else (np.nan, np.nan)
             record |= {"difference_low": ends[0], "difference_high": ends[1]}
             cells.append(_cells(record, steps, last))
         header = ("Method", *(f"First {k}" for k in steps), f"Last {last}", "Last − first", "Interval", "Cost")
@@ -93,7 +93,7 @@ def updates(evidence: Evidence, piece: Piece) -> PieceResult:
         grid = Grid(
             title, header, cells, (), [f"{UPDATES}{count} users."], f"{piece.name}:{board.dataset}:{board.encoder}"
         )
-        return grid, records, _said(board, records, last)
+        return grid, records, _findings(board, records, last)
 
     output = over_boards(evidence, piece, "updates", lines)
     output.figure = _figure(evidence, piece, curves)
@@ -136,7 +136,7 @@ def _cells(record: dict[str, Any], steps: list[int], last: int) -> list[TableCel
     return [TableCell(text) for text in texts]
 
 
-def _said(board: Board, records: list[dict[str, Any]], last: int) -> list[Finding]:
+def _findings(board: Board, records: list[dict[str, Any]], last: int) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     later = [r["title"] for r in records if r["difference_low"] > 0]
     earlier = [r["title"] for r in records if r["difference_high"] < 0]
@@ -159,9 +159,9 @@ def _figure(evidence: Evidence, piece: Piece, curves: list[dict[str, Any]]) -> A
         for ax, setting in zip(axes, settings, strict=True):
             ax.axhline(0, color="0.5", linewidth=0.9, linestyle="--")
             for method in piece.methods:
-                own = [r for r in curves if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
-                for last in sorted({r["last"] for r in own}):
-                    points = sorted((r["choices"], 100 * r["gain"]) for r in own if r["last"] == last)
+                curve = [r for r in curves if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
+                for last in sorted({r["last"] for r in curve}):
+                    points = sorted((r["choices"], 100 * r["gain"]) for r in curve if r["last"] == last)
                     style = {**look[method], "linestyle": ":" if last else "-", "markersize": 3 if last else 5}
                     label: dict[str, Any] = {} if last else {"label": evidence.title(method)}
                     ax.plot(*zip(*points, strict=True), **style, **label)
@@ -187,12 +187,12 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
             output.missing.append(f"{setting[0]} ({setting[1]}): no results on random splits of the same comparisons")
             continue
         rows = {row.key: row for row in boards[partner].rows if row.complete}
-        own = [(row, rows[row.key]) for row in board.rows if row.complete and row.key in rows]
-        found = [_gap_record(evidence, setting, partner, *pair) for pair in own]
-        records += found
+        row_pairs = [(row, rows[row.key]) for row in board.rows if row.complete and row.key in rows]
+        gaps = [_gap_record(evidence, setting, partner, *pair) for pair in row_pairs]
+        records += gaps
         title = f"In time on {setting[0]} and at random on {partner[0]} ({setting[1]})"
-        output.grids.append(_gap_grid(piece, title, found, setting))
-        output.findings += _said_of_gap(setting, partner, found, board)
+        output.grids.append(_gap_grid(piece, title, gaps, setting))
+        output.findings += _gap_findings(setting, partner, gaps, board)
     output.frame = pd.DataFrame(records)
     return output
 
@@ -249,8 +249,8 @@ def _over_users(evidence: Evidence, a: pd.Series, b: pd.Series, record: dict[str
     """The interval over users of the difference, from users that both tested: one number a user and side."""
     both = (a - b).dropna().to_numpy(np.float64)
     rng = Rng("in time", record["dataset"], record["encoder"], record["method"])
-    found = bootstrap_users(both, rng=rng, level=1 - evidence.alpha, resamples=evidence.resamples)
-    return {"gap_low": found.low, "gap_high": found.high}
+    ends = bootstrap_users(both, rng=rng, level=1 - evidence.alpha, resamples=evidence.resamples)
+    return {"gap_low": ends.low, "gap_high": ends.high}
 
 
 def _gap_grid(piece: Piece, title: str, records: list[dict[str, Any]], setting: tuple[str, str]) -> Grid:
@@ -273,7 +273,7 @@ def _gap_grid(piece: Piece, title: str, records: list[dict[str, Any]], setting: 
     return Grid(title, header, cells, (), [note], f"{piece.name}:{setting[0]}:{setting[1]}")
 
 
-def _said_of_gap(
+def _gap_findings(
     setting: tuple[str, str], partner: tuple[str, str], records: list[dict[str, Any]], board: Board
 ) -> list[Finding]:
     lower = [r["title"] for r in records if r["gap_high"] < 0]

@@ -53,8 +53,13 @@ def own_and_other(table: pd.DataFrame) -> pd.DataFrame:
     Each stranger counts once, as does each of the user's test choices; `choices` is the mean of k.
     """
     cold = decisions(table["cold"])
-    own, other = decisions(table["own"]) - cold, decisions(table["other"]) - cold
-    columns = {"own": own, "other": other, "difference": own - other, "choices": table["choices"].to_numpy(float)}
+    gain, strange_gain = decisions(table["own"]) - cold, decisions(table["other"]) - cold
+    columns = {
+        "own": gain,
+        "other": strange_gain,
+        "difference": gain - strange_gain,
+        "choices": table["choices"].to_numpy(float),
+    }
     by_stranger = means(table, columns, by=["stranger"])
     names = list(columns)
     return by_stranger.groupby([*metrics.ROW, "split", "user"], observed=True)[names].mean().reset_index()
@@ -70,7 +75,7 @@ def strangers(evidence: Evidence, piece: Piece) -> PieceResult:
         each = {name: _matrices(users, row, ("own", "other", "difference")) for name, row in rows.items()}
         axes = (piece.name, board.dataset, board.encoder)
         options: dict[str, Any] = {"ratio": board.ratio, "alpha": evidence.alpha, "resamples": evidence.resamples}
-        found = tested.family({n: m["difference"] for n, m in each.items()}, axes=axes, **options)
+        tests = tested.family({n: m["difference"] for n, m in each.items()}, axes=axes, **options)
         gains = tested.family({n: m["own"] for n, m in each.items()}, axes=(*axes, "own"), **options)
         strange = tested.family({n: m["other"] for n, m in each.items()}, axes=(*axes, "other"), **options)
         k = {name: float(of_row(users, row)["choices"].median()) for name, row in rows.items()}
@@ -79,8 +84,8 @@ def strangers(evidence: Evidence, piece: Piece) -> PieceResult:
                 TableCell(name),
                 TableCell(gains[name].text(evidence.alpha)),
                 TableCell(strange[name].text(evidence.alpha)),
-                TableCell(found[name].text(evidence.alpha)),
-                TableCell(found[name].over_users),
+                TableCell(tests[name].text(evidence.alpha)),
+                TableCell(tests[name].over_users),
                 TableCell(f"{k[name]:g}"),
             ]
             for name in rows
@@ -95,49 +100,49 @@ def strangers(evidence: Evidence, piece: Piece) -> PieceResult:
                 "choices": k[name],
                 **_record(gains[name], "own"),
                 **_record(strange[name], "other"),
-                **_record(found[name], "difference"),
-                "n_splits": found[name].result.n_splits,
-                "n_users": found[name].result.n_users,
+                **_record(tests[name], "difference"),
+                "n_splits": tests[name].result.n_splits,
+                "n_users": tests[name].result.n_users,
             }
             for name in rows
         ]
-        return grid, records, _said_of_strangers(board, found, gains, evidence.alpha)
+        return grid, records, _stranger_findings(board, tests, gains, evidence.alpha)
 
     output = over_boards(evidence, piece, "strangers", lines)
     output.figure = _gains_figure(output, ("own", "other"), ("the user's own choices", "a stranger's choices"))
     return output
 
 
-def _said_of_strangers(
-    board: Board, found: Mapping[str, Tested], gains: Mapping[str, Tested], alpha: float
+def _stranger_findings(
+    board: Board, tests: Mapping[str, Tested], gains: Mapping[str, Tested], alpha: float
 ) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-    if tested.undefined(found):
-        above = [name for name, test in found.items() if test.result.bootstrap.low > 0]
+    if tested.undefined(tests):
+        above = [name for name, test in tests.items() if test.result.bootstrap.low > 0]
         text = (
             f"own choices gain more than a stranger's, by the interval over users alone, for {tested.names(above)} "
-            f"of {len(found)} methods; the corrected test is not defined here"
+            f"of {len(tests)} methods; the corrected test is not defined here"
         )
         return [Finding("measured", place, text)]
-    better, _, _ = tested.sorted_by_sign(found, alpha)
-    own = [name for name in better if gains[name].result.difference > 0]
-    lost = [name for name in better if name not in own]
-    rest = [name for name in found if name not in better]
-    said = []
-    rule = tested.rule_of(len(found), alpha)
-    if own:
-        said.append(f"the gain comes from the user's own choices for {tested.names(own)} ({rule})")
-    if lost:
-        said.append(
-            f"{tested.names(lost)} do better on own choices than on a stranger's, and gain nothing from either"
+    better, _, _ = tested.sorted_by_sign(tests, alpha)
+    gaining = [name for name in better if gains[name].result.difference > 0]
+    indifferent = [name for name in better if name not in gaining]
+    rest = [name for name in tests if name not in better]
+    sentences = []
+    rule = tested.rule_of(len(tests), alpha)
+    if gaining:
+        sentences.append(f"the gain comes from the user's own choices for {tested.names(gaining)} ({rule})")
+    if indifferent:
+        sentences.append(
+            f"{tested.names(indifferent)} do better on own choices than on a stranger's, and gain nothing from either"
         )
     if rest:
-        each = [f"{n} ({percent(found[n].result.difference, signed=True)}, {found[n].over_users})" for n in rest]
-        said.append(
+        each = [f"{n} ({percent(tests[n].result.difference, signed=True)}, {tests[n].over_users})" for n in rest]
+        sentences.append(
             f"there is no evidence that the gain is the user's own for {tested.names(each)}: own − other in points, "
             f"with its interval over users ({rule})"
         )
-    return [Finding("tested", place, text) for text in said]
+    return [Finding("tested", place, text) for text in sentences]
 
 
 @marks.piece
@@ -150,7 +155,7 @@ def exchange(evidence: Evidence, piece: Piece) -> PieceResult:
         names = ("changed", "gain", "exchanged", "tossed")
         each = {name: _matrices(users, row, names) for name, row in rows.items()}
         options: dict[str, Any] = {"ratio": board.ratio, "alpha": evidence.alpha, "resamples": evidence.resamples}
-        found = {
+        tests = {
             column: tested.family(
                 {n: m[column] for n, m in each.items()},
                 axes=(piece.name, board.dataset, board.encoder, column),
@@ -164,8 +169,8 @@ def exchange(evidence: Evidence, piece: Piece) -> PieceResult:
             [
                 TableCell(name),
                 TableCell(percent(changed[name])),
-                *(TableCell(found[column][name].text(evidence.alpha)) for column in names[1:]),
-                TableCell(found["exchanged"][name].over_users),
+                *(TableCell(tests[column][name].text(evidence.alpha)) for column in names[1:]),
+                TableCell(tests["exchanged"][name].over_users),
                 TableCell(str(left[name])),
             ]
             for name in rows
@@ -179,14 +184,14 @@ def exchange(evidence: Evidence, piece: Piece) -> PieceResult:
             {
                 **_keys(rows[name], board),
                 "changed": changed[name],
-                **{k: v for column in names[1:] for k, v in _record(found[column][name], column).items()},
+                **{k: v for column in names[1:] for k, v in _record(tests[column][name], column).items()},
                 "left_out": left[name],
-                "n_splits": found["gain"][name].result.n_splits,
-                "n_users": found["gain"][name].result.n_users,
+                "n_splits": tests["gain"][name].result.n_splits,
+                "n_users": tests["gain"][name].result.n_users,
             }
             for name in rows
         ]
-        return grid, records, _said_of_exchange(board, found["exchanged"], changed, evidence.alpha)
+        return grid, records, _exchange_findings(board, tests["exchanged"], changed, evidence.alpha)
 
     output = over_boards(evidence, piece, "exchange", lines)
     names = ("gain", "exchanged", "tossed")
@@ -213,23 +218,23 @@ def exchanged_users(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, 
     return means(kept, columns), dropped
 
 
-def _said_of_exchange(
-    board: Board, found: Mapping[str, Tested], changed: Mapping[str, float], alpha: float
+def _exchange_findings(
+    board: Board, tests: Mapping[str, Tested], changed: Mapping[str, float], alpha: float
 ) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     least, most = min(changed, key=lambda n: changed[n]), max(changed, key=lambda n: changed[n])
     range_ = f"{percent(changed[least])}% ({least}) to {percent(changed[most])}% ({most}) of decisions change"
-    if tested.undefined(found):
-        below = [name for name, test in found.items() if test.result.bootstrap.high < 0]
+    if tested.undefined(tests):
+        below = [name for name, test in tests.items() if test.result.bootstrap.high < 0]
         text = (
             f"with reversed labels {range_}; by the interval over users alone {tested.names(below)} fall below the "
         )
         return [Finding("measured", place, text + "cold start")]
-    _, below, _ = tested.sorted_by_sign(found, alpha)
+    _, below, _ = tested.sorted_by_sign(tests, alpha)
     text = (
         f"reversed labels take {tested.names(below)} below the cold start, as methods that follow the labels, and "
-        f"{len(found) - len(below)} of {len(found)} not beyond noise; {range_} "
-        f"({tested.rule_of(len(found), alpha)})"
+        f"{len(tests) - len(below)} of {len(tests)} not beyond noise; {range_} "
+        f"({tested.rule_of(len(tests), alpha)})"
     )
     return [Finding("tested", place, text)]
 
@@ -242,9 +247,9 @@ def units(evidence: Evidence, piece: Piece) -> PieceResult:
         rows = present(board, table)
         records, cells = [], []
         for name, row in rows.items():
-            own = of_row(table, row)
-            active = (own["variance"] > ACTIVE).groupby(own["split"]).mean()
-            size = int(own["dimension"].max()) + 1
+            lines_of_row = of_row(table, row)
+            active = (lines_of_row["variance"] > ACTIVE).groupby(lines_of_row["split"]).mean()
+            size = int(lines_of_row["dimension"].max()) + 1
             record: dict[str, Any] = {
                 **_keys(row, board),
                 "active": float(active.mean()),
@@ -261,8 +266,8 @@ def units(evidence: Evidence, piece: Piece) -> PieceResult:
 
 
 def _matrices(users: pd.DataFrame, row: Row, columns: Sequence[str]) -> dict[str, FloatArray]:
-    own = of_row(users, row)
-    return {column: tested.by_user(own, column) for column in columns}
+    row_users = of_row(users, row)
+    return {column: tested.by_user(row_users, column) for column in columns}
 
 
 def _by_split(matrix: FloatArray) -> FloatArray:
@@ -306,13 +311,20 @@ def _gains_figure(output: PieceResult, columns: Sequence[str], labels: Sequence[
     with styled():
         figure, axes = panels(len(settings), size=(3.3, 0.9 + 0.2 * most))
         for ax, (dataset, encoder) in zip(axes, settings, strict=True):
-            own = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
-            place = np.arange(len(own))
+            shown = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
+            place = np.arange(len(shown))
             ax.axvline(0, color="0.5", linewidth=0.9, linestyle="--")
             for i, (column, label) in enumerate(zip(columns, labels, strict=True)):
-                value = 100 * own[column].to_numpy(float)
+                value = 100 * shown[column].to_numpy(float)
                 ends = 100 * np.nan_to_num(
-                    np.abs(np.stack([own[column] - own[f"{column}_low"], own[f"{column}_high"] - own[column]]))
+                    np.abs(
+                        np.stack(
+                            [
+                                shown[column] - shown[f"{column}_low"],
+                                shown[f"{column}_high"] - shown[column],
+                            ]
+                        )
+                    )
                 )
                 colour, marker = MARKERS[i]
                 shift = 0.22 * (i - (len(columns) - 1) / 2)
@@ -320,7 +332,7 @@ def _gains_figure(output: PieceResult, columns: Sequence[str], labels: Sequence[
                     value, place + shift, xerr=ends, label=label, color=colour, marker=marker, markersize=4,
                     linestyle="none", elinewidth=0.8,
                 )  # fmt: skip
-            ax.set_yticks(place, list(own["title"]))
+            ax.set_yticks(place, list(shown["title"]))
             ax.invert_yaxis()
             ax.set(xlabel="points above the cold start", title=f"{dataset} ({encoder})")
         legend_below(figure, axes, list(labels))

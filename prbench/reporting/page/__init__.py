@@ -114,16 +114,16 @@ def render(
         curves = metrics.worst_k_curves(users)
     families = _by_row(results, lambda entry: entry.family)
     papers = _by_row(results, lambda entry: entry.paper)
-    own = {(b.dataset, b.encoder): families.get((b.dataset, b.encoder), {}) for b in boards}
+    families_of = {(b.dataset, b.encoder): families.get((b.dataset, b.encoder), {}) for b in boards}
     sections = [
-        _section(board, users, curves, results, own[board.dataset, board.encoder], papers) for board in boards
+        _section(board, users, curves, results, families_of[board.dataset, board.encoder], papers) for board in boards
     ]
     return _environment().get_template("page.html.j2").render(
         title=title,
         home=home,
         version=prbench.__version__,
         formulas=FORMULAS,
-        overview=sentences.overview(boards, own),
+        overview=sentences.overview(boards, families_of),
         sections=sections,
         extras=extras,
         cards=cards.cards(boards, results),

@@ -139,9 +139,9 @@ def _not_run(board: Board, records: Sequence[CellRecord]) -> str:
     there = {record.entry.name for record in records}
     left = [entry.name for entry in registry.load_all("methods") if entry.default and entry.name not in there]
     planned = records[0].protocol.splits
-    said = [f"methods of all: {', '.join(left)}"] if left else []
-    said += [f"{planned - board.splits} of the protocol's {planned} splits"] if planned > board.splits else []
-    return "; ".join(said) or "nothing"
+    phrases = [f"methods of all: {', '.join(left)}"] if left else []
+    phrases += [f"{planned - board.splits} of the protocol's {planned} splits"] if planned > board.splits else []
+    return "; ".join(phrases) or "nothing"
 
 
 def _text(value: Any) -> str | None:
@@ -248,13 +248,13 @@ def _days(record: CellRecord) -> str:
 def _counts(records: Sequence[CellRecord], names: Sequence[str]) -> str:
     """Such as "seen users 86, unseen users 87"; a range where splits differ."""
     tables = [record.counts.table() for record in records]
-    said = []
+    phrases = []
     for name in names:
         values = [table[name] for table in tables if name in table]
         if values:
             low, high = min(values), max(values)
-            said.append(f"{name.replace('_', ' ')} {low:,}" + (f" to {high:,}" if high > low else ""))
-    return ", ".join(said) or DASH
+            phrases.append(f"{name.replace('_', ' ')} {low:,}" + (f" to {high:,}" if high > low else ""))
+    return ", ".join(phrases) or DASH
 
 
 def _place(record: CellRecord) -> str:

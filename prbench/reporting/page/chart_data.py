@@ -26,8 +26,8 @@ DIGITS = 2
 
 def looks(board: Board) -> dict[Key, Look]:
     """The look of every row; rows with the same look get markers of their own, as in the figures."""
-    found = appearances(board.rows)
-    return {row.key: look({**row.style, "line": found[row.key][1]}, found[row.key][0]) for row in board.rows}
+    looks_of = appearances(board.rows)
+    return {row.key: look({**row.style, "line": looks_of[row.key][1]}, looks_of[row.key][0]) for row in board.rows}
 
 
 def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results: PlacedResults) -> dict[str, Any]:
@@ -126,15 +126,15 @@ def _accuracies(here: pd.DataFrame, board: Board) -> dict[tuple[Key, str], pd.Da
 def _split_curves(curves: pd.DataFrame, board: Board) -> dict[tuple[Key, str], FloatArray]:
     """Worst-k% accuracies [splits, 100] of the rows with all splits."""
     whole = {row.key for row in board.rows if row.rankable}
-    found = {}
+    curves_of = {}
     for (method, selection, population), group in curves.groupby(
         ["method", "selection", "population"], observed=True
     ):
         key = (str(method), str(selection))
         if key in whole:
             ordered = group.sort_values(["split", "k"])["accuracy"].to_numpy(dtype=np.float64)
-            found[key, str(population)] = ordered.reshape(-1, 100)
-    return found
+            curves_of[key, str(population)] = ordered.reshape(-1, 100)
+    return curves_of
 
 
 def _curves(row: Row, base: Row | None, by_split: Mapping[tuple[Key, str], FloatArray]) -> dict[str, Any]:
@@ -142,16 +142,16 @@ def _curves(row: Row, base: Row | None, by_split: Mapping[tuple[Key, str], Float
 
     The difference is taken split by split.
     """
-    said = {}
+    curves = {}
     for population in RANKED:
-        own = by_split[row.key, population]
+        curve = by_split[row.key, population]
         other = by_split.get((base.key, population)) if base else None
-        mean, sd = _mean_and_sd(own)
-        said[population] = {"mean": mean, "sd": sd}
-        if other is not None and other.shape == own.shape:
-            mean, sd = _mean_and_sd(own - other)
-            said[population] |= {"difference": mean, "difference_sd": sd}
-    return said
+        mean, sd = _mean_and_sd(curve)
+        curves[population] = {"mean": mean, "sd": sd}
+        if other is not None and other.shape == curve.shape:
+            mean, sd = _mean_and_sd(curve - other)
+            curves[population] |= {"difference": mean, "difference_sd": sd}
+    return curves
 
 
 def _mean_and_sd(values: FloatArray) -> tuple[list[float | None], list[float | None]]:
@@ -174,14 +174,14 @@ def _user_means(
     users: list[int],
 ) -> dict[str, list[float | None]] | None:
     """Each user's accuracy and gain over the baseline, averaged over the splits (of both) that tested the user."""
-    own = accuracy.get((row.key, population))
-    if own is None:
+    accuracies = accuracy.get((row.key, population))
+    if accuracies is None:
         return None
-    said = {"accuracy": _percents(own.mean(axis=1).reindex(users).to_numpy())}
+    means = {"accuracy": _percents(accuracies.mean(axis=1).reindex(users).to_numpy())}
     other = accuracy.get((base.key, population)) if base else None
     if other is not None:
-        said["gain"] = _percents((own - other).mean(axis=1).reindex(users).to_numpy())
-    return said
+        means["gain"] = _percents((accuracies - other).mean(axis=1).reindex(users).to_numpy())
+    return means
 
 
 def _tested(
@@ -219,7 +219,7 @@ def _few_shots(board: Board, results: PlacedResults) -> dict[Key, list[dict[str,
     scores = _of_board(results.scores, board)
     users = metrics.complete_starts(metrics.user_metrics(scores[scores["population"] == "unseen"]))
     table = metrics.few_shot_curve(metrics.split_metrics(users))
-    found: dict[Key, list[dict[str, Any]]] = {}
+    curves: dict[Key, list[dict[str, Any]]] = {}
     for row in board.rows:
         here = table[(table["method"] == row.method) & (table["selection"] == row.selection)]
         here = here[here["n_splits"] == board.splits]
@@ -228,8 +228,8 @@ def _few_shots(board: Board, results: PlacedResults) -> dict[Key, list[dict[str,
         if len(cold) and not (here["shots"] == 0).any():
             points.insert(0, _shot(0, cold["cold_start"].iloc[0], cold["cold_start_std"].iloc[0]))
         if row.rankable:
-            found[row.key] = points
-    return found
+            curves[row.key] = points
+    return curves
 
 
 def _shot(shots: int, mean: float, sd: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from prbench.reporting.significance import STARTS_SAID, Verdict, rule, starts_ma
 from prbench.reporting.verdict import FEW_FLIPS, PERSONALISED
 
 Kind = Literal["tested", "measured", "missing"]
-Said = tuple[Kind, str]
+KindAndText = tuple[Kind, str]
 Families = Mapping[tuple[str, str], str]
 """A row's key -> the family of its entry."""
 
@@ -54,8 +54,8 @@ def findings(board: Board, families: Families) -> list[Finding]:
         _oracle,
         _missing,
     )
-    said = [Finding(kind, place, text) for rule in rules for kind, text in rule(board, families)]
-    return sorted(said, key=lambda finding: ("tested", "measured", "missing").index(finding.kind))
+    sentences = [Finding(kind, place, text) for rule in rules for kind, text in rule(board, families)]
+    return sorted(sentences, key=lambda finding: ("tested", "measured", "missing").index(finding.kind))
 
 
 def _answered(board: Board) -> bool:
@@ -89,8 +89,8 @@ def overview(boards: Sequence[Board], families: Mapping[tuple[str, str], Familie
         ),
         Question("the best personalised method", "the best method without personalisation", _gain),
     )
-    said = [_counted(question, boards, families) for question in questions]
-    return [Finding("tested", place, f"{text} ({test})") for text in said if text] + _adapting_overview(
+    answers = [_counted(question, boards, families) for question in questions]
+    return [Finding("tested", place, f"{text} ({test})") for text in answers if text] + _adapting_overview(
         boards, place, test
     )
 
@@ -131,13 +131,16 @@ def _adapting_overview(boards: Sequence[Board], place: str, test: str) -> list[F
         return []
     parts = []
     for sign, verb in ((1, "raises"), (-1, "lowers")):
-        found = [
-            f"{b.dataset} ({b.encoder}: {count} of {len(own)} {_noun(own)})"
+        phrases = [
+            f"{b.dataset} ({b.encoder}: {count} of {len(board_verdicts)} {_noun(board_verdicts)})"
             for b in tested
-            if (own := verdicts[b.dataset, b.encoder]) and (count := sum(v.sign(b.alpha) == sign for v in own))
+            if (board_verdicts := verdicts[b.dataset, b.encoder])
+            and (count := sum(v.sign(b.alpha) == sign for v in board_verdicts))
         ]
         whole = f"{len(tested)}" if len(tested) == len(boards) else f"the {len(tested)} that can be tested"
-        parts.append(f"{verb} it on {len(found) or 'none'} of {whole}" + (f": {listed(found)}" if found else ""))
+        parts.append(
+            f"{verb} it on {len(phrases) or 'none'} of {whole}" + (f": {listed(phrases)}" if phrases else "")
+        )
     text = "against the same method's cold start, adapting to a user's choices changes accuracy beyond noise: it "
     return [Finding("tested", place, f"{text}{parts[0]}; it {parts[1]} ({test})")]
 
@@ -238,7 +241,7 @@ def _by(verdicts: Sequence[Verdict], alpha: float) -> str:
     )
 
 
-def _against_baseline(board: Board, families: Families) -> Iterator[Said]:
+def _against_baseline(board: Board, families: Families) -> Iterator[KindAndText]:
     """Which personalised methods beat or fall short of the baseline."""
     if not _personalised(board, families):
         yield "missing", "no personalised method has results on all splits"
@@ -279,7 +282,7 @@ def _before_adapting(pair: Pair) -> bool:
     return few and before >= 0.9 * (pair.a.value("overall") - pair.b.value("overall"))
 
 
-def _unpersonalised(board: Board, families: Families) -> Iterator[Said]:
+def _unpersonalised(board: Board, families: Families) -> Iterator[KindAndText]:
     """Other rows that differ from the baseline: what tuning alone does."""
     for row in _others(board, families):
         pair = board.against_baseline(row)
@@ -294,7 +297,7 @@ def _unpersonalised(board: Board, families: Families) -> Iterator[Said]:
             yield "tested", text
 
 
-def _personal_gain(board: Board, families: Families) -> Iterator[Said]:
+def _personal_gain(board: Board, families: Families) -> Iterator[KindAndText]:
     """The best personalised row against the best other one, unless that is its baseline and has been said."""
     for verdict in _gain(board, families):
         pair, sign = verdict.pair, verdict.sign(board.alpha)
@@ -310,7 +313,7 @@ def _personal_gain(board: Board, families: Families) -> Iterator[Said]:
             yield "tested", f"{a} does not differ from {b}, beyond noise: {difference} ({numbers})"
 
 
-def _adapting(board: Board, families: Families) -> Iterator[Said]:
+def _adapting(board: Board, families: Families) -> Iterator[KindAndText]:
     """Whether adapting helps: a method after it against itself before it."""
     verdicts = [v for v in _adapting_verdicts(board) if not math.isnan(v.p)]
     better = [v for v in verdicts if v.sign(board.alpha) > 0]
@@ -338,7 +341,7 @@ def _adapting_verdicts(board: Board) -> list[Verdict]:
     return [Verdict(pair, pair.p_table, test) for pair in pairs]
 
 
-def _leader(board: Board, families: Families) -> Iterator[Said]:
+def _leader(board: Board, families: Families) -> Iterator[KindAndText]:
     rivals = board.best_and_rival("overall")
     pair = board.pair(*rivals, "overall") if rivals else None
     if pair is None or math.isnan(pair.p_table):
@@ -353,7 +356,7 @@ def _leader(board: Board, families: Families) -> Iterator[Said]:
         yield "tested", text + f"{points(pair.result.difference)} apart, within noise ({numbers})"
 
 
-def _few_flips(board: Board, families: Families) -> Iterator[Said]:
+def _few_flips(board: Board, families: Families) -> Iterator[KindAndText]:
     """Whose decisions adaptation changes."""
     rows = [row for row in _personalised(board, families) if not math.isnan(row.value("overall", "flip_rate"))]
     blank = [row for row in rows if row.undecided]
@@ -375,7 +378,7 @@ def _few_flips(board: Board, families: Families) -> Iterator[Said]:
         yield "measured", "; ".join(parts) + " (means over splits, no test)"
 
 
-def _bounds(board: Board, families: Families) -> Iterator[Said]:
+def _bounds(board: Board, families: Families) -> Iterator[KindAndText]:
     ranks = board.ranked("overall")
     if not board.bounds or not ranks:
         return
@@ -390,7 +393,7 @@ def _bounds(board: Board, families: Families) -> Iterator[Said]:
         yield "measured", text + "what the true rewards reach"
 
 
-def _oracle(board: Board, families: Families) -> Iterator[Said]:
+def _oracle(board: Board, families: Families) -> Iterator[KindAndText]:
     """What choosing on test data would have claimed, where the same splits were also run honestly."""
     for row in board.rows:
         # A tuned row has other parameters: its difference would not be the choice of the epoch.
@@ -410,7 +413,7 @@ def _oracle(board: Board, families: Families) -> Iterator[Said]:
         )
 
 
-def _missing(board: Board, families: Families) -> Iterator[Said]:
+def _missing(board: Board, families: Families) -> Iterator[KindAndText]:
     for row in board.rows:
         if not row.splits:
             yield "missing", f"{row.title} has no results ({row.note})"

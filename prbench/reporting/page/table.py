@@ -78,9 +78,9 @@ def bounds(board: Board) -> list[tuple[Row, list[Entry]]]:
 
 def split_table(board: Board, chart: dict[str, Any]) -> list[tuple[Row, list[Entry]]]:
     """Overall accuracy of every row in every split, from `chart_data.chart_data`."""
-    said: list[tuple[Row, list[Entry]]] = []
+    lines: list[tuple[Row, list[Entry]]] = []
     for row, values in zip(board.rows, chart["rows"], strict=True):
         by_split: Sequence[float | None] = values["split"]["overall"]
         why = row.note or "no value"
-        said.append((row, [Entry(DASH, missing=why) if v is None else Entry(f"{v:.1f}", v) for v in by_split]))
-    return said
+        lines.append((row, [Entry(DASH, missing=why) if v is None else Entry(f"{v:.1f}", v) for v in by_split]))
+    return lines

@@ -110,9 +110,9 @@ def write_pieces(
         lines += index_lines(piece, output, written)
     shown = {method for piece in read for method in piece.methods}
     if also is not None and (left := sorted({cell.method for cell in standing.cells} - shown)):
-        said = f"in no table or figure: {', '.join(left)}; --also NAME adds methods to those that compare methods"
-        stderr().print(escape(said), soft_wrap=True)
-        lines += [f"These results are {said}.", ""]
+        remark = f"in no table or figure: {', '.join(left)}; --also NAME adds methods to those that compare methods"
+        stderr().print(escape(remark), soft_wrap=True)
+        lines += [f"These results are {remark}.", ""]
     lines += notes_on_published(papers) if papers else []
     write_text(out / "index.md", "\n".join(lines) + "\n")
     if empty := sum(not written for _, _, written in finished):
@@ -169,24 +169,24 @@ def write_piece(output: PieceResult, piece: Piece, out: Path) -> list[Path]:
 def index_lines(piece: Piece, output: PieceResult, written: Sequence[Path]) -> list[str]:
     """A piece's section of index.md."""
     files = ", ".join(f"[{path.name}]({path.name})" for path in written)
-    said = [f"## {piece.title}", "", piece.shows, ""]
-    said += [f"Files: {files}" if files else "Not made: its results are not there.", ""]
+    lines = [f"## {piece.title}", "", piece.shows, ""]
+    lines += [f"Files: {files}" if files else "Not made: its results are not there.", ""]
     if output.findings and written:
-        said += [*(f"- ({finding.kind}) {finding}" for finding in output.findings), ""]
+        lines += [*(f"- ({finding.kind}) {finding}" for finding in output.findings), ""]
     if output.figure is not None and written:
-        said += [f"![{piece.title}]({piece.name}.png)", ""]
+        lines += [f"![{piece.title}]({piece.name}.png)", ""]
     if output.missing:
-        said += ["Missing:", "", *(f"- {phrase}" for phrase in output.missing), ""]
-    return said
+        lines += ["Missing:", "", *(f"- {phrase}" for phrase in output.missing), ""]
+    return lines
 
 
 def notes_on_published(papers: Sequence[numbers.Published]) -> list[str]:
     """What is to be known of the printed numbers, with the tables' inner contradictions."""
-    said = ["## The published numbers", ""]
-    said += ["They stand beside ours only on their own data sets and encoders: nothing else compares with them.", ""]
-    for found in papers:
-        said += [f"{found.title} ({found.source}):", ""]
-        said += [f"- {note}" for note in found.notes]
-        said += [f"- Cannot be: {wrong}." for wrong in numbers.contradictions(found)]
-        said.append("")
-    return said
+    lines = ["## The published numbers", ""]
+    lines += ["They stand beside ours only on their own data sets and encoders: nothing else compares with them.", ""]
+    for published in papers:
+        lines += [f"{published.title} ({published.source}):", ""]
+        lines += [f"- {note}" for note in published.notes]
+        lines += [f"- Cannot be: {wrong}." for wrong in numbers.contradictions(published)]
+        lines.append("")
+    return lines

@@ -67,10 +67,12 @@ def _worst_grid(board: Board, table: pd.DataFrame, piece: Piece, evidence: Evide
     here = table[(table["dataset"] == board.dataset) & (table["encoder"] == board.encoder) & table["k"].isin(shown)]
     lines = []
     for method in piece.methods:
-        own = here[here["method"] == method].set_index("k")
-        if len(own):
+        curve = here[here["method"] == method].set_index("k")
+        if len(curve):
             cells = (
-                TableCell(f"{grid.percent(float(own['accuracy'][k]))}±{grid.percent(float(own['accuracy_std'][k]))}")
+                TableCell(
+                    f"{grid.percent(float(curve['accuracy'][k]))}±{grid.percent(float(curve['accuracy_std'][k]))}"
+                )
                 for k in shown
             )
             lines.append([TableCell(evidence.title(method)), *cells])
@@ -156,16 +158,16 @@ def _swept(
     names = [_family_of([method for method, _ in curve]) for curve in curves]
     look = looks(evidence, names)
     for number, name in enumerate(names):
-        own = here[here["curve"] == number].sort_values(piece.parameter)
-        if not len(own):
+        points = here[here["curve"] == number].sort_values(piece.parameter)
+        if not len(points):
             continue
         label = piece.labels[number] if number < len(piece.labels) else evidence.title(name)
         # Curves of one figure stand beside one another, so that their bars do not cover each other.
-        at = np.array([ticks.index(value) for value in own[piece.parameter]]) + 0.06 * (
+        at = np.array([ticks.index(value) for value in points[piece.parameter]]) + 0.06 * (
             number - (len(curves) - 1) / 2
         )
-        spread = 100 * own[f"{metric}_std"].fillna(0).to_numpy()
-        ax.errorbar(at, 100 * own[metric].to_numpy(), yerr=spread, label=label, **look[name], **CAPS)
+        spread = 100 * points[f"{metric}_std"].fillna(0).to_numpy()
+        ax.errorbar(at, 100 * points[metric].to_numpy(), yerr=spread, label=label, **look[name], **CAPS)
     labels = ["0*" if piece.parameter == "gamma" and tick == 0 else f"{tick:g}" for tick in ticks]
     ax.set_xticks(range(len(ticks)), labels)
     ax.set_xlim(-0.4, len(ticks) - 0.6)
@@ -203,16 +205,16 @@ def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
             here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
             order = [*sorted(k for k in set(here["shots"]) if k != ALL_SHOTS), ALL_SHOTS]
             for method in piece.methods:
-                own = here[here["method"] == method].set_index("shots")
-                if not len(own):
+                curve = here[here["method"] == method].set_index("shots")
+                if not len(curve):
                     continue
                 if method == evidence.baseline:
-                    level = 100 * float(own.loc[ALL_SHOTS, "accuracy"])
+                    level = 100 * float(curve.loc[ALL_SHOTS, "accuracy"])
                     ax.axhline(level, color="0.25", linestyle="--", linewidth=1, label=evidence.title(method))
                     continue
-                own = own.loc[[k for k in order if k in own.index]]
-                at = [order.index(k) for k in own.index]
-                band(ax, at, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
+                curve = curve.loc[[k for k in order if k in curve.index]]
+                at = [order.index(k) for k in curve.index]
+                band(ax, at, curve["accuracy"], curve["accuracy_std"], look[method], evidence.title(method))
             ax.set_xticks(range(len(order)), ["all" if k == ALL_SHOTS else str(k) for k in order])
             ax.set(xlabel="choices of the unseen user", ylabel="accuracy, unseen users (%)")
             ax.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
@@ -226,17 +228,17 @@ def noise(evidence: Evidence, piece: Piece) -> PieceResult:
     """Accuracy of unseen users against the share of their support labels that is flipped, ±1 SD over splits."""
     import pandas as pd
 
-    found = evidence.probes
-    found = evidence.complete_lines(found[found["probe"] == "noise"], piece)
+    lines = evidence.probes
+    lines = evidence.complete_lines(lines[lines["probe"] == "noise"], piece)
     output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
-    if not len(found):
+    if not len(lines):
         output.missing.append(f"label noise: run `prbench probe --noise {_listed(piece.noise)}`")
         return output
     clean = evidence.per_split
     clean = evidence.complete_lines(clean[(clean["shots"] == ALL_SHOTS) & (clean["population"] == "unseen")], piece)
-    clean = clean[among(clean, set(zip(*(found[key] for key in metrics.ROW), strict=True)))]
+    clean = clean[among(clean, set(zip(*(lines[key] for key in metrics.ROW), strict=True)))]
     parts = [clean.assign(noise=0.0)]
-    for share, part in found.groupby("noise"):
+    for share, part in lines.groupby("noise"):
         per_split = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(part)))
         parts.append(per_split[per_split["population"] == "unseen"].assign(noise=share))
     table = metrics.over_splits(pd.concat(parts, ignore_index=True), by=("noise",))
@@ -250,10 +252,10 @@ def noise(evidence: Evidence, piece: Piece) -> PieceResult:
         for ax, (dataset, encoder) in zip(axes, settings, strict=True):
             here = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
             for method in piece.methods:
-                own = here[here["method"] == method].sort_values("noise")
-                if len(own):
-                    x = 100 * own["noise"]
-                    band(ax, x, own["accuracy"], own["accuracy_std"], look[method], evidence.title(method))
+                curve = here[here["method"] == method].sort_values("noise")
+                if len(curve):
+                    x = 100 * curve["noise"]
+                    band(ax, x, curve["accuracy"], curve["accuracy_std"], look[method], evidence.title(method))
             ax.set(xlabel="flipped support labels (%)", ylabel="accuracy, unseen users (%)")
             ax.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])

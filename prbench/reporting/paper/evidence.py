@@ -96,15 +96,15 @@ class Evidence:
     @cached_property
     def probes(self) -> pd.DataFrame:
         """Every probe's scores; see `probes.load`."""
-        found = probes.load(self.results.folder) if self.results.folder else probes.nothing()
-        return renamed(found, self.results.shown)
+        scores = probes.load(self.results.folder) if self.results.folder else probes.nothing()
+        return renamed(scores, self.results.shown)
 
     def table(self, kind: str, dataset: str, encoder: str, piece: Piece) -> pd.DataFrame:
         """A probe's table (`probe_tables.read`): the lines of a piece's rows on one data set and encoder."""
         if kind not in self._tables:
             folder = self.results.folder
-            found = probe_tables.read(folder, kind) if folder else probe_tables.nothing(kind)
-            self._tables[kind] = renamed(found, self.results.shown)
+            lines = probe_tables.read(folder, kind) if folder else probe_tables.nothing(kind)
+            self._tables[kind] = renamed(lines, self.results.shown)
         rows = {cell.row for cell in self.cells_of(dataset, encoder, piece)}
         return self._tables[kind][among(self._tables[kind], rows)]
 
@@ -176,23 +176,23 @@ class Evidence:
 
     def missing_notes(self, piece: Piece) -> list[str]:
         """A phrase for each data set and reason why methods of the piece have no, or not all, results there."""
-        said: list[str] = []
+        notes: list[str] = []
         for dataset, encoder in self.settings:
             reasons: dict[str, list[str]] = {}
             cells = self.cells_of(dataset, encoder, piece)
             rows = self.board(dataset, encoder, piece).rows if cells else []
             for method in piece.methods:
-                own = [row for row in rows if row.method == method]
-                if not own:
+                rows_of_method = [row for row in rows if row.method == method]
+                if not rows_of_method:
                     reasons.setdefault("not run", []).append(method)
-                for row in own:
+                for row in rows_of_method:
                     if not row.splits:
                         reasons.setdefault(row.note, []).append(method)
                     elif not row.complete:
                         planned = self.board(dataset, encoder, piece).splits
                         reasons.setdefault(f"{len(row.splits)} of {planned} splits ({row.note})", []).append(method)
-            said += [f"{dataset} ({encoder}), {why}: {', '.join(names)}" for why, names in reasons.items()]
-        return said
+            notes += [f"{dataset} ({encoder}), {why}: {', '.join(names)}" for why, names in reasons.items()]
+        return notes
 
     def style(self, method: str) -> dict[str, str]:
         """Colour, marker and line of a method; see `style_of`."""

@@ -85,9 +85,9 @@ def number_grid(frame: pd.DataFrame, piece: Piece) -> Grid:
 
 
 def _on_published(evidence: Evidence) -> Extra:
-    said = []
+    notes = []
     for paper in evidence.published:
-        said += [f"{paper.title} ({paper.source}): {note}" for note in paper.notes]
-        said += [f"{paper.title}: {found}, which cannot be." for found in contradictions(paper)]
+        notes += [f"{paper.title} ({paper.source}): {note}" for note in paper.notes]
+        notes += [f"{paper.title}: {contradiction}, which cannot be." for contradiction in contradictions(paper)]
     text = "They stand beside ours only on their own data sets and encoders: nothing else compares with them."
-    return Extra(title="The published numbers", text=text, notes=said)
+    return Extra(title="The published numbers", text=text, notes=notes)

@@ -150,14 +150,14 @@ def gains_per_user(evidence: Evidence, piece: Piece) -> dict[GainRow, Gains]:
     frame = metrics.over_starts(frame[frame["shots"] == ALL_SHOTS])
     keys = ["dataset", "encoder", "split", "population", "user"]
     base = frame[frame["method"] == evidence.baseline].set_index(keys)["accuracy"]
-    found: dict[GainRow, Gains] = {}
-    for names, own in frame.groupby(["dataset", "encoder", "method"], observed=True):
+    gains_of: dict[GainRow, Gains] = {}
+    for names, row_users in frame.groupby(["dataset", "encoder", "method"], observed=True):
         row = GainRow(*map(str, names))
-        difference = (own.set_index(keys)["accuracy"] - base).dropna()
+        difference = (row_users.set_index(keys)["accuracy"] - base).dropna()
         if row.method != evidence.baseline and len(difference):
             splits = difference.index.get_level_values("split").nunique()
-            found[row] = Gains(difference.groupby("user").mean().to_numpy(), splits)
-    return found
+            gains_of[row] = Gains(difference.groupby("user").mean().to_numpy(), splits)
+    return gains_of
 
 
 def gains_table(per_user: Mapping[GainRow, Gains]) -> pd.DataFrame:
@@ -201,13 +201,13 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     """Unseen users' accuracy on the support they adapted on and on test choices, ±1 SD over splits."""
     import pandas as pd
 
-    found = evidence.probes
-    found = evidence.complete_lines(found[found["probe"] == "support"], piece)
+    lines = evidence.probes
+    lines = evidence.complete_lines(lines[lines["probe"] == "support"], piece)
     output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
-    if not len(found):
+    if not len(lines):
         output.missing.append("accuracy on the support: run `prbench probe --support`")
         return output
-    support = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(found)))
+    support = metrics.split_metrics(metrics.complete_starts(metrics.user_metrics(lines)))
     test = evidence.per_split
     test = evidence.complete_lines(test[test["shots"] == ALL_SHOTS], piece)
     keys = ["dataset", "encoder", "method", "selection"]
@@ -262,11 +262,11 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     scores = scores[(scores["shots"] == ALL_SHOTS) & scores["method"].isin(piece.methods)]
     output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
-    for row, own in scores.groupby(metrics.ROW, observed=True):
+    for row, row_scores in scores.groupby(metrics.ROW, observed=True):
         if row not in drawn:
             continue
         dataset, encoder, method, _ = row
-        margin = own["margin"].to_numpy(dtype=np.float64)
+        margin = row_scores["margin"].to_numpy(dtype=np.float64)
         probability, right = 1 / (1 + np.exp(-np.abs(margin))), metrics.decisions(margin)
         records += [
             {"dataset": dataset, "encoder": encoder, "method": method, **record}
@@ -314,10 +314,10 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
 def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> list[dict[str, float]]:
     """Mean probability, frequency and number of comparisons in each occupied tenth of [0.5, 1]."""
     bins = np.clip(((probability - 0.5) * 20).astype(int), 0, 9)
-    found = []
+    tenths = []
     for b in np.unique(bins):
         here = bins == b
-        found.append(
+        tenths.append(
             {
                 "bin": 0.5 + 0.05 * float(b),
                 "probability": float(probability[here].mean()),
@@ -325,4 +325,4 @@ def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) 
                 "comparisons": int(here.sum()),
             }
         )
-    return found
+    return tenths

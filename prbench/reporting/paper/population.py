@@ -54,15 +54,15 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
     with styled():
         figure, (trained, stored) = panels(2, size=(3.3, 3.0))
         for i, name in enumerate(counted):
-            own = output.frame[output.frame["method"] == name]
+            curve = output.frame[output.frame["method"] == name]
             label = evidence.title(name)
             # Methods of nearly equal counts lie on one line; their markers stand beside one another.
             before = output.frame[output.frame["method"].isin(counted[:i]) & (output.frame["users"] == USERS[-1])][
                 "trained"
             ]
-            same = int((abs(before / own["trained"].iloc[-1] - 1) < 0.02).sum())
-            trained.plot(own["users"] * 1.25**same, own["trained"], label=label, **look[name])
-            per_user = int(own["stored_per_user"].iloc[0])
+            same = int((abs(before / curve["trained"].iloc[-1] - 1) < 0.02).sum())
+            trained.plot(curve["users"] * 1.25**same, curve["trained"], label=label, **look[name])
+            per_user = int(curve["stored_per_user"].iloc[0])
             stored.barh(i, per_user, color=look[name]["color"], height=0.7)
             stored.annotate(
                 f"{per_user:,}", (per_user, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7
@@ -82,13 +82,13 @@ def parameters(evidence: Evidence, piece: Piece) -> PieceResult:
     header = ("Method", *(f"{users:,} users" for users in USERS), "Stored per user")
     lines = []
     for name in counted:
-        own = output.frame[output.frame["method"] == name]
-        numbers = [f"{value:,}" for value in own["trained"]]
+        curve = output.frame[output.frame["method"] == name]
+        numbers = [f"{value:,}" for value in curve["trained"]]
         lines.append(
             [
                 TableCell(evidence.title(name)),
                 *map(TableCell, numbers),
-                TableCell(f"{own['stored_per_user'].iloc[0]:,}"),
+                TableCell(f"{curve['stored_per_user'].iloc[0]:,}"),
             ]
         )
     notes = [
@@ -134,8 +134,8 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
             )
     output = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     for dataset, encoder in evidence.settings:
-        own = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
-        if not own:
+        board_records = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
+        if not board_records:
             continue
         lines = [
             [
@@ -146,17 +146,19 @@ def efficiency(evidence: Evidence, piece: Piece) -> PieceResult:
                 TableCell(f"{r['bytes_per_user']:,}"),
                 TableCell(f"{r['shared_parameters']:,}"),
             ]
-            for r in own
+            for r in board_records
         ]
-        most = max(r["n_splits"] for r in own)
-        devices = ", ".join(sorted({r["device"] for r in own}))
+        most = max(r["n_splits"] for r in board_records)
+        devices = ", ".join(sorted({r["device"] for r in board_records}))
         header = ("Method", "Fit, s per split", "Adapt, ms per user", "Scored per s", "Bytes per user", "Shared")
         notes = [
             f"Means over {counted(most)} as recorded by the runs ({devices}); other programs may have shared the "
             "machine. Fit: all splits together, divided by their number. Scored: test comparisons of seen users. "
             "Shared: numbers that all users share."
         ]
-        notes += [f"{evidence.title(r['method'])}: {counted(r['n_splits'])}." for r in own if r["n_splits"] < most]
+        notes += [
+            f"{evidence.title(r['method'])}: {counted(r['n_splits'])}." for r in board_records if r["n_splits"] < most
+        ]
         title = f"{piece.title} on {dataset} ({encoder})"
         output.grids.append(Grid(title, header, lines, (), notes, f"{piece.name}:{dataset}:{encoder}"))
     return output

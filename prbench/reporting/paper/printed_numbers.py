@@ -106,12 +106,12 @@ class Published(Record):
         """The encoders with which the paper prints a method on this data set, where this one is not among them."""
         if dataset not in DATASETS:
             return {}
-        found: dict[str, list[str]] = {}
+        encoders_of: dict[str, list[str]] = {}
         for row in self.accuracy:
             # Rows of methods that read texts have no encoder.
             if getattr(row, dataset) and row.encoder != "text":
-                found.setdefault(row.method, []).append(row.encoder)
-        return {method: encoders for method, encoders in found.items() if encoder not in encoders}
+                encoders_of.setdefault(row.method, []).append(row.encoder)
+        return {method: encoders for method, encoders in encoders_of.items() if encoder not in encoders}
 
     def robustness_rows(self, dataset: str, encoder: str) -> dict[str, Robustness]:
         """The ablation rows by method on exactly this data set and encoder."""

@@ -114,7 +114,7 @@ def _accuracy_grid(
                 TableCell(DASH if theirs.other(row.reader) else grid_module.percent(apart / 100, signed=True)),
             ]
     for source, rows_elsewhere in others.items():
-        encoders = sorted({encoder for found in rows_elsewhere.values() for encoder in found})
+        encoders = sorted({encoder for encoders_of in rows_elsewhere.values() for encoder in encoders_of})
         if encoders and source not in printed:
             notes.append(
                 f"{source} prints numbers on this data set with {' and '.join(encoders)} only: none compares with "
@@ -127,12 +127,12 @@ def _accuracy_grid(
 
 def _gain_over_baselines(board: Board, piece: Piece) -> list[TableCell]:
     """The paper's last line: % improvement of its own best row over the best row of others."""
-    own = [row for row in board.rows if row.rankable and row.method in piece.ours]
+    our_rows = [row for row in board.rows if row.rankable and row.method in piece.ours]
     rest = [row for row in board.rows if row.rankable and not row.method.startswith(tuple(piece.ours))]
-    if not own or not rest:
+    if not our_rows or not rest:
         return []
-    gains = {p: max(row.value(p) for row in own) / max(row.value(p) for row in rest) - 1 for p in RANKED}
-    return board_grids.summary_row(board, f"% improvement of {own[0].title} over the best other", gains)
+    gains = {p: max(row.value(p) for row in our_rows) / max(row.value(p) for row in rest) - 1 for p in RANKED}
+    return board_grids.summary_row(board, f"% improvement of {our_rows[0].title} over the best other", gains)
 
 
 @marks.piece
@@ -163,8 +163,8 @@ def ablation(evidence: Evidence, piece: Piece) -> PieceResult:
             rules = [len(lines)]
             notes.append("Published: " + "; ".join(paper.source for paper in evidence.published if paper.robustness))
             for row in rows:
-                for found in printed:
-                    if line := found.get(row.method):
+                for paper_rows in printed:
+                    if line := paper_rows.get(row.method):
                         values = zip(
                             [*line.seen, *line.unseen],
                             [*(line.seen_std or [math.nan] * 4), *(line.unseen_std or [math.nan] * 4)],

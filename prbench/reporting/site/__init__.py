@@ -65,7 +65,7 @@ class _Pages:
         results: PlacedResults,
         boards: Sequence[Board],
         users: pd.DataFrame,
-        claims: Sequence[published.Shown],
+        claims: Sequence[published.ExaminedClaim],
         out: Path,
         options: Mapping[str, Any],
     ) -> None:
@@ -88,16 +88,20 @@ class _Pages:
         """Write all pages and return their paths."""
         paths = [self._page("index.html", "overview.html.j2", **self._overview())]
         for board in self.boards:
-            own = self._of(board)
+            users, results = self._of(board)
             title = f"{board.dataset} ({board.encoder})"
             path = self.out / _data(board)
-            paths.append(write_page(path, [board], *own, options=self.options, title=title, home="../index.html"))
+            paths.append(
+                write_page(path, [board], users, results, options=self.options, title=title, home="../index.html")
+            )
         for card in self.cards:
             paths.append(self._page(_method(card.method), "method.html.j2", **self._method_page(card)))
-        for (a, b), found in self.meetings.items():
+        for (a, b), meetings in self.meetings.items():
             title = f"{self.titles[a]} and {self.titles[b]}"
             paths.append(
-                self._page(_compare(a, b), "pair.html.j2", title=title, meetings=found, summary=pairs.summary(found))
+                self._page(
+                    _compare(a, b), "pair.html.j2", title=title, meetings=meetings, summary=pairs.summary(meetings)
+                )
             )
         path = self.out / CLAIMS
         write_text(path, published.page(self.claims, self.links))

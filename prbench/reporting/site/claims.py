@@ -23,11 +23,11 @@ from prbench.results import Results
 HEADER = ("Data set", "Method", "What", "Printed", "Here", "Verdict", "95% interval", "Splits", "Read by", "Why")
 
 
-class Shown(NamedTuple):
+class ExaminedClaim(NamedTuple):
     """A claim, what came of its tests, its verdict and the commands that make its rows."""
 
     claim: Claim
-    found: list[Outcome]
+    outcomes: list[Outcome]
     verdict: str
     commands: list[str]
     grid: Grid
@@ -45,21 +45,22 @@ def claims(results: Results, out: Path, *, claims: Sequence[Any]) -> list[Path]:
     shown = examined(read_claims(claims, _entry_of(claims)), results)
     write_text(out / "claims.html", page(shown, []))
     write_text(out / "claims.md", "\n".join(f"{writers.markdown(each.grid)}" for each in shown))
-    table = pd.DataFrame([_record(each.claim, outcome) for each in shown for outcome in each.found])
+    table = pd.DataFrame([_record(each.claim, outcome) for each in shown for outcome in each.outcomes])
     paths = [out / "claims.html", _write_csv(table, out / "claims.csv"), out / "claims.md"]
     for each in shown:
         stdout().print(writers.rich_table(each.grid))
     return paths
 
 
-def examined(read: Sequence[Claim], results: Results) -> list[Shown]:
+def examined(read: Sequence[Claim], results: Results) -> list[ExaminedClaim]:
     """Each claim against the results; those of which something was run come first."""
-    shown = []
+    examined_claims = []
     for claim in read:
-        found = outcomes(claim, results)
-        verdict = verdict_of(found)
-        shown.append(Shown(claim, found, verdict, commands(claim.tests), _grid(claim, found, verdict)))
-    return sorted(shown, key=lambda each: all(outcome.verdict == "not run" for outcome in each.found))
+        claim_outcomes = outcomes(claim, results)
+        verdict = verdict_of(claim_outcomes)
+        grid = _grid(claim, claim_outcomes, verdict)
+        examined_claims.append(ExaminedClaim(claim, claim_outcomes, verdict, commands(claim.tests), grid))
+    return sorted(examined_claims, key=lambda each: all(outcome.verdict == "not run" for outcome in each.outcomes))
 
 
 def registered() -> list[Claim]:
@@ -68,7 +69,7 @@ def registered() -> list[Claim]:
     return read_claims(registry.get("reports", "claims").options.get("claims"), where)
 
 
-def page(shown: Sequence[Shown], links: Sequence[Link]) -> str:
+def page(shown: Sequence[ExaminedClaim], links: Sequence[Link]) -> str:
     """The page; `links` are those of its search box."""
     return render("claims.html.j2", "", links, title="Published claims", shown=shown, measures=MEASURES)
 
@@ -83,11 +84,11 @@ def _entry_of(claims: Sequence[Any]) -> str:
     return "claims"
 
 
-def _grid(claim: Claim, found: Sequence[Outcome], verdict: str) -> Grid:
+def _grid(claim: Claim, claim_outcomes: Sequence[Outcome], verdict: str) -> Grid:
     return Grid(
         title=f"{claim.title} Verdict: {verdict}",
         header=HEADER,
-        rows=[[TableCell(text) for text in _texts(outcome)] for outcome in found],
+        rows=[[TableCell(text) for text in _texts(outcome)] for outcome in claim_outcomes],
         rules=(),
         notes=[f"{claim.says} ({claim.source})", *claim.notes],
         label=f"claim:{claim.name}",

@@ -42,11 +42,11 @@ class Ranks:
 
 def names(boards: Sequence[Board]) -> list[tuple[str, str]]:
     """(method, selection) of every row of any board, those on most boards first."""
-    found: dict[tuple[str, str], int] = {}
+    boards_of: dict[tuple[str, str], int] = {}
     for board in boards:
         for row in board.rows:
-            found[row.key] = found.get(row.key, 0) + 1
-    return sorted(found, key=lambda key: (-found[key], key))
+            boards_of[row.key] = boards_of.get(row.key, 0) + 1
+    return sorted(boards_of, key=lambda key: (-boards_of[key], key))
 
 
 def row_of(board: Board, key: tuple[str, str]) -> Row | None:
@@ -56,20 +56,20 @@ def row_of(board: Board, key: tuple[str, str]) -> Row | None:
 
 def entries(boards: Sequence[Board], key: tuple[str, str]) -> list[Entry]:
     """A row's overall accuracy on each board; a missing one is shown as missing, with the reason."""
-    found = []
+    cells = []
     for board in boards:
         row = row_of(board, key)
         if row is None:
-            found.append(Entry(DASH, missing="not run"))
+            cells.append(Entry(DASH, missing="not run"))
         elif math.isnan(row.value("overall")):
-            found.append(Entry(DASH, missing=row.note or "no value"))
+            cells.append(Entry(DASH, missing=row.note or "no value"))
         else:
             value = row.value("overall")
             places = [[each.key for each in rows] for rows in board.ranked("overall")[:2]]
             rank = next((i for i, keys in enumerate(places, 1) if key in keys), 0)
             spread = "" if row.complete else f" ({len(row.splits)}/{board.splits} splits)"
-            found.append(Entry(percent(value), value, spread, rank))
-    return found
+            cells.append(Entry(percent(value), value, spread, rank))
+    return cells
 
 
 def ranks(boards: Sequence[Board], alpha: float) -> Ranks | None:
@@ -97,6 +97,6 @@ def ranks(boards: Sequence[Board], alpha: float) -> Ranks | None:
 
 
 def _row(board: Board, key: tuple[str, str]) -> Row:
-    found = row_of(board, key)
-    assert found is not None
-    return found
+    row = row_of(board, key)
+    assert row is not None
+    return row

@@ -18,11 +18,11 @@ Link = dict[str, str]
 
 def render(template: str, root: str, links: Sequence[Link], **values: Any) -> str:
     """The page of a template, from which `root` leads to the site's folder; `links` are those of its search box."""
-    found = [{**link, "at": root + link["at"]} for link in links]
+    targets = [{**link, "at": root + link["at"]} for link in links]
     return (
         _environment()
         .get_template(template)
-        .render(root=root, version=prbench.__version__, links_json=_json(found), **values)
+        .render(root=root, version=prbench.__version__, links_json=_json(targets), **values)
     )
 
 

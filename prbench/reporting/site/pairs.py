@@ -34,7 +34,7 @@ def meetings(
     boards: Sequence[Board], users: pd.DataFrame
 ) -> dict[tuple[tuple[str, str], tuple[str, str]], list[Meeting]]:
     """By the names of both rows: each board where both have results of the same choices; overall population."""
-    found: dict[tuple[tuple[str, str], tuple[str, str]], list[Meeting]] = {}
+    by_names: dict[tuple[tuple[str, str], tuple[str, str]], list[Meeting]] = {}
     for board in boards:
         here = users[(users["dataset"] == board.dataset) & (users["encoder"] == board.encoder)]
         tables = {
@@ -49,8 +49,8 @@ def meetings(
             if pair.population == "overall" and pair.a.sampled == pair.b.sampled:
                 ordered = pair if pair.a.key <= pair.b.key else pair.reversed()
                 meeting = _meeting(board, ordered, tables[ordered.a.key], tables[ordered.b.key])
-                found.setdefault((ordered.a.key, ordered.b.key), []).append(meeting)
-    return found
+                by_names.setdefault((ordered.a.key, ordered.b.key), []).append(meeting)
+    return by_names
 
 
 def smallest_difference(pair: Pair, alpha: float) -> float:
@@ -119,11 +119,11 @@ def _meeting(board: Board, pair: Pair, a: pd.DataFrame, b: pd.DataFrame) -> Meet
     )
 
 
-def summary(found: Sequence[Meeting]) -> Grid:
+def summary(meetings_of_pair: Sequence[Meeting]) -> Grid:
     """The table of a page: one line for each board."""
-    level = f"{100 * (1 - found[0].board.alpha):g}%"
+    level = f"{100 * (1 - meetings_of_pair[0].board.alpha):g}%"
     rows = []
-    for each in found:
+    for each in meetings_of_pair:
         result = each.pair.result
         cells = [
             f"{each.board.dataset} ({each.board.encoder})",
@@ -136,7 +136,7 @@ def summary(found: Sequence[Meeting]) -> Grid:
         ]
         rows.append([TableCell(text) for text in cells])
     return Grid(
-        title=f"{found[0].pair.a.title} minus {found[0].pair.b.title}, points of user accuracy",
+        title=f"{meetings_of_pair[0].pair.a.title} minus {meetings_of_pair[0].pair.b.title}, points of user accuracy",
         header=(
             "Data set",
             "Difference",
