@@ -75,14 +75,14 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error.args[0]), error.hint)
     except typer.TyperException as error:
-        said = " ".join(error.format_message().replace("Value error, ", "").split())
-        if not said:
+        text = " ".join(error.format_message().replace("Value error, ", "").split())
+        if not text:
             # A command group without a command: its help has been shown.
             return 2
         context = getattr(error, "ctx", None)
         help_command = f"{context.command_path if context else 'prbench'} --help"
-        lists = "lists are separated by commas, as in --methods bt,mrm; " if "extra argument" in said else ""
-        return _refuse(said, f"{lists}see `{help_command}`")
+        lists = "lists are separated by commas, as in --methods bt,mrm; " if "extra argument" in text else ""
+        return _refuse(text, f"{lists}see `{help_command}`")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except SystemExit as closed:
@@ -103,8 +103,8 @@ def main(args: Sequence[str] | None = None) -> int:
     return int(code or 0)
 
 
-def _refuse(said: str, hint: str | None) -> int:
-    typer.echo(f"error: {message(said)}", err=True)
+def _refuse(text: str, hint: str | None) -> int:
+    typer.echo(f"error: {message(text)}", err=True)
     if hint:
         typer.echo(f"hint: {message(hint)}", err=True)
     return 2

@@ -187,13 +187,13 @@ class Comparisons:
             replies = [[text.response(i) for i in side.tolist()] for side in (self.chosen, self.rejected)]
             return np.array([a == b for a, b in zip(*replies, strict=True)], dtype=bool)
         # Few columns tell nearly all pairs apart, so whole rows are read of few.
-        found = np.flatnonzero(self.chosen != self.rejected)
+        places = np.flatnonzero(self.chosen != self.rejected)
         for columns in (slice(0, COMPARED_FIRST), slice(COMPARED_FIRST, None)):
-            pairs = [torch.from_numpy(side[found]) for side in (self.chosen, self.rejected)]
-            one, other = (embedding[:, columns].index_select(0, side) for side in pairs)
-            found = found[(one == other).all(dim=1).numpy()]
+            pairs = [torch.from_numpy(side[places]) for side in (self.chosen, self.rejected)]
+            left, right = (embedding[:, columns].index_select(0, side) for side in pairs)
+            places = places[(left == right).all(dim=1).numpy()]
         equal: NDArray[np.bool_] = self.chosen == self.rejected
-        equal[found] = True
+        equal[places] = True
         return equal
 
     def differences(self, *, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -213,8 +213,8 @@ def concatenate(parts: Iterable[Comparisons]) -> Comparisons:
         raise ValueError("comparisons over different items cannot be joined")
     columns: dict[str, Any] = {}
     for name in ("user", "chosen", "rejected", "group", "row", "block", "time", "mark"):
-        found = [getattr(part, name) for part in parts]
-        columns[name] = None if any(column is None for column in found) else np.concatenate(found)
+        arrays = [getattr(part, name) for part in parts]
+        columns[name] = None if any(column is None for column in arrays) else np.concatenate(arrays)
     return Comparisons(items=parts[0].items, **columns)
 
 
@@ -389,13 +389,13 @@ class PreferenceData:
 
         The result is called NAME[limit=MOST]. What is drawn depends on the data set's name and on the user alone.
         """
-        kept: list[IntArray] = []
+        rows: list[IntArray] = []
         for user in range(self.n_users):
-            own = np.flatnonzero(self.user == user)
-            order = Rng("limit", self.name, user).numpy().permutation(np.unique(self.group[own]))
-            place = np.argsort(order)[np.searchsorted(np.sort(order), self.group[own])]
-            kept.append(own[np.argsort(place, kind="stable")][:most])
-        index = np.sort(np.concatenate(kept)) if kept else np.empty(0, dtype=np.int64)
+            user_rows = np.flatnonzero(self.user == user)
+            order = Rng("limit", self.name, user).numpy().permutation(np.unique(self.group[user_rows]))
+            place = np.argsort(order)[np.searchsorted(np.sort(order), self.group[user_rows])]
+            rows.append(user_rows[np.argsort(place, kind="stable")][:most])
+        index = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
         return replace(self._selected(index, np.unique(self.user[index])), name=f"{self.name}[limit={most}]")
 
     def _selected(self, index: IntArray, keep: IntArray) -> PreferenceData:
@@ -460,9 +460,9 @@ class WatchedComparisons(Comparisons):
     @classmethod
     def of_rows(cls, rows: Comparisons) -> WatchedComparisons:
         """The same comparisons, not read yet."""
-        made = cls(**{field.name: getattr(rows, field.name) for field in fields(rows)})
-        object.__setattr__(made, "was_read", False)
-        return made
+        watched = cls(**{field.name: getattr(rows, field.name) for field in fields(rows)})
+        object.__setattr__(watched, "was_read", False)
+        return watched
 
     def __getattribute__(self, name: str) -> Any:
         if name in _COLUMNS:

@@ -99,14 +99,14 @@ def _joined(names: str | Sequence[str]) -> str:
     return names if isinstance(names, str) else ",".join(names)
 
 
-def _results_of_plan(found: Results, planned: Plan) -> Results:
+def _results_of_plan(stored: Results, planned: Plan) -> Results:
     """The part of a folder's results that a plan made or found."""
     from prbench.protocol import metrics
     from prbench.reporting.paper.evidence import among
     from prbench.results import Results
 
     keys = {cell.record.key for job in planned.jobs for cell in job.cells}
-    cells = [cell for cell in found.cells if cell.key in keys]
+    cells = [cell for cell in stored.cells if cell.key in keys]
     names = (*metrics.ROW, "split")
     rows = {(*cell.row, str(cell.split)) for cell in cells}
-    return Results(found.scores[among(found.scores, rows, names)], cells, found.folder)
+    return Results(stored.scores[among(stored.scores, rows, names)], cells, stored.folder)

@@ -58,8 +58,8 @@ class UserStates:
     def positions(self, user: IntArray) -> Tensor:
         """Where each of `user` [n] is in `users`; raises KeyError for a user without a state."""
         position = np.searchsorted(self.users, user)
-        found = position < len(self.users)
-        if not found.all() or not (self.users[position] == user).all():
+        inside = position < len(self.users)
+        if not inside.all() or not (self.users[position] == user).all():
             raise KeyError("a user has no state: adapt the method to this user first")
         return torch.from_numpy(position)
 
@@ -251,22 +251,22 @@ class Method(ABC):
     def _first_alike(self, items: Items) -> IntArray:
         """For each item, the first one with the same embedding and the same features: [m]."""
         rows = items.embedding.contiguous().view(torch.uint8).numpy()
-        found: dict[bytes, int] = {}
-        first = np.array([found.setdefault(row.tobytes(), i) for i, row in enumerate(rows)], dtype=np.int64)
+        first_of: dict[bytes, int] = {}
+        first = np.array([first_of.setdefault(row.tobytes(), i) for i, row in enumerate(rows)], dtype=np.int64)
         alike = np.flatnonzero(first != np.arange(len(first)))
         apart = alike[~self._same_features(items, alike, first[alike])]
         first[apart] = apart
         return first
 
-    def _same_features(self, items: Items, one: IntArray, other: IntArray) -> NDArray[np.bool_]:
-        """Whether items at `one` [k] have the features of those at `other` [k], whose embeddings are the same: [k].
+    def _same_features(self, items: Items, left: IntArray, right: IntArray) -> NDArray[np.bool_]:
+        """Whether items at `left` [k] have the features of those at `right` [k], whose embeddings are the same: [k].
 
         Both are computed in products of one shape and at one place in them, so that rounding takes no part.
         """
-        same = np.ones(len(one), dtype=bool)
-        for i in range(0, len(one), ITEMS_AT_ONCE):
+        same = np.ones(len(left), dtype=bool)
+        for i in range(0, len(left), ITEMS_AT_ONCE):
             part = slice(i, i + ITEMS_AT_ONCE)
-            a, b = (self.item_features(items.take(index[part])) for index in (one, other))
+            a, b = (self.item_features(items.take(index[part])) for index in (left, right))
             same[part] = (a == b).flatten(1).all(dim=1).numpy()
         return same
 
@@ -382,12 +382,12 @@ def _digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> st
     """The sha256 of named tensors and of text that belongs to them."""
     import hashlib
 
-    found = hashlib.sha256(canonical_json(dict(metadata)).encode())
+    hashed = hashlib.sha256(canonical_json(dict(metadata)).encode())
     for name, tensor in sorted(tensors.items()):
         plain = tensor.detach().cpu().contiguous()
-        found.update(canonical_json([name, str(plain.dtype), list(plain.shape)]).encode())
-        found.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        hashed.update(canonical_json([name, str(plain.dtype), list(plain.shape)]).encode())
+        hashed.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def save_tensors(

@@ -34,7 +34,7 @@ def hub_errors(
     )
     from huggingface_hub.utils import logging as hub_log
 
-    told = hub_log.get_verbosity()
+    verbosity = hub_log.get_verbosity()
     hub_log.set_verbosity(logging.ERROR)
     try:
         yield
@@ -64,4 +64,4 @@ def hub_errors(
     except OSError as error:
         raise as_error(f"cannot {action} {what}: {error.strerror or error}", hint=instead) from error
     finally:
-        hub_log.set_verbosity(told)
+        hub_log.set_verbosity(verbosity)

@@ -186,9 +186,9 @@ def _folding(text: Text) -> Text:
 def _text(cell: str | Text, ascii_only: bool) -> Text:
     from rich.text import Text
 
-    found = cell if isinstance(cell, Text) else Text(cell)
-    spelled = plain(visible(found.plain)) if ascii_only else visible(found.plain)
-    return _styled_as(found, spelled)
+    text = cell if isinstance(cell, Text) else Text(cell)
+    spelled = plain(visible(text.plain)) if ascii_only else visible(text.plain)
+    return _styled_as(text, spelled)
 
 
 def _styled_as(text: Text, spelled: str) -> Text:

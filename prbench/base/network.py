@@ -28,9 +28,9 @@ def require_usable_network_settings() -> None:
         if not value or scheme in ("http", "https"):
             continue
         if scheme not in SOCKS:
-            found = f"{scheme}://" if scheme else "no scheme"
+            shown_scheme = f"{scheme}://" if scheme else "no scheme"
             raise InputError(
-                f"{name} names a proxy with {found}, which no download here understands",
+                f"{name} names a proxy with {shown_scheme}, which no download here understands",
                 hint=f"write {name}=http://HOST:PORT or socks5://HOST:PORT, or unset {name}",
             )
         if find_spec("socksio") is None or find_spec("socks") is None:

@@ -36,13 +36,13 @@ def commit() -> str:
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """The versions of packages that numbers may depend on, of those that are installed."""
-    found = {}
+    version_of = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            version_of[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return version_of
 
 
 @lru_cache(maxsize=1)

@@ -87,17 +87,17 @@ def _check(data: PreferenceData, entry: DatasetEntry) -> PreferenceData:
     """`data`, with every count that is not the expected one reported and recorded."""
     from prbench.base.console import stderr
 
-    found = measured(data)
+    sizes = measured(data)
     wrong = {}
     for name, expected in entry.expect.items():
-        if name not in found:
+        if name not in sizes:
             raise InputError(
-                f"data set {entry.name}: [expect] names {name!r}", hint=f"it may name {', '.join(found)}"
+                f"data set {entry.name}: [expect] names {name!r}", hint=f"it may name {', '.join(sizes)}"
             )
-        if found[name] != expected:
+        if sizes[name] != expected:
             wrong[f"expected {name}"] = expected
             stderr().print(
-                f"warning: {entry.name} has {found[name]:,} {name}, its entry expects {expected:,}",
+                f"warning: {entry.name} has {sizes[name]:,} {name}, its entry expects {expected:,}",
                 style="yellow",
                 soft_wrap=True,
             )

@@ -34,7 +34,7 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
     """
     per_user = np.bincount(data.user, minlength=data.n_users)
     quartiles = np.percentile(per_user, [0, 25, 50, 75, 100]) if data.n_users else np.zeros(5)
-    found = properties(data)
+    facts = properties(data)
     out: dict[str, Any] = {
         "name": data.name,
         "title": entry.title,
@@ -53,13 +53,13 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
         ),
         "users_with_one_comparison": int((per_user == 1).sum()),
         "repeats": repeats(data),
-        "disagreement": found["disagreement"],
-        "pairs_shared": found["shared_pairs"],
+        "disagreement": facts["disagreement"],
+        "pairs_shared": facts["shared_pairs"],
     }
     if data.embedded is None:
         lengths = np.array([len(response) for response in data.responses], dtype=np.int64)
         out["mean_characters"] = float(lengths.mean()) if len(lengths) else None
-        out["longer_wins"] = found["longer_wins"]
+        out["longer_wins"] = facts["longer_wins"]
     else:
         out["dim"] = data.embedded.dim
         out["has_reward"] = data.embedded.reward is not None

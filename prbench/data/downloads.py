@@ -84,13 +84,13 @@ class RawFiles:
 
     def listing(self) -> list[RawFile]:
         """Every file, by upstream path, and whether it is here; nothing is downloaded, and no hash is checked."""
-        found = []
+        files = []
         for path in sorted(self.hashes):
             local = self._at_hand(path) or self._in_hub_cache(path)
             size = local.stat().st_size if local else self.sizes.get(path, 0)
             place = (self._own_folder() if self.is_remote else home() / self.base) / path
-            found.append(RawFile(path, self.url(path), size, self.hashes[path], local, place))
-        return found
+            files.append(RawFile(path, self.url(path), size, self.hashes[path], local, place))
+        return files
 
     def _in_hub_cache(self, path: str) -> Path | None:
         """The file in the hub's own cache, where it is there."""
@@ -107,11 +107,11 @@ class RawFiles:
 
         The hash is the pinned one; without one, that of the file at hand; without that file, the revision counts.
         """
-        found = {}
+        versions = {}
         for path, pinned in self.hashes.items():
             local = None if pinned else self._at_hand(path)
-            found[path] = pinned or (self._sha256(local) if local else self._repository()[1])
-        return found
+            versions[path] = pinned or (self._sha256(local) if local else self._repository()[1])
+        return versions
 
     def paths(self) -> list[Path]:
         """Every file, in the sorted order of their upstream paths."""
@@ -122,11 +122,11 @@ class RawFiles:
             return [self.path(name) for name in names]
         with progress() as display:
             task = display.add_task(f"downloading {self.family}", total=len(names))
-            found = []
+            paths = []
             for name in names:
-                found.append(self.path(name))
+                paths.append(self.path(name))
                 display.advance(task)
-            return found
+            return paths
 
     def path(self, path: str) -> Path:
         """The local file of the upstream `path`.
@@ -170,13 +170,13 @@ class RawFiles:
             raise InputError(f"cannot read {local}: {error.strerror or error}") from error
 
     def _check(self, local: Path, expected: str) -> None:
-        found = self._sha256(local)
-        if found != expected:
+        sha256 = self._sha256(local)
+        if sha256 != expected:
             remedy = (
                 f"remove it and get it again: `prbench data get {self.name}`" if self.is_remote else "import it again"
             )
             raise InputError(
-                f"{local} is not the expected file: its sha256 is {found}, expected {expected}", hint=remedy
+                f"{local} is not the expected file: its sha256 is {sha256}, expected {expected}", hint=remedy
             )
 
     def _by_hand(self, path: str) -> str:

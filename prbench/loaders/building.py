@@ -20,8 +20,8 @@ def require_size(of: str, sizes: Mapping[str, float]) -> None:
     """Raise InputError where an array of simulated data would have more than `MOST_NUMBERS` numbers."""
     for name, size in sizes.items():
         if size > MOST_NUMBERS:
-            said = f"{of}: its options make {size:.3g} numbers ({name}), {MOST_NUMBERS:.3g} are the most"
-            raise InputError(said, hint="ask for less of them")
+            message = f"{of}: its options make {size:.3g} numbers ({name}), {MOST_NUMBERS:.3g} are the most"
+            raise InputError(message, hint="ask for less of them")
 
 
 class Builder:

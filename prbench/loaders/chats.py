@@ -82,8 +82,8 @@ def after_prompt(response: str, prompt: str) -> str | None:
     start = response.lstrip()
     if not words or not start.startswith(words[0]):
         return None
-    found = re.match(r"\s+".join(map(re.escape, words)), start)
-    return start[found.end() :].lstrip() if found else None
+    prefix = re.match(r"\s+".join(map(re.escape, words)), start)
+    return start[prefix.end() :].lstrip() if prefix else None
 
 
 def long_enough(prompt: str) -> bool:
@@ -101,23 +101,23 @@ def messages_in_text(value: Any, column: str, where: str) -> Any:
     if len(value) > LONGEST_CONTAINER:
         raise InputError(f"{where}: {column} is a list of messages as text, of {len(value):,} characters")
     try:
-        found = from_json(value)
+        parsed = from_json(value)
     except (ValueError, RecursionError):
         try:
-            found = ast.literal_eval(value.strip())
+            parsed = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            found = None
-    found = [found] if isinstance(found, dict) else found
-    if isinstance(found, list) and found and all(isinstance(message, dict) for message in found):
+            parsed = None
+    parsed = [parsed] if isinstance(parsed, dict) else parsed
+    if isinstance(parsed, list) and parsed and all(isinstance(message, dict) for message in parsed):
         # The literal may hold what JSON does not: bytes, sets, numbers as keys.
         try:
-            json.dumps(found)
+            json.dumps(parsed)
         except (TypeError, ValueError, RecursionError):
-            found = None
-        if found and all({"role", "content"} <= m.keys() or {"from", "value"} <= m.keys() for m in found):
-            return found
-        if found and all(m.get("type") == "text" and isinstance(m.get("text"), str) for m in found):
-            return _parts(found, column, where)
+            parsed = None
+        if parsed and all({"role", "content"} <= m.keys() or {"from", "value"} <= m.keys() for m in parsed):
+            return parsed
+        if parsed and all(m.get("type") == "text" and isinstance(m.get("text"), str) for m in parsed):
+            return _parts(parsed, column, where)
     raise InputError(
         f"{where}: {column} looks like a list of messages written as text, and is neither JSON nor a Python literal",
         hint="write the lists as JSON (json.dumps), or leave the row out",
@@ -151,18 +151,18 @@ def _message(message: Mapping[str, Any], column: str, where: str) -> Mapping[str
 
 
 def _parts(parts: list[Any], column: str, where: str) -> str:
-    found = []
+    texts = []
     for part in parts:
         if isinstance(part, str):
-            found.append(part)
+            texts.append(part)
         elif isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-            found.append(part["text"])
+            texts.append(part["text"])
         else:
             named = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             raise InputError(
                 f"{where}: {column} has a part that is not text: {str(named)[:40]!r}", hint="leave the row out"
             )
-    return "\n".join(found)
+    return "\n".join(texts)
 
 
 def text(value: Any, column: str, where: str, allow_empty: bool = False) -> str:

@@ -38,7 +38,7 @@ class CommunityAlignment:
         """The comparisons. Raises InputError naming the row that is not to the schema."""
         path = raw.path(FILE)
         columns = [f"{turn}_turn_{part}" for turn in TURNS for part in ("prompt", "preferred_response", *RESPONSES)]
-        found = Builder(
+        builder = Builder(
             "conversations",
             "conversations in other languages dropped",
             "conversations without a usable turn dropped",
@@ -47,37 +47,37 @@ class CommunityAlignment:
         )
         by_user: dict[str, list[tuple[str, list[Turn]]]] = {}
         for where, record in records(path, ("conversation_id", "annotator_id", "assigned_lang", *columns), ()):
-            found.counts["conversations"] += 1
+            builder.counts["conversations"] += 1
             if self.language and record["assigned_lang"] != self.language:
-                found.counts["conversations in other languages dropped"] += 1
+                builder.counts["conversations in other languages dropped"] += 1
                 continue
-            turns = _turns(record, where, found)
+            turns = _turns(record, where, builder)
             if not turns:
-                found.counts["conversations without a usable turn dropped"] += 1
+                builder.counts["conversations without a usable turn dropped"] += 1
                 continue
             if record["annotator_id"] is None or record["conversation_id"] is None:
                 raise InputError(f"{where}: annotator_id or conversation_id is missing")
             by_user.setdefault(str(record["annotator_id"]), []).append((str(record["conversation_id"]), turns))
         for user, conversations in by_user.items():
             few = len(conversations) < self.min_conversations
-            found.counts[f"users with fewer than {self.min_conversations} conversations dropped"] += few
-            found.counts["conversations of dropped users"] += len(conversations) if few else 0
+            builder.counts[f"users with fewer than {self.min_conversations} conversations dropped"] += few
+            builder.counts["conversations of dropped users"] += len(conversations) if few else 0
             for conversation, turns in [] if few else conversations:
                 history: list[Message] = []
                 for prompt, preferred, others in turns:
                     context = (*history, Message("user", prompt))
                     for other in others:
-                        found.add(user, context, preferred, other, group=conversation)
+                        builder.add(user, context, preferred, other, group=conversation)
                     history = [*context, Message("assistant", preferred)]
         hint = f"no annotator has {self.min_conversations} conversations in the language {self.language!r}"
-        return found.build(name, empty=hint)
+        return builder.build(name, empty=hint)
 
 
 Turn = tuple[str, str, list[str]]
 """Prompt, preferred reply, the other replies."""
 
 
-def _turns(record: dict[str, Any], where: str, found: Builder) -> list[Turn]:
+def _turns(record: dict[str, Any], where: str, builder: Builder) -> list[Turn]:
     """The turns of a row up to the first incomplete one."""
     turns: list[Turn] = []
     for number, turn in enumerate(TURNS):
@@ -89,11 +89,11 @@ def _turns(record: dict[str, Any], where: str, found: Builder) -> list[Turn]:
         given = [reply for key, reply in replies.items() if key != choice and reply]
         if not prompt or not preferred or not given:
             later = TURNS[number + 1 :]
-            found.counts["turns after an incomplete one dropped"] += sum(
+            builder.counts["turns after an incomplete one dropped"] += sum(
                 bool(record[f"{after}_turn_preferred_response"]) for after in later
             )
             break
         others = [reply for reply in given if reply != preferred]
-        found.counts["replies with the preferred one's text dropped"] += len(given) - len(others)
+        builder.counts["replies with the preferred one's text dropped"] += len(given) - len(others)
         turns.append((prompt, preferred, others))
     return turns if any(others for *_, others in turns) else []

@@ -64,14 +64,14 @@ class Identities:
         """The id of each row."""
         if not self.numeric:
             return self.written
-        return [found[1] if (found := FLOAT.fullmatch(each)) else each for each in self.written]
+        return [number[1] if (number := FLOAT.fullmatch(each)) else each for each in self.written]
 
     def doubts(self) -> list[str]:
         """A sentence, with an example, for each way in which ids look like one person and count as several."""
         alike: dict[str, list[str]] = {}
         for each in dict.fromkeys(self.resolved()):
             bare = canonical_text(each).casefold()
-            alike.setdefault(found[1] if (found := FLOAT.fullmatch(bare)) else bare, []).append(each)
+            alike.setdefault(number[1] if (number := FLOAT.fullmatch(bare)) else bare, []).append(each)
         several = [group for group in alike.values() if len(group) > 1]
         if not several:
             return []

@@ -61,21 +61,21 @@ def import_embeddings(pt: Path, meta: Path, name: str) -> Path:
 
     check_name(name)
     embedding = _read_tensor(pt)
-    found = _read_meta(meta, rows=len(embedding))
-    used, position = np.unique(np.array([found.chosen, found.rejected], dtype=np.int64), return_inverse=True)
+    table = _read_meta(meta, rows=len(embedding))
+    used, position = np.unique(np.array([table.chosen, table.rejected], dtype=np.int64), return_inverse=True)
     chosen, rejected = position.reshape(2, -1)
-    kept = _finite_rows(embedding, used, found, pt, meta)
+    kept = _finite_rows(embedding, used, table, pt, meta)
     tensors = {
         "embedding": kept,
-        "user": torch.tensor(found.user, dtype=torch.int64),
+        "user": torch.tensor(table.user, dtype=torch.int64),
         "chosen": torch.from_numpy(chosen),
         "rejected": torch.from_numpy(rejected),
-        "group": torch.tensor(found.group, dtype=torch.int64),
+        "group": torch.tensor(table.group, dtype=torch.int64),
     }
-    if found.mark is not None:
-        tensors["mark"] = torch.tensor(found.mark, dtype=torch.int64)
-    if found.score is not None:
-        tensors["reward"] = torch.tensor([found.score[row] for row in used.tolist()], dtype=torch.float32)
+    if table.mark is not None:
+        tensors["mark"] = torch.tensor(table.mark, dtype=torch.int64)
+    if table.score is not None:
+        tensors["reward"] = torch.tensor([table.score[row] for row in used.tolist()], dtype=torch.float32)
 
     def write(folder: Path) -> None:
         from prbench.method import save_tensors
@@ -83,9 +83,9 @@ def import_embeddings(pt: Path, meta: Path, name: str) -> Path:
         save_tensors(folder / TENSORS, tensors, {"unused_rows": str(len(embedding) - len(used))})
         private = folder / USERS
         private.touch(mode=0o600)
-        private.write_text(json.dumps(found.users), encoding="utf-8")
+        private.write_text(json.dumps(table.users), encoding="utf-8")
 
-    n = len(found.user)
+    n = len(table.user)
     return publish(
         name,
         write,
@@ -96,12 +96,12 @@ def import_embeddings(pt: Path, meta: Path, name: str) -> Path:
             "licence": "not stated",
             "homepage": "",
             "citation": "",
-            "summary": f"{n:,} comparisons by {len(found.users):,} users, {kept.shape[1]} numbers per item, "
+            "summary": f"{n:,} comparisons by {len(table.users):,} users, {kept.shape[1]} numbers per item, "
             f"imported from {pt.name} and {meta.name}",
             "encoder": "own",
             "default": False,
-            "protocol": {"name": "published-code", "unit": "group" if found.mark is None else "mark"},
-            "expect": {"users": len(found.users), "comparisons": n, "items": len(used)},
+            "protocol": {"name": "published-code", "unit": "group" if table.mark is None else "mark"},
+            "expect": {"users": len(table.users), "comparisons": n, "items": len(used)},
         },
     )
 

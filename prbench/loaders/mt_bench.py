@@ -71,25 +71,25 @@ class MTBenchHuman:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The comparisons, ordered by question, turn, models and judge. Raises InputError naming file and row."""
-        found = Builder("votes", TIES, SAME_TEXT, EMPTY)
+        builder = Builder("votes", TIES, SAME_TEXT, EMPTY)
         blocks: list[int] = []
         for vote, sides in sorted(judged(raw), key=lambda each: _order(each[0])):
-            found.counts["votes"] += 1
+            builder.counts["votes"] += 1
             if vote.winner is None:
-                found.counts[TIES] += 1
+                builder.counts[TIES] += 1
                 continue
             texts = [response(side, vote.turn) for side in sides]
             if texts[0] == texts[1]:
-                found.counts[SAME_TEXT] += 1
+                builder.counts[SAME_TEXT] += 1
                 continue
             empty = any(not side.replies[vote.turn - 1].strip() for side in sides)
-            found.counts[EMPTY] += empty
+            builder.counts[EMPTY] += empty
             if empty and self.empty_replies == "drop":
                 continue
             chosen, rejected = texts[vote.winner], texts[1 - vote.winner]
-            found.add(vote.judge, as_context(sides[0].questions[0]), chosen, rejected, group=vote.question)
+            builder.add(vote.judge, as_context(sides[0].questions[0]), chosen, rejected, group=vote.question)
             blocks.append(vote.question)
-        data = found.build(name, empty="the files hold no vote that prefers one reply")
+        data = builder.build(name, empty="the files hold no vote that prefers one reply")
         return keep_frequent(replace(data, block=np.array(blocks, dtype=np.int64)), self.min_comparisons)
 
 

@@ -27,10 +27,10 @@ def check_name(name: str, *, replace: bool = False) -> None:
         raise InputError(f"{name!r} cannot be a data set's name", hint="use letters, digits, '-' and '_'")
     if name in registry.names("datasets"):
         file = registry.source("datasets", name)
-        own = file.is_relative_to((home() / "imported").resolve())
-        if own and replace:
+        imported = file.is_relative_to((home() / "imported").resolve())
+        if imported and replace:
             return
-        hint = "choose another name, or give --replace to replace it" if own else "choose another name"
+        hint = "choose another name, or give --replace to replace it" if imported else "choose another name"
         raise InputError(f"there is a data set {name!r} already: {file}", hint=hint)
 
 

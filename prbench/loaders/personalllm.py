@@ -81,7 +81,7 @@ class PersonalLLM:
             if (scale == 0).any():
                 raise InputError(f"{paths[0]}: the scores of {REWARD_MODELS[int(scale.argmin())]} are all the same")
 
-        found = Builder("prompts judged", "choices between equal rewards or texts dropped")
+        builder = Builder("prompts judged", "choices between equal rewards or texts dropped")
         for user in range(self.users):
             rng = Rng(self.seed, "personalllm", "user", user)
             weights = rng.child("weights").numpy().dirichlet(np.full(len(REWARD_MODELS), self.alpha))
@@ -90,16 +90,16 @@ class PersonalLLM:
                 drawn = draw.choice(len(table.prompts), size=wanted, replace=False)
                 rewards = (table.scores[drawn] - centre) / scale @ weights
                 for prompt, reward in zip(drawn.tolist(), rewards, strict=True):
-                    found.counts["prompts judged"] += 1
+                    builder.counts["prompts judged"] += 1
                     best, worst = int(reward.argmax()), int(reward.argmin())
                     if self.pairs == "random":
                         first, second = draw.choice(RESPONSES, size=2, replace=False).tolist()
                         best, worst = (first, second) if reward[first] >= reward[second] else (second, first)
                     replies = table.replies[prompt]
                     if reward[best] == reward[worst] or replies[best] == replies[worst]:
-                        found.counts["choices between equal rewards or texts dropped"] += 1
+                        builder.counts["choices between equal rewards or texts dropped"] += 1
                         continue
-                    found.add(
+                    builder.add(
                         f"simulated-{user}",
                         as_context(table.prompts[prompt]),
                         replies[best],
@@ -107,7 +107,7 @@ class PersonalLLM:
                         group=table.prompts[prompt],
                         mark=mark,
                     )
-        return found.build(name, empty="all replies to a prompt are the same")
+        return builder.build(name, empty="all replies to a prompt are the same")
 
 
 def read_table(path: Path) -> Table:

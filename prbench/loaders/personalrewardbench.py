@@ -33,23 +33,23 @@ class PersonalRewardBench:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The comparisons. Raises InputError naming a file and row that is not to the schema."""
-        found = Builder("rows", "rows marked val, used as train", "rows with two equal replies dropped")
+        builder = Builder("rows", "rows marked val, used as train", "rows with two equal replies dropped")
         for path in raw.paths():
             for where, record in records(path, COLUMNS, ("conversation_id",)):
-                found.counts["rows"] += 1
+                builder.counts["rows"] += 1
                 user, split = record["user_id"], one_of(record["split"], MARKS, where, "split")
                 if not isinstance(user, str | int) or isinstance(user, bool):
                     raise InputError(f"{where}: user_id is neither a text nor a whole number")
                 context = _context(record["context"], f"{where}: context")
                 chosen, rejected = (_reply(record[side], f"{where}: {side}") for side in ("chosen", "rejected"))
-                found.counts["rows marked val, used as train"] += split == "val"
+                builder.counts["rows marked val, used as train"] += split == "val"
                 if chosen == rejected:
-                    found.counts["rows with two equal replies dropped"] += 1
+                    builder.counts["rows with two equal replies dropped"] += 1
                     continue
                 conversation = record.get("conversation_id")
                 group = context if conversation is None else str(conversation)
-                found.add(str(user), context, chosen, rejected, group=group, mark=MARKS[split])
-        return found.build(name, empty="the files hold no comparison")
+                builder.add(str(user), context, chosen, rejected, group=group, mark=MARKS[split])
+        return builder.build(name, empty="the files hold no comparison")
 
 
 def _context(value: Any, where: str) -> Context:

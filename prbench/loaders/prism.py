@@ -124,7 +124,7 @@ class Prism:
             by_user[dialogue.user].append(dialogue)
 
         few_dialogues = f"users with fewer than {self.min_dialogues} usable dialogues dropped"
-        found = Builder(
+        builder = Builder(
             "users in the survey",
             "users without a dialogue",
             "dialogues",
@@ -142,7 +142,7 @@ class Prism:
             TIES_KEPT if self.ties == "keep" else TIES_DROPPED,
             *([self._too_close] if self.score_threshold is not None else []),
         )
-        counts = found.counts
+        counts = builder.counts
         for user, dialogues in by_user.items():
             usable = [dialogue for dialogue in dialogues if any(turn.usable for turn in dialogue.turns)]
             counts["users in the survey"] += 1
@@ -153,11 +153,12 @@ class Prism:
             counts[few_dialogues] += few and bool(dialogues)
             counts["usable dialogues of dropped users"] += len(usable) if few else 0
             if not few:
-                before = len(found)
+                before = len(builder)
                 for dialogue in usable:
-                    self._add(found, user, dialogue)
-                counts["users left without comparisons"] += len(found) == before
-        data = found.build(name, empty=f"no user has {self.min_dialogues} usable dialogues and a comparison in them")
+                    self._add(builder, user, dialogue)
+                counts["users left without comparisons"] += len(builder) == before
+        empty = f"no user has {self.min_dialogues} usable dialogues and a comparison in them"
+        data = builder.build(name, empty=empty)
         answers = {about: {user: given[about] for user, given in people.items()} for about in ATTRIBUTES}
         return replace(data, attributes=by_number(answers, data.user_keys))
 
@@ -165,9 +166,9 @@ class Prism:
     def _too_close(self) -> str:
         return f"comparisons whose scores differ by at most {self.score_threshold} dropped"
 
-    def _add(self, found: Builder, user: str, dialogue: Dialogue) -> None:
+    def _add(self, builder: Builder, user: str, dialogue: Dialogue) -> None:
         """The comparisons of one dialogue, turn by turn."""
-        counts = found.counts
+        counts = builder.counts
         history: list[Message] = []
         counts["dialogues without a readable time"] += dialogue.seconds is None
         for number, turn in enumerate(dialogue.turns):
@@ -181,16 +182,16 @@ class Prism:
             if turn.usable:
                 context: Context = (*history, asked)
                 time = None if dialogue.seconds is None else dialogue.seconds + number
-                for better, worse in self._pairs(turn, number, found):
-                    found.add(user, context, better.text, worse.text, group=dialogue.key, time=time)
+                for better, worse in self._pairs(turn, number, builder):
+                    builder.add(user, context, better.text, worse.text, group=dialogue.key, time=time)
             if turn.usable or self.history == "whole":
                 chosen = turn.chosen[0]
-                said = "" if chosen.empty and self.empty_replies == "drop" else chosen.text
-                history += [asked, Message("assistant", said)]
+                reply = "" if chosen.empty and self.empty_replies == "drop" else chosen.text
+                history += [asked, Message("assistant", reply)]
 
-    def _pairs(self, turn: Turn, number: int, found: Builder) -> Iterator[tuple[Reply, Reply]]:
+    def _pairs(self, turn: Turn, number: int, builder: Builder) -> Iterator[tuple[Reply, Reply]]:
         """(preferred, other) of one turn, what is left out counted by reason."""
-        counts = found.counts
+        counts = builder.counts
         pairs = [(turn.chosen[0], other) for other in turn.rejected]
         if self.augment:
             pairs += [

@@ -93,8 +93,8 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[io.TextIOBase
     with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as raw:
         buffered = io.BufferedReader(raw)
         start = buffered.peek(4)[:4]
-        found = encoding or next((name for mark, name in BOMS if start.startswith(mark)), "utf-8")
-        yield io.TextIOWrapper(buffered, encoding=found, newline="")
+        file_encoding = encoding or next((name for mark, name in BOMS if start.startswith(mark)), "utf-8")
+        yield io.TextIOWrapper(buffered, encoding=file_encoding, newline="")
 
 
 def lines_of(file: io.TextIOBase) -> Iterator[str]:

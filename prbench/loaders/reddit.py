@@ -57,14 +57,14 @@ class RedditTLDR:
         paths = [raw.path(path) for path in FILES]
         votes = [list(_votes(path, name)) for path in paths]
         both = {vote.worker for vote in votes[0]} & {vote.worker for vote in votes[1]}
-        found = Builder(
+        builder = Builder(
             "rows",
             "rows on CNN/DM articles dropped",
             "rows without a post dropped",
             "rows without a worker dropped",
             "rows with two equal summaries dropped",
         )
-        counts: Counter[str] = found.counts
+        counts: Counter[str] = builder.counts
         posts: Numbering[str] = Numbering()
         group_of: dict[str, Hashable] = {}
         for mark, part in enumerate(votes):
@@ -82,8 +82,10 @@ class RedditTLDR:
                     counts["rows of workers in one file only dropped"] += 1
                 else:
                     group = group_of.setdefault(vote.post, posts[vote.key])
-                    found.add(vote.worker, as_context(vote.post), vote.chosen, vote.rejected, group=group, mark=mark)
-        data = found.build(name, empty="the files hold no comparison of two summaries of a post")
+                    builder.add(
+                        vote.worker, as_context(vote.post), vote.chosen, vote.rejected, group=group, mark=mark
+                    )
+        data = builder.build(name, empty="the files hold no comparison of two summaries of a post")
         return keep_frequent(data, self.min_comparisons) if self.cohort == "frequent" else data
 
 

@@ -44,15 +44,15 @@ class RewardBench2:
         """The comparisons in the file's order. Raises InputError naming a row that is not to the schema."""
         from dataclasses import replace
 
-        found = Builder("prompts", "prompts of the subset Ties dropped", "pairs of equal replies dropped")
+        builder = Builder("prompts", "prompts of the subset Ties dropped", "pairs of equal replies dropped")
         blocks: list[int] = []
         for row, (where, record) in enumerate(
             records(raw.path(FILE), ("prompt", "chosen", "rejected", "subset"), ())
         ):
-            found.counts["prompts"] += 1
+            builder.counts["prompts"] += 1
             subset, prompt = one_of(record["subset"], SUBSETS, where, "subset"), record["prompt"]
             if subset == "Ties":
-                found.counts["prompts of the subset Ties dropped"] += 1
+                builder.counts["prompts of the subset Ties dropped"] += 1
                 continue
             sides = record["chosen"], record["rejected"]
             if not isinstance(prompt, str) or not all(_texts(side) for side in sides):
@@ -60,11 +60,11 @@ class RewardBench2:
             for good in sides[0]:
                 for bad in sides[1]:
                     if good == bad:
-                        found.counts["pairs of equal replies dropped"] += 1
+                        builder.counts["pairs of equal replies dropped"] += 1
                         continue
-                    found.add(USER, as_context(prompt), good, bad, group=row)
+                    builder.add(USER, as_context(prompt), good, bad, group=row)
                     blocks.append(SUBSETS.index(subset))
-        data = found.build(name, empty="the file holds no comparison")
+        data = builder.build(name, empty="the file holds no comparison")
         return replace(data, block=np.array(blocks, dtype=np.int64))
 
 
@@ -79,8 +79,8 @@ def subset_accuracy(data: PreferenceData, score: FloatArray) -> dict[str, float]
     groups, first, prompt = np.unique(data.group, return_index=True, return_inverse=True)
     lost = np.bincount(prompt, weights=~won, minlength=len(groups))
     subset = data.block[first]
-    found = {SUBSETS[i]: float((lost[subset == i] == 0).mean()) for i in np.unique(subset)}
-    return {**found, "mean": float(np.mean(list(found.values())))}
+    accuracy = {SUBSETS[i]: float((lost[subset == i] == 0).mean()) for i in np.unique(subset)}
+    return {**accuracy, "mean": float(np.mean(list(accuracy.values())))}
 
 
 def side_check(method: Method, user: UserStates, data: PreferenceData, items: Items) -> dict[str, float]:

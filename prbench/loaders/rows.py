@@ -44,8 +44,8 @@ def shards(path: Path) -> list[Path]:
     files = sorted(file for file in path.iterdir() if kind_of(file) in ENDINGS and file.is_file())
     kinds = {kind_of(file) for file in files}
     if len(kinds) != 1:
-        found = f"files of the types {', '.join(sorted(kinds))}" if kinds else "no file to read"
-        raise InputError(f"the folder {path} has {found}", hint="give a file, or a folder with one kind of files")
+        content = f"files of the types {', '.join(sorted(kinds))}" if kinds else "no file to read"
+        raise InputError(f"the folder {path} has {content}", hint="give a file, or a folder with one kind of files")
     for file in files:
         require_file(file)
     return files
@@ -207,8 +207,8 @@ def _parquet(path: Path, required: Sequence[str], optional: Sequence[str], drop:
                 yield where, record
 
 
-def _need(path: Path, required: Sequence[str], found: Sequence[str]) -> None:
-    missing = [column for column in required if column not in found]
+def _need(path: Path, required: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in required if column not in columns]
     if missing:
-        have = f"it has {columns_shown(list(found))}" if found else "it is empty"
+        have = f"it has {columns_shown(list(columns))}" if columns else "it is empty"
         raise InputError(f"{path} has no column {' and no column '.join(missing)}", hint=have)

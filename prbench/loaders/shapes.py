@@ -131,18 +131,18 @@ def rows_of(
     def each(make: Callable[[str, dict[str, Any], Counter[str]], Iterable[Record]]) -> Iterator[Record]:
         for where, record in parts():
             try:
-                made = list(make(where, record, counts))
+                pairs = list(make(where, record, counts))
             except InputError as error:
                 _fault(error, drop)
                 continue
-            yield from made
+            yield from pairs
 
     if shape == "pairs":
         return each(_pairs)
     if shape in ("label", "arena"):
         column = columns["winner"]
-        found = records(path, (column,), (), encoding=encoding, drop=lambda _: None)
-        numbers = _numbers({_word(record.get(column)) for _, record in found})
+        labelled = records(path, (column,), (), encoding=encoding, drop=lambda _: None)
+        numbers = _numbers({_word(record.get(column)) for _, record in labelled})
         return each(lambda where, record, counts: _label(where, record, counts, numbers, columns))
     if shape == "ratings":
         return _ratings(parts(), counts, drop)
@@ -242,14 +242,14 @@ def _ranked(where: str, record: dict[str, Any], counts: Counter[str]) -> Iterabl
         or not all(isinstance(rank, int | float) and not isinstance(rank, bool) and rank == rank for rank in ranks)
     ):
         raise InputError(f"{where}: ranking is not a list of {len(replies)} numbers, one for each response")
-    made = []
+    pairs = []
     for i, j in itertools.combinations(range(len(replies)), 2):
         if ranks[i] == ranks[j]:
             counts[TIES] += 1
             continue
         better, worse = (i, j) if ranks[i] < ranks[j] else (j, i)
-        made.append((where, {**record, "chosen": replies[better], "rejected": replies[worse]}))
-    return made
+        pairs.append((where, {**record, "chosen": replies[better], "rejected": replies[worse]}))
+    return pairs
 
 
 def _literal(value: Any, where: str) -> Any:

@@ -246,12 +246,12 @@ class SimText:
                 for u in everyone
             ]
         )
-        own = chance[user, position]
+        chance_of_user = chance[user, position]
         shared = np.where(chance.mean(0) >= 0.5, 1.0, 0.0)[position]
         count = np.bincount(user, minlength=self.users)
         return Truth(
-            ceiling=np.bincount(user, np.maximum(own, 1 - own), self.users) / count,
-            floor=np.bincount(user, np.where(shared == 1, own, 1 - own), self.users) / count,
+            ceiling=np.bincount(user, np.maximum(chance_of_user, 1 - chance_of_user), self.users) / count,
+            floor=np.bincount(user, np.where(shared == 1, chance_of_user, 1 - chance_of_user), self.users) / count,
             utility_margin=utility_margin,
             cluster=np.where(world.careless > 0, 2, np.where(world.side < 0, 1, 0)).astype(np.int64),
             groups=("majority", "minority", "careless"),
@@ -267,16 +267,16 @@ class SimText:
         long, formal, steps, hedged, warm = (value > 0 for value in world.properties[item])
         topic = TOPICS[int(world.prompt[item]) % len(TOPICS)] if world.kept[item] > 0 else ELSEWHERE
 
-        def one(options: tuple[str, ...]) -> str:
+        def phrase(options: tuple[str, ...]) -> str:
             return options[int(draw.integers(len(options)))]
 
-        parts = [one(START[formal]).format(topic), one(MIDDLE[formal]), one(END[formal])]
+        parts = [phrase(START[formal]).format(topic), phrase(MIDDLE[formal]), phrase(END[formal])]
         if steps:
             body = "\n".join(f"{n}. {part[0].upper()}{part[1:]}." for n, part in enumerate(parts, start=1))
         else:
             body = f"{parts[0]}; {parts[1]}; {parts[2]}."
         more = " ".join(MORE[formal]) if long else ""
-        text = f"{one(HEDGE) if hedged else ''}{body}{' ' + more if more else ''}{one(WARM) if warm else ''}"
+        text = f"{phrase(HEDGE) if hedged else ''}{body}{' ' + more if more else ''}{phrase(WARM) if warm else ''}"
         # A number keeps two candidates of a prompt apart that drew the same properties and phrases.
         return f"{text} (Note {item % self.candidates + 1}.)"
 

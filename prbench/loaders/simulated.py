@@ -318,12 +318,12 @@ class Simulated:
         r = population.users.shape[1]
         spread = 1 / (1 + (np.arange(1, r + 1) / self.reward_directions) ** 2)
         length = np.linalg.norm(population.users, axis=1, keepdims=True)
-        own = population.users / length
+        direction = population.users / length
         towards = rng.child("drift").numpy().standard_normal((self.users, r)) * np.sqrt(spread / spread.sum())
-        towards -= (towards * own).sum(1, keepdims=True) * own
+        towards -= (towards * direction).sum(1, keepdims=True) * direction
         towards /= np.linalg.norm(towards, axis=1, keepdims=True)
         angle = np.deg2rad(self.drift_angle)
-        users = length * (np.cos(angle) * own + np.sin(angle) * towards)
+        users = length * (np.cos(angle) * direction + np.sin(angle) * towards)
         return population._replace(users=users.astype(np.float32))
 
     def _place(self, pairs: Pairs) -> IntArray:
@@ -380,7 +380,7 @@ class Simulated:
         variance = np.arange(1, d + 1, dtype=np.float64) ** -self.spectrum
         deviation = np.sqrt(variance * (1 - OFFSET_SHARE) * d / variance.sum())
         scale = deviation.astype(np.float32)
-        common, own = np.sqrt(self.context_share), np.sqrt(1 - self.context_share)
+        common, individual = np.sqrt(self.context_share), np.sqrt(1 - self.context_share)
 
         stretch = np.ones(d, dtype=np.float32)
         if other_directions:
@@ -398,11 +398,11 @@ class Simulated:
             context = generator.standard_normal((len(size), d), dtype=np.float32)
             context *= np.float32(common)
             z = generator.standard_normal((int(size.sum()), d), dtype=np.float32)
-            z *= np.float32(own)
+            z *= np.float32(individual)
             z += np.repeat(context, size, axis=0)
             if other_directions:
                 z *= stretch
-            latent[where] = z[:, :r] / np.float32(own)
+            latent[where] = z[:, :r] / np.float32(individual)
             z *= scale
             np.add(rotate(z), offset, out=embedding[where])
 
@@ -410,7 +410,7 @@ class Simulated:
             list(pool.map(fill, range(0, len(end), PROMPTS_AT_ONCE)))
 
         head = np.zeros((1, d), dtype=np.float32)
-        head[0, :r] = population.encoder / (own * deviation[:r])
+        head[0, :r] = population.encoder / (individual * deviation[:r])
         return embedding, latent, rotate(head)[0]
 
     def _judged(self, rng: Rng, latent: Float32, population: Population, later: Population) -> Pairs:

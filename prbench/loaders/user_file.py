@@ -275,15 +275,15 @@ def _without_prompts(
             f"{some.where}: both replies begin with the prompt, as in {sum(repeats):,} of {len(rows):,} rows",
             hint="`--prompt-in-replies cut` cuts it there, `--prompt-in-replies keep` leaves all replies as they are",
         )
-    made = []
+    cut_rows = []
     for row, again in zip(rows, repeats, strict=True):
         chosen, rejected = (after_prompt(side, _asked(row)) for side in (row.chosen, row.rejected))
         if not again or chosen is None or rejected is None or not chosen or not rejected:
-            made.append(row)
+            cut_rows.append(row)
             continue
         counts[CUT] += 1
-        made.append(row._replace(chosen=chosen, rejected=rejected))
-    return made
+        cut_rows.append(row._replace(chosen=chosen, rejected=rejected))
+    return cut_rows
 
 
 def _asked(row: Row) -> str:

@@ -20,13 +20,13 @@ def support_rates(data: PreferenceData, rows: IntArray, users: IntArray) -> tupl
     first vote on the pair.
     """
     number = data.same_pair
-    one = (data.same_item[data.chosen] < data.same_item[data.rejected]).astype(np.int64)
+    side = (data.same_item[data.chosen] < data.same_item[data.rejected]).astype(np.int64)
     _, first = np.unique(np.stack([number, data.user]), axis=1, return_index=True)
     size = int(number.max(initial=-1)) + 1
     total = np.bincount(number[first], minlength=size)
-    for_one = np.bincount(number[first], one[first], minlength=size)
+    for_side = np.bincount(number[first], side[first], minlength=size)
     # What the user's own first vote on the pair adds to both.
-    cast = dict(zip(zip(number[first].tolist(), data.user[first].tolist(), strict=True), one[first], strict=True))
+    cast = dict(zip(zip(number[first].tolist(), data.user[first].tolist(), strict=True), side[first], strict=True))
     rate, pairs = np.full(len(users), np.nan), np.zeros(len(users), dtype=np.int64)
     place = {int(user): i for i, user in enumerate(users)}
     sums = np.zeros(len(users))
@@ -34,9 +34,9 @@ def support_rates(data: PreferenceData, rows: IntArray, users: IntArray) -> tupl
         i, pair = place.get(int(data.user[row])), int(number[row])
         if i is None or total[pair] < 2:
             continue
-        own = int(cast[pair, int(data.user[row])])
-        others, others_for_one = total[pair] - 1, for_one[pair] - own
-        sums[i] += (others_for_one if one[row] else others - others_for_one) / others
+        own_vote = int(cast[pair, int(data.user[row])])
+        others, others_for_side = total[pair] - 1, for_side[pair] - own_vote
+        sums[i] += (others_for_side if side[row] else others - others_for_side) / others
         pairs[i] += 1
     rate[pairs > 0] = sums[pairs > 0] / pairs[pairs > 0]
     return rate, pairs

@@ -17,8 +17,8 @@ def auc(inside: FloatArray, outside: FloatArray) -> float:
     return float(((below + not_above) / 2).mean() / len(outside))
 
 
-def distances(one: FloatArray, other: FloatArray) -> FloatArray:
-    """1 − correlation of every row of `one` with every row of `other`, [u, m], [v, m] -> [u, v]; 1 for constant
+def distances(left: FloatArray, right: FloatArray) -> FloatArray:
+    """1 − correlation of every row of `left` with every row of `right`, [u, m], [v, m] -> [u, v]; 1 for constant
     rows."""
 
     def standard(rows: FloatArray) -> FloatArray:
@@ -26,7 +26,7 @@ def distances(one: FloatArray, other: FloatArray) -> FloatArray:
         length = np.linalg.norm(centred, axis=1, keepdims=True)
         return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-12))
 
-    return np.asarray(1 - standard(one) @ standard(other).T)
+    return np.asarray(1 - standard(left) @ standard(right).T)
 
 
 def own_ranks(distance: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -34,6 +34,6 @@ def own_ranks(distance: FloatArray) -> tuple[FloatArray, FloatArray]:
 
     Equal distances share their ranks, and the first place.
     """
-    own = np.diagonal(distance)[:, None]
-    closer, equal = (distance < own - 1e-9).sum(1), (np.abs(distance - own) <= 1e-9).sum(1)
+    partner = np.diagonal(distance)[:, None]
+    closer, equal = (distance < partner - 1e-9).sum(1), (np.abs(distance - partner) <= 1e-9).sum(1)
     return closer + (equal + 1) / 2, np.where(closer == 0, 1 / equal, 0.0)

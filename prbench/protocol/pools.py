@@ -44,10 +44,12 @@ def judged_pools(data: PreferenceData, rows: IntArray) -> Pools:
     pools: list[tuple[int, int, int, float]] = []
     number = 0
     for user, group in np.unique(np.stack([data.user[rows], data.group[rows]]), axis=1).T.tolist():
-        own = rows[(data.user[rows] == user) & (data.group[rows] == group)]
+        judged_rows = rows[(data.user[rows] == user) & (data.group[rows] == group)]
         wins: dict[int, float] = {}
         part: dict[int, int] = {}
-        for chosen, rejected in zip(data.chosen[own].tolist(), data.rejected[own].tolist(), strict=True):
+        for chosen, rejected in zip(
+            data.chosen[judged_rows].tolist(), data.rejected[judged_rows].tolist(), strict=True
+        ):
             wins[chosen] = wins.get(chosen, 0.0) + 1
             wins.setdefault(rejected, 0.0)
             low, high = sorted((part.get(chosen, chosen), part.get(rejected, rejected)))

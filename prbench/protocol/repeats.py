@@ -97,16 +97,16 @@ def shared_with_training(data: PreferenceData, train: IntArray, tests: IntArray)
 
 def repeats_note(data: PreferenceData) -> str | None:
     """One sentence on the repeats in data of `prbench.data.load` and on groups that follow from them, or None."""
-    said = []
+    phrases = []
     same, opposite = data.counts.get(REPEATS, 0), data.counts.get(OPPOSITE, 0)
     if same or opposite:
-        said.append(
+        phrases.append(
             f"{same:,} comparisons repeat an earlier one of the same person and {opposite:,} choose its other side; "
             "both stand on one side of every split"
         )
     if people := data.counts.get(PAIRS_AS_GROUPS, 0):
-        said.append(f"each of the {people:,} people has one group alone, so that pairs are what is divided")
-    return f"{data.name}: {'; '.join(said)}" if said else None
+        phrases.append(f"each of the {people:,} people has one group alone, so that pairs are what is divided")
+    return f"{data.name}: {'; '.join(phrases)}" if phrases else None
 
 
 def _number(user: IntArray, unit: IntArray) -> IntArray:

@@ -44,10 +44,10 @@ def repeated(counts: Sequence[Mapping[str, int]]) -> str | None:
 
 def equal_vectors(counts: Sequence[Mapping[str, int]]) -> str | None:
     """How many test choices no method can decide, since both replies have one vector; None where there are none."""
-    found = [c.get("equal_vectors", 0) for c in counts]
-    if not any(found):
+    per_split = [c.get("equal_vectors", 0) for c in counts]
+    if not any(per_split):
         return None
-    return f"{_span(found)} test choices a split are between equal vectors, which no method tells apart: ties"
+    return f"{_span(per_split)} test choices a split are between equal vectors, which no method tells apart: ties"
 
 
 def _span(values: Sequence[int]) -> str:

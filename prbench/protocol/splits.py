@@ -106,27 +106,27 @@ def draw_splits(
     Few people with few groups can be divided in few ways. A draw that repeats an earlier split is drawn again, up to
     `DRAWS` times; when none of these is new, the splits end there. Raises InputError as `make_split`.
     """
-    found: dict[bytes, Split] = {}
+    divisions: dict[bytes, Split] = {}
     for index in range(count):
         for draw in range(DRAWS):
             split = make_split(data, protocol, index=index, seed=seed, draw=draw)
-            if found.setdefault(split.same_division(), split) is split:
+            if divisions.setdefault(split.same_division(), split) is split:
                 break
         else:
             break
-    return list(found.values())
+    return list(divisions.values())
 
 
 def repeated_draws(name: str, drawn: list[Split], asked: int) -> str | None:
     """One sentence on the splits of `name` that were drawn again and on those that were not found, or None."""
     again = [split.index for split in drawn if split.draw]
-    said = []
+    phrases = []
     if again:
         shown = ", ".join(map(str, again[:10])) + (", ..." if len(again) > 10 else "")
-        said.append(f"{len(again)} splits repeated an earlier one and were drawn again ({shown})")
+        phrases.append(f"{len(again)} splits repeated an earlier one and were drawn again ({shown})")
     if len(drawn) < asked:
-        said.append(f"{asked} splits were asked for, and {len(drawn)} different ones were found; each counts once")
-    return f"{name}: {'; '.join(said)}" if said else None
+        phrases.append(f"{asked} splits were asked for, and {len(drawn)} different ones were found; each counts once")
+    return f"{name}: {'; '.join(phrases)}" if phrases else None
 
 
 def make_split(

@@ -87,11 +87,11 @@ def reset() -> None:
 
 def folders(kind: Kind) -> list[Path]:
     """The existing folders that hold entries of a kind, prbench's own first."""
-    found = [_own_folder(kind)]
-    found += [folder / kind for folder in (*_folders, *_entry_point_folders())]
+    places = [_own_folder(kind)]
+    places += [folder / kind for folder in (*_folders, *_entry_point_folders())]
     if kind == "datasets":
-        found.append(imported_folder())
-    return list(dict.fromkeys(folder.resolve() for folder in found if folder.is_dir()))
+        places.append(imported_folder())
+    return list(dict.fromkeys(folder.resolve() for folder in places if folder.is_dir()))
 
 
 def imported_folder() -> Path:
@@ -227,13 +227,13 @@ def kind_of(name: str, kind: Kind | None = None) -> Kind:
     if kind:
         source(kind, name)
         return kind
-    found: list[Kind] = [k for k in KINDS if known_name(k, name) in _files(k)]
-    if not found:
+    kinds: list[Kind] = [k for k in KINDS if known_name(k, name) in _files(k)]
+    if not kinds:
         everything = sorted({known for k in KINDS for known in _files(k)})
         raise nearest(name, everything, noun="entry", listing="prbench list methods|datasets|encoders|judges|reports")
-    if len(found) > 1:
-        raise InputError(f"{name!r} is among the {' and the '.join(found)}", hint=f"add --kind {found[0]}")
-    return found[0]
+    if len(kinds) > 1:
+        raise InputError(f"{name!r} is among the {' and the '.join(kinds)}", hint=f"add --kind {kinds[0]}")
+    return kinds[0]
 
 
 def comes_with_prbench(kind: Kind, name: str) -> bool:
@@ -265,7 +265,7 @@ def _entry_point_folders() -> tuple[Path, ...]:
     from importlib.metadata import entry_points
     from importlib.util import find_spec
 
-    found = []
+    bases = []
     for point in entry_points(group=ENTRY_POINTS):
         where = f"the entry point {point.name} = {point.value} in the group {ENTRY_POINTS}"
         try:
@@ -277,8 +277,8 @@ def _entry_point_folders() -> tuple[Path, ...]:
         places = [Path(place) for place in spec.submodule_search_locations or ()]
         if not places and spec.origin:
             places = [Path(spec.origin).parent]
-        found += [place for place in places if any((place / kind).is_dir() for kind in KINDS)]
-    return tuple(found)
+        bases += [place for place in places if any((place / kind).is_dir() for kind in KINDS)]
+    return tuple(bases)
 
 
 def _files(kind: Kind) -> dict[str, Path]:
@@ -333,6 +333,6 @@ def _load(kind: Kind, name: str, chain: tuple[str, ...] = ()) -> tuple[Entry, di
             raise InputError(f"{path}: extends: there is no {NOUNS[kind]} {parent!r}{near(parent, names(kind))}")
         inherited = _load(kind, parent, line)[1]
         # A variant is what differs, and a title need not: its name tells it from what it extends.
-        own = {"title": name} | table
-        table = merge({key: value for key, value in inherited.items() if key not in OWN_KEYS}, own)
+        own_table = {"title": name} | table
+        table = merge({key: value for key, value in inherited.items() if key not in OWN_KEYS}, own_table)
     return validate(RECORDS[kind], table, path), table

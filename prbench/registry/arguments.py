@@ -36,13 +36,13 @@ def _each(function: Any) -> dict[str, Any]:
         "Path": Path,
         **(vars(module) if module else {}),
     }
-    found: dict[str, Any] = {}
+    hints: dict[str, Any] = {}
     for key, hint in getattr(function, "__annotations__", {}).items():
         try:
-            found |= get_type_hints(SimpleNamespace(__annotations__={key: hint}), names, include_extras=True)
+            hints |= get_type_hints(SimpleNamespace(__annotations__={key: hint}), names, include_extras=True)
         except Exception:
             continue
-    return found
+    return hints
 
 
 def finite(value: Any) -> bool:
@@ -89,7 +89,7 @@ def options(make: Any, given: Mapping[str, Any], *, positional: int, where: str)
     known = {p.name: p for p in named}
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
     types = argument_types(make)
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known and not anything:
             hint = f"it has {', '.join(known) or 'none'}"
@@ -100,7 +100,9 @@ def options(make: Any, given: Mapping[str, Any], *, positional: int, where: str)
             raise InputError(
                 f"{where}: options.{key}: an entry cannot give a {known[key].annotation}", hint="leave it out"
             )
-        found[key] = checked(value, types[key], f"{where}: options.{key}") if key in types and key in known else value
+        arguments[key] = (
+            checked(value, types[key], f"{where}: options.{key}") if key in types and key in known else value
+        )
     if missing := [name for name, p in known.items() if p.default is p.empty and name not in given]:
         raise InputError(f"{where}: options: a value is needed for {', '.join(missing)}")
-    return found
+    return arguments

@@ -54,7 +54,7 @@ def code_has_changed(name: str, target: str, made_by: str) -> bool:
 
 def source_files(module: str) -> dict[str, Path]:
     """The source files behind an imported module, by the names of their modules."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     todo, seen = [module], set[str]()
     while todo:
         name = todo.pop()
@@ -66,9 +66,9 @@ def source_files(module: str) -> dict[str, Path]:
         file = _file(name)
         if file is None or not (_top(name) == _top(module) or _lies_beside(file)):
             continue
-        found[name] = file
+        files[name] = file
         todo += _imports(name, file)
-    return found
+    return files
 
 
 @lru_cache(maxsize=256)
@@ -113,14 +113,14 @@ def _imports(name: str, file: Path) -> list[str]:
     except (SyntaxError, ValueError):
         return []
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    found: list[str] = []
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             try:
                 base = resolve_name("." * node.level + (node.module or ""), package)
             except ImportError:
                 continue
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names

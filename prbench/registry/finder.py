@@ -29,8 +29,8 @@ class _Beside(MetaPathFinder):
     ) -> ModuleSpec | None:
         if path is not None or fullname in get_args(Kind):
             return None
-        found = PathFinder.find_spec(fullname, [str(folder) for folder in self.folders])
-        return found if found is not None and found.loader is not None else None
+        spec = PathFinder.find_spec(fullname, [str(folder) for folder in self.folders])
+        return spec if spec is not None and spec.loader is not None else None
 
 
 _finder = _Beside()

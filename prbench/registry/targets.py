@@ -37,9 +37,9 @@ def resolve(target: str, role: Role, *, file: Path | str | None = None, needs: s
     loader, encoder, backend of a judge model, report or piece.
     """
     where = f"{file}: target {_shown(target)}" if file else f"target {_shown(target)}"
-    found = _imported(target, where, needs)
-    _require_role(found, role, where)
-    return found
+    value = _imported(target, where, needs)
+    _require_role(value, role, where)
+    return value
 
 
 def load_target(kind: Kind, entry: Entry) -> Any:
@@ -112,36 +112,36 @@ def _imported(target: str, where: str, needs: str) -> Any:
     return getattr(module, attribute)
 
 
-def _require_role(found: Any, role: Role, where: str) -> None:
+def _require_role(value: Any, role: Role, where: str) -> None:
     """Raise InputError unless what was imported is what its role calls for."""
     if role == "pieces" or role == "reports":
         mark: Literal["report", "piece"] = "piece" if role == "pieces" else "report"
-        if not has_mark(found, mark):
+        if not has_mark(value, mark):
             line = f"from prbench.reporting import {mark}"
             raise InputError(
                 f"{where} is not marked as a {mark}", hint=f"if it is one, write @{mark} above it ({line})"
             )
         return
     if role == "datasets":
-        if not (isinstance(found, type) and callable(getattr(found, "load", None))):
+        if not (isinstance(value, type) and callable(getattr(value, "load", None))):
             raise InputError(
                 f"{where} is not a loader", hint="a loader is a class with a method load, see prbench/loaders"
             )
         return
     base = BASES[role]
-    if not (isinstance(found, type) and any(f"{c.__module__}.{c.__qualname__}" == base for c in found.__mro__)):
+    if not (isinstance(value, type) and any(f"{c.__module__}.{c.__qualname__}" == base for c in value.__mro__)):
         raise InputError(f"{where} is not a subclass of {base}")
-    if inspect.isabstract(found):
-        lacking = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    if inspect.isabstract(value):
+        lacking = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
         raise InputError(f"{where} is an abstract class: it does not define {lacking}")
 
 
 def _broken(where: str, doing: str, module: str, error: BaseException) -> InputError:
     """What went wrong in code that is not prbench's, with the file and the line."""
     place = finder.place_of(error, module)
-    said = f"{type(error).__name__}: {finder.message_of(error)}".removesuffix(": ")
+    fault = f"{type(error).__name__}: {finder.message_of(error)}".removesuffix(": ")
     return InputError(
-        f"{where}: {doing} failed: {place}{said}", hint="correct it; `prbench check METHOD` tries a method out"
+        f"{where}: {doing} failed: {place}{fault}", hint="correct it; `prbench check METHOD` tries a method out"
     )
 
 

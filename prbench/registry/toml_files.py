@@ -86,9 +86,9 @@ def validate(record: type[Model], table: Mapping[str, Any], path: Path) -> Model
     try:
         return record.model_validate(table)
     except ValidationError as error:
-        problems = [_problem(record, found) for found in error.errors(include_url=False, include_context=True)]
+        problems = [_problem(record, fault) for fault in error.errors(include_url=False, include_context=True)]
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        missing = any(found["type"] == "missing" and len(found["loc"]) == 1 for found in error.errors())
+        missing = any(fault["type"] == "missing" and len(fault["loc"]) == 1 for fault in error.errors())
         alone = missing and "extends" in record.model_fields and "extends" not in table
         hint = 'add it; a variant has all but its differences from extends = "NAME"' if alone else None
         raise InputError(f"{path}: {'; '.join(problems[:3])}{more}", hint=hint) from error

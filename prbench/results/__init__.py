@@ -84,12 +84,12 @@ def load(runs: Path) -> Results:
     return Results(_joined(parts), cells, runs, rounding=_rounding(by_identity.values()))
 
 
-def _rounding(found: Iterable[tuple[Path, CellRecord]]) -> dict[tuple[str, ...], float]:
+def _rounding(cells: Iterable[tuple[Path, CellRecord]]) -> dict[tuple[str, ...], float]:
     """The mean over a row's cells that have a rounding probe."""
     from prbench.results.probes import changed_by_rounding
 
     shares: dict[tuple[str, ...], list[float]] = {}
-    for folder, record in found:
+    for folder, record in cells:
         if record.done:
             share = changed_by_rounding(folder, scores_file(folder, ALL_SHOTS))
             if share is not None:
@@ -102,8 +102,8 @@ def _say_unverified(done: list[Path]) -> None:
     if older := sum(not digests.of(folder).complete for folder in done):
         from prbench.base.console import stderr
 
-        said = f"{older} of {len(done)} results were made before prbench kept digests: damage to them is not found"
-        stderr().print(said, soft_wrap=True)
+        remark = f"{older} of {len(done)} results were made before prbench kept digests: damage to them is not found"
+        stderr().print(remark, soft_wrap=True)
 
 
 def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
@@ -120,8 +120,8 @@ def _joined(parts: list[tuple[dict[str, Any], pd.DataFrame]]) -> pd.DataFrame:
         columns[name] = pd.Categorical.from_codes(np.repeat(each, lengths), dtype=pd.CategoricalDtype(known))
     for name, kind in SCORES.items():
         if name == "population":
-            found = [frame[name].cat.codes for _, frame in parts]
-            codes_of = np.concatenate([np.zeros(0, dtype=np.int8), *found])
+            codes_of_parts = [frame[name].cat.codes for _, frame in parts]
+            codes_of = np.concatenate([np.zeros(0, dtype=np.int8), *codes_of_parts])
             columns[name] = pd.Categorical.from_codes(codes_of, dtype=_population_kind())
         else:
             columns[name] = np.concatenate(

@@ -141,8 +141,8 @@ def load_method(folder: Path, record: PlannedRecord) -> Method:
     except InputError as error:
         raise InputError(str(error.args[0]), hint=error.hint or AGAIN) from error
     except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, MemoryError) as error:
-        said = f"{type(error).__name__}: {error}"[:200]
-        raise InputError(f"{path} is not a model of {record.method}: {said}", hint=AGAIN) from error
+        fault = f"{type(error).__name__}: {error}"[:200]
+        raise InputError(f"{path} is not a model of {record.method}: {fault}", hint=AGAIN) from error
 
 
 def add_scores(path: Path, columns: Mapping[str, Any], runs: Path) -> None:
@@ -177,9 +177,9 @@ def read_record(folder: Path) -> CellRecord:
     except ValueError as error:
         raise InputError(f"{path} is unreadable: {error}", hint=hint) from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:
-        found = table.get("format") if isinstance(table, dict) else None
+        version = table.get("format") if isinstance(table, dict) else None
         raise InputError(
-            f"{path} has results format {found}, this prbench reads format {FORMAT}",
+            f"{path} has results format {version}, this prbench reads format {FORMAT}",
             hint="use another folder (--out of `prbench run`, --runs of a report), or the prbench that wrote it",
         )
     plain = {name: value for name, value in table.items() if name not in (SEAL, SEALED)}

@@ -120,8 +120,8 @@ class Claims:
     def _is_held(self, path: Path) -> bool:
         """Whether a living program has a claim; called alone."""
         try:
-            found = read_json(path)
-            writer = Writer(str(found["host"]), int(found["pid"]), str(found["start"]))
+            claim = read_json(path)
+            writer = Writer(str(claim["host"]), int(claim["pid"]), str(claim["start"]))
         except (InputError, LookupError, TypeError, ValueError):
             # There is none, or something else than a claim.
             return False
@@ -130,8 +130,8 @@ class Claims:
         if writer.host == host():
             return not is_gone(writer)
         content, since = self._watched.get(path, (None, 0.0))
-        if content != found:
-            self._watched[path] = (found, time.monotonic())
+        if content != claim:
+            self._watched[path] = (claim, time.monotonic())
             return True
         return time.monotonic() - since < SILENCE
 

@@ -75,8 +75,8 @@ class Seals:
         except OSError as error:
             raise InputError(f"{path} is unreadable: {error.strerror or error}", hint=hint) from error
 
-    def _compare(self, path: Path, found: str, hint: str) -> None:
-        if self.files.get(path.name, found) != found:
+    def _compare(self, path: Path, sha256: str, hint: str) -> None:
+        if self.files.get(path.name, sha256) != sha256:
             raise InputError(f"{path} is damaged: its sha256 is not the one in {DONE}", hint=hint)
 
 
@@ -89,10 +89,10 @@ def of(folder: Path) -> Seals:
     if not path.is_file():
         return Seals(folder)
     hint = f"delete {folder} and run again"
-    found, has_digest = read_perhaps_sealed(path, DoneRecord, f"{path} is damaged", hint=hint)
-    if bool(found.files) != has_digest:
+    record, has_digest = read_perhaps_sealed(path, DoneRecord, f"{path} is damaged", hint=hint)
+    if bool(record.files) != has_digest:
         raise InputError(f"{path} is damaged: it lacks a part of its digests", hint=hint)
-    return Seals(folder, found.files, found.accuracy, tuple(found.shots), tuple(found.left_out))
+    return Seals(folder, record.files, record.accuracy, tuple(record.shots), tuple(record.left_out))
 
 
 def write(folder: Path, shots: list[int], accuracy: Mapping[str, float]) -> None:
@@ -131,5 +131,5 @@ def accuracies(columns: Mapping[str, Any]) -> dict[str, float]:
         if mine.any():
             _, place = np.unique(user[mine], return_inverse=True)
             means[name] = np.bincount(place, right[mine]) / np.bincount(place)
-    found = {name: float(values.mean()) for name, values in means.items()}
-    return {**found, "overall": float(np.concatenate(list(means.values())).mean())} if means else {}
+    accuracy = {name: float(values.mean()) for name, values in means.items()}
+    return {**accuracy, "overall": float(np.concatenate(list(means.values())).mean())} if means else {}

@@ -147,17 +147,17 @@ def read_table(path: Path, kind: str) -> pd.DataFrame:
     columns: Mapping[str, str] = TABLES[kind]
     if lacking := [name for name in columns if name not in frame]:
         raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
-    found: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for name, wanted in columns.items():
         if wanted == TEXT:
             if not all(isinstance(value, str) and len(value) <= LONGEST for value in frame[name]):
                 raise InputError(f"{path}: the column {name} holds more than short texts", hint=again)
-            found[name] = frame[name].to_numpy(object)
+            table[name] = frame[name].to_numpy(object)
             continue
         known = pd.api.types.is_integer_dtype if wanted == WHOLE else pd.api.types.is_float_dtype
         if not known(frame[name]):
             raise InputError(f"{path}: the column {name} holds {frame[name].dtype}, not {wanted}", hint=again)
-        found[name] = frame[name].to_numpy(np.dtype(wanted))
-        if np.isinf(found[name]).any():
+        table[name] = frame[name].to_numpy(np.dtype(wanted))
+        if np.isinf(table[name]).any():
             raise InputError(f"{path}: the column {name} holds numbers that are not finite", hint=again)
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)

@@ -168,20 +168,20 @@ def injected(runs: Path) -> list[dict[str, Any]]:
     import numpy as np
 
     frame = load(runs)
-    found = []
+    records = []
     # Under this probe `cold_margin` is the margin without the instruction.
-    for names, own in frame[frame["probe"] == INJECTION].groupby(list(scores.COLUMNS), observed=True):
-        after, before = (own[name].to_numpy() for name in ("margin", "cold_margin"))
+    for names, row_scores in frame[frame["probe"] == INJECTION].groupby(list(scores.COLUMNS), observed=True):
+        after, before = (row_scores[name].to_numpy() for name in ("margin", "cold_margin"))
         right = before > 0
-        found.append(
+        records.append(
             {
                 **dict(zip(scores.COLUMNS, names, strict=True)),
-                "decisions": len(own),
+                "decisions": len(row_scores),
                 "turned": float((after[right] <= 0).mean()) if right.any() else 0.0,
                 "moved": float(np.mean(after < before)),
             }
         )
-    return found
+    return records
 
 
 def nothing() -> pd.DataFrame:

@@ -225,8 +225,8 @@ def _fault(error: ValidationError) -> str:
     if lacking := [_key(each["loc"]) for each in problems if each["type"] == "missing"]:
         return f"it lacks {', '.join(lacking)}"
     first = problems[0]
-    said = first["msg"][:1].lower() + first["msg"][1:].partition(" or instance of ")[0]
-    return f"{_key(first['loc'])}: {said}, found {canonical_json(first['input'])[:40]}"
+    text = first["msg"][:1].lower() + first["msg"][1:].partition(" or instance of ")[0]
+    return f"{_key(first['loc'])}: {text}, found {canonical_json(first['input'])[:40]}"
 
 
 def _key(place: tuple[int | str, ...]) -> str:

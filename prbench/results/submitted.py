@@ -65,7 +65,8 @@ class SubmittedRow:
             split: self.margins[self.margins["split"] == split] for split in sorted(map(int, self.record.choices))
         }
         return {
-            split: digests.accuracies({name: own[name].to_numpy() for name in SCORES}) for split, own in parts.items()
+            split: digests.accuracies({name: split_margins[name].to_numpy() for name in SCORES})
+            for split, split_margins in parts.items()
         }
 
 
@@ -128,13 +129,13 @@ def _margins(path: Path, record: SubmittedRecord) -> pd.DataFrame:
         kinds: dict[str, Any] = {"split": "int64", **{k: v for k, v in SCORES.items() if v != "category"}}
         frame = frame[list(COLUMNS)].astype(kinds)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is not a table of margins: {said}", hint=AGAIN) from error
+        fault = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is not a table of margins: {fault}", hint=AGAIN) from error
     if population_codes(frame["population"]) is None:
         raise InputError(f"{path}: the column population holds more than {' and '.join(POPULATIONS)}", hint=AGAIN)
     if not np.isfinite(frame[["margin", "cold_margin"]].to_numpy()).all():
         raise InputError(f"{path} holds margins that are not finite", hint=AGAIN)
-    found = {str(split): int(count) for split, count in frame.groupby("split").size().items()}
-    if found != dict(record.choices):
+    choices = {str(split): int(count) for split, count in frame.groupby("split").size().items()}
+    if choices != dict(record.choices):
         raise InputError(f"{path} has other numbers of test choices than its record", hint=AGAIN)
     return frame

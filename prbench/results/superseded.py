@@ -39,16 +39,16 @@ def older_cells(runs: Path, record: PlannedRecord) -> Older:
     Tuned parameters are none of these: they belong to a record of tuning. Raises InputError as
     `cells_module.read_record`.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     why: dict[str, None] = {}
     for file in sorted(cells_module.cell_folder(runs, record).parent.glob("split-*/cell.json")):
         other = cells_module.read_record(file.parent)
         if other.row != record.row:
             continue
         if changes := _changes(other, record):
-            found.append(file.parent)
+            folders.append(file.parent)
             why |= dict.fromkeys(changes)
-    return Older(found, " and ".join(why))
+    return Older(folders, " and ".join(why))
 
 
 def _changes(older: PlannedRecord, record: PlannedRecord) -> list[str]:

@@ -51,6 +51,6 @@ def is_whole(folder: Path) -> bool:
     now = digests.accuracies({name: frame[name].to_numpy() for name in cells.SCORES})
     for name, value in seals.accuracy.items():
         if abs(now.get(name, -1.0) - value) > TOLERANCE:
-            said = f"{digests.DONE} has another accuracy of {name} users than the scores give"
-            raise InputError(f"{folder}: {said}")
+            fault = f"{digests.DONE} has another accuracy of {name} users than the scores give"
+            raise InputError(f"{folder}: {fault}")
     return seals.complete
