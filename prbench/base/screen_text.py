@@ -34,12 +34,12 @@ def shortened(text: str, most: int) -> str:
 
 def visible(text: str) -> str:
     """`text` with every character that a terminal obeys spelled out, as in \\x1b; line breaks and tabs stay."""
-    return _CONTROL.sub(lambda found: _escaped(found.group()), text)
+    return _CONTROL.sub(lambda character: _escaped(character.group()), text)
 
 
 def message(text: str) -> str:
     """A message in one line that no input can make long or obeyed: see `MESSAGE`, `WORD` and `visible`."""
-    words = _LONG_WORD.sub(lambda found: shortened(found.group(), WORD), visible(" ".join(text.split())))
+    words = _LONG_WORD.sub(lambda word: shortened(word.group(), WORD), visible(" ".join(text.split())))
     return shortened(words, MESSAGE)
 
 

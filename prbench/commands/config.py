@@ -59,11 +59,11 @@ def config_of(context: typer.Context) -> str:
 
 def _options(context: typer.Context) -> dict[str, Any]:
     """The command's options by their long name without dashes."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for option in context.command.params:
         if option.name not in NOT_IN_A_FILE and (long := [name for name in option.opts if name.startswith("--")]):
-            found[long[0].removeprefix("--")] = option
-    return found
+            options[long[0].removeprefix("--")] = option
+    return options
 
 
 def _value(option: Any, value: Any, where: str) -> Any:

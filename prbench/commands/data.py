@@ -189,20 +189,20 @@ def import_file(
         empty=empty.value if empty else None,
         prompt_in_replies=prompt_in_replies.value if prompt_in_replies else None,
     )
-    found = user_file.read_file(file, options)
-    for said in found.said:
-        stderr().print(f"{file.name}: {said}", markup=False, soft_wrap=True)
+    file_rows = user_file.read_file(file, options)
+    for note in file_rows.said:
+        stderr().print(f"{file.name}: {note}", markup=False, soft_wrap=True)
     table = people.AttributeTable()
     if attributes:
-        ids = list(dict.fromkeys(str(row.user) for row in found.rows))
+        ids = list(dict.fromkeys(str(row.user) for row in file_rows.rows))
         table = people.read_attributes(attributes, ids, column=user, encoding=encoding)
         for sentence in [*table.sentences, f"attributes: {', '.join(table.values) or 'none that may be shown'}"]:
             stderr().print(f"{attributes.name}: {sentence}", markup=False, soft_wrap=True)
     if dry_run:
-        output.show_rows(user_file.first_rows(found), as_json=False)
-        stderr().print(f"nothing was imported: {len(found.rows):,} comparisons were understood so", markup=False)
+        output.show_rows(user_file.first_rows(file_rows), as_json=False)
+        stderr().print(f"nothing was imported: {len(file_rows.rows):,} comparisons were understood so", markup=False)
         return
-    entry_file = user_file.import_table(file, name, replace=replace, found=found, attributes=table.values)
+    entry_file = user_file.import_table(file, name, replace=replace, found=file_rows, attributes=table.values)
     if about_repeats := repeats_note(data.load(registry.get("datasets", name))):
         stderr().print(about_repeats, markup=False, soft_wrap=True)
     _imported(entry_file)

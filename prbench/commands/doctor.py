@@ -68,24 +68,24 @@ def _at_hand() -> dict[str, Any]:
     sets: dict[str, str] = {}
     for name in _names("datasets"):
         try:
-            found = prerequisites(name, None)
+            needs = prerequisites(name, None)
         except InputError as error:
             # Such as a folder of raw data that is not there, which is among the problems.
             sets[name] = str(error.args[0])
             continue
-        sets[name] = "can run" if found.can_run else f"lacks {'; '.join(found.said())}"
+        sets[name] = "can run" if needs.can_run else f"lacks {'; '.join(needs.said())}"
     return {"encoders_here": encoders, "datasets_here": sets}
 
 
 def _names(kind: Kind) -> list[str]:
     """The names of a kind's entries that can be read; the others are among the problems already."""
-    found = []
+    names = []
     with contextlib.suppress(InputError):
         for name in registry.names(kind):
             with contextlib.suppress(InputError):
                 registry.get(kind, name)
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def shadowing_folders(search_path: list[str]) -> list[Path]:
@@ -101,12 +101,12 @@ def shadowing_folders(search_path: list[str]) -> list[Path]:
 
 
 def _shadowed(problems: list[str]) -> list[str]:
-    found = [str(folder) for folder in shadowing_folders(sys.path)]
+    folders = [str(folder) for folder in shadowing_folders(sys.path)]
     problems += [
         f"{folder} looks like the package Hugging Face datasets to Python: start `prbench`, or `python -P -m prbench`"
-        for folder in found
+        for folder in folders
     ]
-    return found
+    return folders
 
 
 def _version(package: str) -> str:
@@ -133,27 +133,27 @@ def _hardware() -> dict[str, Any]:
 def _folders(problems: list[str]) -> dict[str, Any]:
     cache = home()
     usage = shutil.disk_usage(_existing(cache))
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "PRBENCH_HOME": str(cache),
         "PRBENCH_HOME_set": "PRBENCH_HOME" in os.environ,
         "PRBENCH_HOME_mb": {part.name: _size_mb(part) for part in _parts(cache)},
         "free_gb": round(usage.free / 2**30, 1),
     }
-    problems += _cache_problems(cache, usage.total, found["free_gb"])
+    problems += _cache_problems(cache, usage.total, record["free_gb"])
     try:
         raw = raw_data_folder()
-        found["PRBENCH_DATA"] = str(raw) if raw else "not set"
-        found["PRBENCH_DATA_mb"] = {part.name: _size_mb(part) for part in _parts(raw)} if raw else {}
+        record["PRBENCH_DATA"] = str(raw) if raw else "not set"
+        record["PRBENCH_DATA_mb"] = {part.name: _size_mb(part) for part in _parts(raw)} if raw else {}
     except InputError as error:
         problems.append(str(error))
-        found["PRBENCH_DATA"] = os.environ["PRBENCH_DATA"]
+        record["PRBENCH_DATA"] = os.environ["PRBENCH_DATA"]
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub")
     try:
         hub = expanded(hub)
-        found["huggingface"], found["huggingface_mb"] = str(hub), _size_mb(hub)
+        record["huggingface"], record["huggingface_mb"] = str(hub), _size_mb(hub)
     except InputError as error:
         problems.append(str(error))
-    return found
+    return record
 
 
 def _cache_problems(cache: Path, total: int, free_gb: float) -> list[str]:

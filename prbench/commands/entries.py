@@ -28,9 +28,9 @@ def full(name: str, kind: Kind | None = None) -> dict[str, Any]:
     fails, `broken` says why. Raises InputError for an unknown name, and for one that two kinds share when `kind`
     does not say which.
     """
-    found = registry.kind_of(name, kind)
-    entry = registry.get(found, name)
-    record: dict[str, Any] = {"kind": found, "file": str(registry.source(found, name))}
+    entry_kind = registry.kind_of(name, kind)
+    entry = registry.get(entry_kind, name)
+    record: dict[str, Any] = {"kind": entry_kind, "file": str(registry.source(entry_kind, name))}
     record |= entry.model_dump(mode="json", exclude_none=True)
     if not any(record.get("size", {}).values()):
         record.pop("size", None)

@@ -16,15 +16,15 @@ def list_entries(kind: Annotated[Kinds, typer.Argument(help="What to list.")], a
     """List the methods, data sets, encoders, judge models or reports there are."""
     from prbench.commands import entries, output
 
-    found = entries.rows(kind.value)
+    rows = entries.rows(kind.value)
     if as_json:
-        output.show_json(found)
+        output.show_json(rows)
         return
-    families = list(dict.fromkeys(row["family"] for row in found)) if kind is Kinds.methods else []
+    families = list(dict.fromkeys(row["family"] for row in rows)) if kind is Kinds.methods else []
     if not families:
-        output.show(output.rows_table([entries.brief(row) for row in found], order=("summary", "title")))
+        output.show(output.rows_table([entries.brief(row) for row in rows], order=("summary", "title")))
     for family in sorted(families, key=entries.family_place):
-        members = [entries.brief(row) for row in found if row["family"] == family]
+        members = [entries.brief(row) for row in rows if row["family"] == family]
         shown = [{key: value for key, value in row.items() if key != "family"} for row in members]
         output.show(output.rows_table(shown, title=family.capitalize(), order=("summary", "in_all", "title")))
 
@@ -66,7 +66,7 @@ def doctor(as_json: AsJson = False) -> None:
     from prbench.commands import doctor as examination
     from prbench.commands import output
 
-    found = examination.examine()
-    output.show_record(found, as_json)
-    if found["problems"]:
+    record = examination.examine()
+    output.show_record(record, as_json)
+    if record["problems"]:
         raise typer.Exit(1)

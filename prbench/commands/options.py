@@ -107,12 +107,12 @@ def numbers(text: str, option: str) -> list[int]:
 def shares(text: str, option: str) -> list[float]:
     """Shares between 0 and 1: `0.1,0.2`. Raises InputError for anything else."""
     try:
-        found = [float(part) for part in text.split(",") if part.strip()]
+        values = [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise InputError(f"{option} {text}: expected shares", hint=f"for example {option} 0.1,0.2,0.4") from error
-    if any(not 0 < share <= 1 for share in found):
+    if any(not 0 < share <= 1 for share in values):
         raise InputError(f"{option} {text}: a share lies above 0 and is at most 1")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(values))
 
 
 def sample(text: str, option: str) -> TestSample:

@@ -36,13 +36,13 @@ def show_record(record: Mapping[str, Any], as_json: bool) -> None:
     show_json(record) if as_json else show(record_table(record))
 
 
-def show_rows(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def show_rows(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print many records."""
-    show_json(found) if as_json else show(rows_table(found))
+    show_json(records) if as_json else show(rows_table(records))
 
 
 def rows_table(
-    found: Sequence[Mapping[str, Any]], *, title: str = "", order: Sequence[str] = (), needed: int = 1
+    records: Sequence[Mapping[str, Any]], *, title: str = "", order: Sequence[str] = (), needed: int = 1
 ) -> Sheet:
     """A table with a column for every key that a row has; a terminal too narrow for `needed` of them shows blocks.
 
@@ -50,8 +50,8 @@ def rows_table(
     """
     from prbench.base.layout import Sheet, prose_columns
 
-    columns = list(dict.fromkeys(column for row in found for column in row))
-    rows = [[_plain(row.get(column)) for column in columns] for row in found]
+    columns = list(dict.fromkeys(column for row in records for column in row))
+    rows = [[_plain(row.get(column)) for column in columns] for row in records]
     return Sheet(
         header=[column.replace("_", " ") for column in columns],
         rows=rows,

@@ -97,9 +97,9 @@ def probe(
         from prbench.training.compute import compute_threads
 
         with compute_threads(threads, workers):
-            made, failed = probe.execute(todo, device=where.device_here, execution=where)
-        counts = {"made": made, "failed": failed}
-    told = {"injection": probes.injected(runs)} if injection and not dry_run else {}
-    output.show_record({"runs": str(runs), "probes": len(todo), **counts, **told}, as_json)
+            n_made, failed = probe.execute(todo, device=where.device_here, execution=where)
+        counts = {"made": n_made, "failed": failed}
+    injections = {"injection": probes.injected(runs)} if injection and not dry_run else {}
+    output.show_record({"runs": str(runs), "probes": len(todo), **counts, **injections}, as_json)
     if counts.get("failed"):
         raise typer.Exit(1)

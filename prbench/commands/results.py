@@ -42,13 +42,13 @@ def verify(
 
     with progress() as display:
         task = display.add_task("checking", total=None)
-        found = check.verify(runs, lambda: display.advance(task))
+        outcome = check.verify(runs, lambda: display.advance(task))
     if rerun:
         from prbench.running.rerun import rerun as repeat
 
-        found["rerun"] = repeat(runs, rerun)
-    output.show_record(found, as_json)
-    if found["damaged"] or (rerun and found["rerun"]["differs"]):
+        outcome["rerun"] = repeat(runs, rerun)
+    output.show_record(outcome, as_json)
+    if outcome["damaged"] or (rerun and outcome["rerun"]["differs"]):
         raise typer.Exit(1)
 
 
@@ -99,16 +99,16 @@ def merge(
     from prbench.commands import output
     from prbench.sharing import merge as merging
 
-    found = merging.merge(sources, out, prefer=prefer)
-    for said in merging.sentences(found):
-        typer.echo(said, err=True)
+    merged = merging.merge(sources, out, prefer=prefer)
+    for sentence in merging.sentences(merged):
+        typer.echo(sentence, err=True)
     if as_json:
-        output.show_json({"out": str(out), **found.model_dump()})
+        output.show_json({"out": str(out), **merged.model_dump()})
     else:
-        counts = {"cells": found.cells, "in several sources": found.twice, "identical": found.identical}
-        counts |= {"rows that differ": len(found.differs), "kept apart": len(found.apart)}
+        counts = {"cells": merged.cells, "in several sources": merged.twice, "identical": merged.identical}
+        counts |= {"rows that differ": len(merged.differs), "kept apart": len(merged.apart)}
         output.show_record({"out": str(out), **counts}, as_json=False)
-    if any(not row.used for row in found.differs):
+    if any(not row.used for row in merged.differs):
         raise typer.Exit(1)
 
 
@@ -123,9 +123,14 @@ def submit(
     from prbench.commands import output
     from prbench.sharing import store as stores
 
-    found = stores.submit(runs, stores.open_store(store), send=send)
-    said = {"submission": found.name, "results": found.cells, "rows": found.rows, "bytes": found.bytes}
-    output.show_record({**said, "sent to": found.place or "nowhere: add --send"}, as_json)
+    submission = stores.submit(runs, stores.open_store(store), send=send)
+    record = {
+        "submission": submission.name,
+        "results": submission.cells,
+        "rows": submission.rows,
+        "bytes": submission.bytes,
+    }
+    output.show_record({**record, "sent to": submission.place or "nowhere: add --send"}, as_json)
 
 
 @app.command(epilog="Example: prbench results fetch --store /shared/results --out all")
@@ -141,12 +146,12 @@ def fetch(
     from prbench.sharing import store as stores
 
     fetched = stores.fetch(stores.open_store(store), out, prefer=prefer)
-    found = fetched.merge
-    for said in (*fetched.left_out, *merging.sentences(found)):
-        typer.echo(said, err=True)
-    counts = {"submissions": len(found.sources), "cells": found.cells, "left out": len(fetched.left_out)}
-    output.show_record({"out": str(out), **counts, "rows that differ": len(found.differs)}, as_json)
-    if fetched.left_out or any(not row.used for row in found.differs):
+    merged = fetched.merge
+    for sentence in (*fetched.left_out, *merging.sentences(merged)):
+        typer.echo(sentence, err=True)
+    counts = {"submissions": len(merged.sources), "cells": merged.cells, "left out": len(fetched.left_out)}
+    output.show_record({"out": str(out), **counts, "rows that differ": len(merged.differs)}, as_json)
+    if fetched.left_out or any(not row.used for row in merged.differs):
         raise typer.Exit(1)
 
 

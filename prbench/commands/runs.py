@@ -249,8 +249,10 @@ def _say_packed(plan: Plan) -> None:
 
     done = [cell.folder for job in plan.jobs for cell in job.cells if cell.state == CellState.done]
     if packed := sum(cells.is_packed(folder) for folder in done):
-        said = f"{packed} of {len(done)} finished results were packed without their models: done for reports; --refit"
-        stderr().print(f"{said} makes them again", soft_wrap=True)
+        remark = (
+            f"{packed} of {len(done)} finished results were packed without their models: done for reports; --refit"
+        )
+        stderr().print(f"{remark} makes them again", soft_wrap=True)
 
 
 def _show_plan(plan: Plan | None, as_json: bool, outlines: Sequence[Outline], request: RunRequest) -> None:
@@ -290,9 +292,9 @@ def show_outlines(outlines: Sequence[Outline]) -> None:
         output.show_record(each.as_dict(), as_json=False)
     if outlines:
         typer.echo("\nMissing here:")
-        for found in missing(outlines):
-            typer.echo(f"  {found['missing']}, {found['size']}, {found['sha256']}")
-            typer.echo(f"    from {found['address']}\n    to   {found['place']}")
+        for file in missing(outlines):
+            typer.echo(f"  {file['missing']}, {file['size']}, {file['sha256']}")
+            typer.echo(f"    from {file['address']}\n    to   {file['place']}")
         stderr().print("nothing was downloaded; without --dry-run all that can be is", soft_wrap=True)
 
 

@@ -81,8 +81,8 @@ def joined(words: Sequence[str], program: Any) -> list[str]:
 
 def _valued(command: Any) -> dict[str, Any]:
     """The command's options that take a value, by each of their names."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for parameter in getattr(command, "params", []):
         if parameter.param_type_name == "option" and not parameter.is_flag and not getattr(parameter, "count", False):
-            found |= dict.fromkeys((*parameter.opts, *parameter.secondary_opts), parameter)
-    return found
+            options |= dict.fromkeys((*parameter.opts, *parameter.secondary_opts), parameter)
+    return options

@@ -234,13 +234,13 @@ def _comparing(method: Method, states: UserStates, toy: Toy, margins: Tensor) ->
     yield Check("swapping the two replies negates the margin", opposite, _apart(swapped, -margins))
     same = method.margins(states, replace(test, rejected=test.chosen))
     yield Check("a reply against itself has margin 0", not bool(same.any()), "a margin of equal texts is not 0")
-    one = test.take(np.array([0]))
-    both = test.items.take(np.concatenate([one.chosen, one.rejected]))
-    scores = method.score(states, np.repeat(one.user, 2), both)
+    single = test.take(np.array([0]))
+    both = test.items.take(np.concatenate([single.chosen, single.rejected]))
+    scores = method.score(states, np.repeat(single.user, 2), both)
     agrees = bool(torch.sign(scores[0] - scores[1]) == torch.sign(margins[0]))
     yield Check("scores rank as margins do", agrees, f"scores {scores.tolist()}, margin {float(margins[0]):.3g}")
     try:
-        method.score(states, one.user, test.items.take(one.chosen))
+        method.score(states, single.user, test.items.take(single.chosen))
     except InputError:
         refused = True
     else:

@@ -45,7 +45,7 @@ def population(
     differ by group and say nothing of it. Every comparison has two new items, or two of `recurring` many.
     """
     draw = np.random.default_rng(seed)
-    shared, own = draw.normal(size=dim), draw.normal(size=(users, dim)) * personal
+    shared, personal_part = draw.normal(size=dim), draw.normal(size=(users, dim)) * personal
     rows: list[tuple[int, int]] = []
     for user in range(users):
         for number in range(int(draw.integers(groups[0], groups[1] + 1))):
@@ -54,11 +54,13 @@ def population(
     owner, group = columns[:, 0].copy(), columns[:, 1].copy()
     identity = np.arange(2 * len(rows))
     if recurring:
-        one = draw.integers(recurring, size=len(rows))
-        identity = np.stack([one, (one + draw.integers(1, recurring, size=len(rows))) % recurring], 1).ravel()
+        first_item = draw.integers(recurring, size=len(rows))
+        identity = np.stack(
+            [first_item, (first_item + draw.integers(1, recurring, size=len(rows))) % recurring], 1
+        ).ravel()
     embedding = draw.normal(size=(recurring or len(identity), dim))[identity]
     first, second = np.arange(0, 2 * len(rows), 2), np.arange(1, 2 * len(rows), 2)
-    margin = ((embedding[first] - embedding[second]) * (shared + own[owner])).sum(1) / noise
+    margin = ((embedding[first] - embedding[second]) * (shared + personal_part[owner])).sum(1) / noise
     wins = draw.random(len(rows)) < 1 / (1 + np.exp(-margin))
     reward = embedding @ shared
     return Comparisons(

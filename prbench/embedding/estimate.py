@@ -75,7 +75,7 @@ def _counts(job: EmbeddingJob, data: PreferenceData, device: str) -> dict[str, A
         of_item = [length[first[key]] for key in job.keys]
         tokens = sum(of_item[i] for side in (data.chosen, data.rejected) for i in side.tolist())
         distinct = sum(length.values())
-    speed, said = _rate(encoder, works[0], device) if works else (None, "nothing to encode")
+    speed, basis = _rate(encoder, works[0], device) if works else (None, "nothing to encode")
     seconds = 0.0 if not works else sum(work.total for work in works) / speed if speed else None
     return {
         "tokens": tokens,
@@ -85,7 +85,7 @@ def _counts(job: EmbeddingJob, data: PreferenceData, device: str) -> dict[str, A
         "shards": math.ceil(len(missing) / SHARD_ROWS),
         "bytes": len(missing) * _row_bytes(encoder, job),
         f"{every.unit}_per_second": speed,
-        "rate": said,
+        "rate": basis,
         "estimated_seconds": seconds,
         "estimated_time": "unknown" if seconds is None else _time(seconds),
     }

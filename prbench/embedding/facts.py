@@ -26,7 +26,7 @@ def stored(data: PreferenceData, entry: DatasetEntry, encoder: str = "") -> dict
     `problem` is there instead where the encoder cannot be asked. Raises InputError for an encoder that is not known.
     """
     chosen = encoder_entry_for(OWN if data.embedded is not None and not encoder else encoder or entry.encoder)
-    found: dict[str, Any] = {"encoder": chosen.name}
+    record: dict[str, Any] = {"encoder": chosen.name}
     texts, loss = data.n_items, "refuse"
     try:
         if data.embedded is None and chosen.name != OWN:
@@ -34,15 +34,15 @@ def stored(data: PreferenceData, entry: DatasetEntry, encoder: str = "") -> dict
             texts, missing = len(set(job.keys)), len(job.missing())
             loss = str(job.settings.get("template_loss") or loss)
             if job.encoder is not None:
-                found["lost_texts"] = _lost(job)
+                record["lost_texts"] = _lost(job)
             if missing:
-                return found | {"missing": missing}
+                return record | {"missing": missing}
         items = embed(data, chosen, family=entry.family)
     except InputError as error:
-        return found | {"problem": str(error.args[0])}
+        return record | {"problem": str(error.args[0])}
     bits = items.embedding.contiguous().view(torch.uint8).numpy()
     distinct = len(np.unique(bits.view(np.dtype((np.void, bits.shape[1])))))
-    return found | {
+    return record | {
         "missing": 0,
         "texts": texts,
         "vectors": distinct,

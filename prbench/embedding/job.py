@@ -130,15 +130,15 @@ def _store_without_model(folder: Path, entry: EncoderEntry, error: ModelUnavaila
     store = EmbeddingStore.open_or_none(folder)
     if store is None:
         raise error
-    made = store.encoder
+    recorded = store.encoder
     for option, value in entry.options.items():
-        same = made.get(option) == value
+        same = recorded.get(option) == value
         if option == "model":
             # A folder goes by its own name, wherever it is.
-            same = made.get("id") in (value, Path(str(value)).name)
+            same = recorded.get("id") in (value, Path(str(value)).name)
         if not same and option not in ("revision", "end", "form", "copy") and value != "auto":
             raise error
     stderr().print(
-        f"{made.get('id')} is not here; using the embeddings of revision {made.get('revision')} in {folder}"
+        f"{recorded.get('id')} is not here; using the embeddings of revision {recorded.get('revision')} in {folder}"
     )
     return store

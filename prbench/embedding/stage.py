@@ -75,8 +75,8 @@ def embed(
     shard cannot be used; and, with the item's row, for a text that cannot be encoded or comes out NaN, infinite
     or of the wrong width.
     """
-    if (own := _own(data, encoder_entry)) is not None:
-        return own
+    if (items := _own(data, encoder_entry)) is not None:
+        return items
     team = team or Team(resolved_device(device))
     job = open_job(data, encoder_entry, family, team.device, token_budget)
     missing = job.missing()
@@ -92,8 +92,8 @@ def plan_embedding(
 ) -> EmbeddingPlan:
     """What `embed` would do, without loading weights or writing. Raises InputError as `embed` does."""
     name = encoder_entry.name
-    if (own := _own(data, encoder_entry)) is not None:
-        return EmbeddingPlan(data.name, name, len(own), 0, _own_fingerprint(data), None, {})
+    if (items := _own(data, encoder_entry)) is not None:
+        return EmbeddingPlan(data.name, name, len(items), 0, _own_fingerprint(data), None, {})
     job = open_job(data, encoder_entry, family, device)
     return EmbeddingPlan(
         data=data.name,
@@ -221,9 +221,9 @@ def _announce(job: EmbeddingJob, section: Section) -> None:
     work = section.work
     if work.unit != "tokens" or work.lengths is None:
         return
-    own = [place for place, row in enumerate(section.rows) if row in section.missing]
+    places = [place for place, row in enumerate(section.rows) if row in section.missing]
     stderr().print(
-        f"{job.data.name}: {len(own):,} texts of {int(work.lengths[own].sum()):,} tokens, packed into"
+        f"{job.data.name}: {len(places):,} texts of {int(work.lengths[places].sum()):,} tokens, packed into"
         f" {work.total:,} ({', '.join(map(str, job.settings.values()))})",
         soft_wrap=True,
     )
@@ -320,12 +320,12 @@ def _items(job: EmbeddingJob) -> Items:
 
     embedding, reward = job.store.gather(job.keys)
     responses = job.data.responses
-    own = None if job.encoder is None else job.encoder.context_dim
+    width = None if job.encoder is None else job.encoder.context_dim
     return Items(
         embedding=embedding,
         reward=reward,
         head=job.store.head,
         length=torch.tensor([len(response) for response in responses], dtype=torch.int64),
         identity=torch.arange(len(responses)),
-        context=None if own is None else embedding[:, :own],
+        context=None if width is None else embedding[:, :width],
     )

@@ -346,9 +346,9 @@ def _held(folder: Path, *, wait: bool) -> Iterator[None]:
         try:
             stack.enter_context(alone(folder, LOCK, timeout=0))
         except Timeout:
-            said = f"another process is writing to {folder}"
+            state = f"another process is writing to {folder}"
             if not wait:
-                raise InputError(said, hint="wait until it is done and run again") from None
-            stderr().print(f"{said}: waiting until it is done", markup=False, soft_wrap=True)
+                raise InputError(state, hint="wait until it is done and run again") from None
+            stderr().print(f"{state}: waiting until it is done", markup=False, soft_wrap=True)
             stack.enter_context(alone(folder, LOCK))
         yield

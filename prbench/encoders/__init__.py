@@ -71,8 +71,8 @@ def encoder_entry_for(name: str) -> EncoderEntry:
         return variant(encoder_entry_for(base), **_options(name, values))
     if folder.is_dir():
         folder = folder.resolve()
-        made, title = folder_model(folder, registry.names("encoders"))
-        return _made(made, str(folder), title)
+        entry_name, title = folder_model(folder, registry.names("encoders"))
+        return _made(entry_name, str(folder), title)
     if name.startswith(("/", "./", "../", "~")):
         raise InputError(f"--encoder {name} is not a folder", hint=_nearest_folder(folder))
     # A run's folder names a hub model as this function named it.
@@ -144,27 +144,27 @@ def _parameters(entry: EncoderEntry, wanted: Iterable[str]) -> Mapping[str, insp
 
     from prbench.registry import targets
 
-    found: Mapping[str, inspect.Parameter] = {}
+    parameters: Mapping[str, inspect.Parameter] = {}
     if entry.name != OWN:
-        found = inspect.signature(targets.load_target("encoders", entry)).parameters
+        parameters = inspect.signature(targets.load_target("encoders", entry)).parameters
     for key in wanted:
-        if key not in found:
+        if key not in parameters:
             raise InputError(
                 f"the encoder {entry.name} has no option {key}", hint=f"leave --{key.replace('_', '-')} out"
             )
-    return found
+    return parameters
 
 
 def _options(name: str, values: str) -> dict[str, str]:
     """The options that the part of an encoder's name after "@" stands for."""
-    found = {}
+    options = {}
     for value in values.split("-"):
         key = next((key for key, known in VARIANTS.items() if value in known), None)
-        if key is None or key in found:
+        if key is None or key in options:
             known = ", ".join(value for known in VARIANTS.values() for value in known)
             raise InputError(f"--encoder {name}: {value!r} is not a variant", hint=f"after @ come {known}")
-        found[key] = value
-    return found
+        options[key] = value
+    return options
 
 
 def build_encoder(entry: EncoderEntry, *, device: str = "cpu") -> Encoder:

@@ -76,13 +76,17 @@ def adapter_in(model: str) -> Adapter | None:
 def read_adapter(folder: Path) -> Adapter:
     """What `CONFIG` and `WEIGHTS` of a folder say. Raises InputError as `adapter_in` does."""
     try:
-        said = read_json(folder / CONFIG, infinite=True)
-        kind, base, revision = said.get("peft_type"), said.get("base_model_name_or_path"), said.get("revision")
+        settings = read_json(folder / CONFIG, infinite=True)
+        kind, base, revision = (
+            settings.get("peft_type"),
+            settings.get("base_model_name_or_path"),
+            settings.get("revision"),
+        )
     except (InputError, AttributeError) as error:
         raise InputError(f"{folder / CONFIG} cannot be read as the configuration of an adapter: {error}") from error
     if kind != "LORA":
         raise InputError(f"{folder} is an adapter of kind {kind}; LoRA adapters are read", hint=MERGE)
-    if said.get("megatron_config"):
+    if settings.get("megatron_config"):
         # peft imports the module that this names.
         raise InputError(f"{folder / CONFIG}: megatron_config is not read", hint=MERGE)
     if not isinstance(base, str) or not base:
@@ -90,7 +94,7 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder / CONFIG} does not name a base model", hint="write it there: base_model_name_or_path"
         )
     weights_sha256(folder)
-    rewards = said.get("task_type") == "SEQ_CLS"
+    rewards = settings.get("task_type") == "SEQ_CLS"
     return Adapter(folder, base, str(revision or "main"), rewards, _labels(folder) if rewards else 0)
 
 

@@ -120,7 +120,7 @@ class Chat:
         """
         require_unicode(texts)
         self.lost.clear()
-        said = dict(self._delivery.renamed)
+        warned = dict(self._delivery.renamed)
         tokens: list[Tokens] = []
         cut = set()
         with progress(unit="texts") if len(texts) >= MANY else nullcontext() as display:
@@ -136,7 +136,7 @@ class Chat:
                 if display and task is not None:
                     display.advance(task, len(some))
         for old, new in self._delivery.renamed.items():
-            if old not in said:
+            if old not in warned:
                 stderr().print(
                     f"note: the chat template of {self.name} does not know the role {old!r}: read as {new!r}"
                 )
@@ -248,11 +248,11 @@ class Chat:
     def _tokenise(self, row: int, written: list[str]) -> list[list[int]]:
         """The tokens of written conversations, the first of which is text `row`: a template brings its own BOS."""
         plain = self.template is None
-        found: list[list[int]] = self.tokenizer(written, add_special_tokens=plain, verbose=False)["input_ids"]
-        if not all(found):
+        tokens: list[list[int]] = self.tokenizer(written, add_special_tokens=plain, verbose=False)["input_ids"]
+        if not all(tokens):
             maker = f"the tokenizer of {self.name}" if plain else f"the chat template of {self.name}"
-            raise TextError(row + found.index([]), f"{maker} makes nothing of it")
-        return found
+            raise TextError(row + tokens.index([]), f"{maker} makes nothing of it")
+        return tokens
 
     def _require_one_bos(self) -> None:
         bos = self.tokenizer.bos_token_id

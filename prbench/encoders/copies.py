@@ -24,28 +24,30 @@ def copied(name: str, folder: Path) -> EncoderEntry:
     large as the entry says; the end token that an entry names is checked where the model is opened.
     """
     entry = encoder_entry_for(name)
-    said = f"--encoder {name}={folder}"
+    option = f"--encoder {name}={folder}"
     if entry.target != HUGGING_FACE:
         raise InputError(
-            f"{said}: {name} does not read a model's folder", hint=f"--encoder {name}, or --encoder FOLDER"
+            f"{option}: {name} does not read a model's folder", hint=f"--encoder {name}, or --encoder FOLDER"
         )
     if not folder.is_dir():
-        raise InputError(f"{said}: {folder} is not a folder", hint=f"a model's folder holds {MODEL_FILES}")
+        raise InputError(f"{option}: {folder} is not a folder", hint=f"a model's folder holds {MODEL_FILES}")
     config = folder / "config.json"
     try:
         width = read_json(config, infinite=True).get("hidden_size")
     except (InputError, AttributeError) as error:
-        raise InputError(f"{said}: {config} cannot be read", hint=f"a model's folder holds {MODEL_FILES}") from error
+        raise InputError(
+            f"{option}: {config} cannot be read", hint=f"a model's folder holds {MODEL_FILES}"
+        ) from error
     if entry.size.dim and width != entry.size.dim:
         raise InputError(
-            f"{said}: its states are {width} wide, those of {entry.options['model']} {entry.size.dim}",
+            f"{option}: its states are {width} wide, those of {entry.options['model']} {entry.size.dim}",
             hint="--encoder FOLDER takes another model, under its own name",
         )
-    found = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9
+    weights_gb = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9
     known = entry.size.weights_gb
-    if known and abs(found - known) > SIZE_SHARE * known:
+    if known and abs(weights_gb - known) > SIZE_SHARE * known:
         raise InputError(
-            f"{said}: its weights are {found:.1f} GB, those of {entry.options['model']} about {known:.1f}",
+            f"{option}: its weights are {weights_gb:.1f} GB, those of {entry.options['model']} about {known:.1f}",
             hint="copy all *.safetensors files; --encoder FOLDER takes another model, under its own name",
         )
     return entry.model_copy(update={"options": {**entry.options, "copy": str(folder.resolve())}})
@@ -57,14 +59,14 @@ def copy_of(model: str, folder: Path) -> Snapshot:
     The commit is known of folders that the hub's own tools wrote, and counts where the contents are what these tools
     noted: then embeddings are the same ones as by the hub's id. Raises InputError for an unfetched file of Git LFS.
     """
-    found = digests(folder)
-    return Snapshot(folder, model, _commit(folder, found) or content_revision(found))
+    sums = digests(folder)
+    return Snapshot(folder, model, _commit(folder, sums) or content_revision(sums))
 
 
-def _commit(folder: Path, found: dict[str, str]) -> str:
-    """The commit that every file of `found` is of, or "" where that is not known of one, or is not so."""
+def _commit(folder: Path, sums: dict[str, str]) -> str:
+    """The commit that every file of `sums` is of, or "" where that is not known of one, or is not so."""
     commits = set()
-    for path, sha256 in found.items():
+    for path, sha256 in sums.items():
         commit, etag = _noted(folder, path)
         if etag not in (sha256, _blob(folder / path) if len(etag) == 40 else ""):
             return ""

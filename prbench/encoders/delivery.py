@@ -45,13 +45,13 @@ class Delivery:
 
     def reading(self, roles: Roles) -> Reading:
         """How these roles are written. A template that refuses every naming is left to say so itself."""
-        found = self._readings.get(roles)
-        if found is None:
-            found = self._readings[roles] = self._find(roles)
-            for old, new in zip(roles, found.roles, strict=True):
+        reading = self._readings.get(roles)
+        if reading is None:
+            reading = self._readings[roles] = self._find(roles)
+            for old, new in zip(roles, reading.roles, strict=True):
                 if old != new:
                     self.renamed[old] = new
-        return found
+        return reading
 
     def _find(self, roles: Roles) -> Reading:
         best: Reading | None = None
@@ -79,8 +79,8 @@ def _namings(roles: Roles) -> Iterator[Roles]:
     yield roles
     known = [role for role in dict.fromkeys(roles) if role in ALIASES]
     if len(known) > 1:
-        for one in known:
-            yield tuple(ALIASES[role] if role == one else role for role in roles)
+        for replaced in known:
+            yield tuple(ALIASES[role] if role == replaced else role for role in roles)
     if known:
         yield tuple(ALIASES.get(role, role) for role in roles)
 

@@ -111,8 +111,8 @@ class TrieEngine:
             members.setdefault(group, []).append(k)
         return [
             trie
-            for own in members.values()
-            for trie in grow([sequences[k] for k in own], own, limit=budget, balance=balance)
+            for group_members in members.values()
+            for trie in grow([sequences[k] for k in group_members], group_members, limit=budget, balance=balance)
         ]
 
     def pack(self, tries: Sequence[Trie], budget: int) -> list[Rows]:
@@ -290,10 +290,10 @@ def _means(hidden: Tensor, batch: Batch) -> Tensor:
     """The mean state over the tokens of each sequence, summed in float32: [n, d]."""
     means = torch.empty((len(batch.number), hidden.shape[2]), dtype=hidden.dtype, device=hidden.device)
     for r in range(len(batch.ids)):
-        own = np.flatnonzero(batch.row == r)
-        on_path = torch.from_numpy(ancestors(batch.end[r], batch.node[own])).to(hidden.device).float()
+        sequences = np.flatnonzero(batch.row == r)
+        on_path = torch.from_numpy(ancestors(batch.end[r], batch.node[sequences])).to(hidden.device).float()
         mean = on_path @ hidden[r].float() / on_path.sum(dim=1, keepdim=True)
-        means[torch.from_numpy(own).to(hidden.device)] = mean.to(hidden.dtype)
+        means[torch.from_numpy(sequences).to(hidden.device)] = mean.to(hidden.dtype)
     return means
 
 
@@ -302,20 +302,20 @@ def verify_tree_mask(model: Model, name: str, vocabulary: int) -> None:
     generator = np.random.default_rng(0)
     draw = [generator.integers(0, vocabulary, size).astype(np.int32) for size in (12, 9, 14, 5)]
     sequences = [np.concatenate([draw[0], more]) for more in draw[1:]]
-    found = {}
+    embedding_by = {}
     for engine in (ENGINES["trie"], ENGINES["batch1"]):
         tries = engine.tries(sequences, [0] * 3, budget=TOKEN_BUDGET, balance=np.inf)
         states = list(run(model, engine, tries, budget=TOKEN_BUDGET, balance=np.inf))
         number = [n for part in states for n in part.number]
-        found[engine.name] = torch.cat([part.embedding for part in states])[np.argsort(number)].float()
-    alone = found["batch1"]
+        embedding_by[engine.name] = torch.cat([part.embedding for part in states])[np.argsort(number)].float()
+    alone = embedding_by["batch1"]
     if not bool(torch.isfinite(alone).all()):
         kind = str(model.dtype).removeprefix("torch.")
         raise InputError(
             f"{name} computes NaN or infinite states in {kind}: its numbers are too large for it",
             hint="use --dtype bfloat16 or float32" if kind == "float16" else "use --dtype float32",
         )
-    off = float(((found["trie"] - alone).norm(dim=1) / alone.norm(dim=1)).max())
+    off = float(((embedding_by["trie"] - alone).norm(dim=1) / alone.norm(dim=1)).max())
     if not off <= NOISE[model.dtype]:
         raise InputError(
             f"{name} does not take an attention mask for tries: states are off by {off:.0%}",

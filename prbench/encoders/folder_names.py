@@ -48,10 +48,10 @@ def unknown_folder(option: str, name: str, noun: str, known: list[str], listing:
 
 
 def _plain(name: str, title: str) -> str:
-    found = MARKED.fullmatch(name)
-    if found is None or found["plain"] != (_safe(title) or "model"):
+    parts = MARKED.fullmatch(name)
+    if parts is None or parts["plain"] != (_safe(title) or "model"):
         return name
-    return found["plain"] + (found["variant"] or "")
+    return parts["plain"] + (parts["variant"] or "")
 
 
 def _safe(name: str) -> str:

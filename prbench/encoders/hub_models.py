@@ -40,18 +40,18 @@ def snapshot(model: str, revision: str) -> Snapshot:
                 )
             raise ModelUnavailableError(f"{folder} holds no config.json", hint=f"a model's folder has {MODEL_FILES}")
         return Snapshot(folder, folder.name, content_revision(digests(folder)))
-    found = _download(model, revision, SMALL)
-    return Snapshot(found, model, found.name)
+    download = _download(model, revision, SMALL)
+    return Snapshot(download, model, download.name)
 
 
-def with_weights(model: str, found: Snapshot) -> Path:
+def with_weights(model: str, small_files: Snapshot) -> Path:
     """The folder with the model's weights too, downloaded where they are not there yet.
 
     Raises ModelUnavailableError when there are none. Pickled weights are never read.
     """
-    folder = found.folder
+    folder = small_files.folder
     if not expanded(model).is_dir():
-        folder = _download(model, found.revision, [*SMALL, *WEIGHTS])
+        folder = _download(model, small_files.revision, [*SMALL, *WEIGHTS])
     if not any(folder.glob("*.safetensors")):
         raise ModelUnavailableError(
             f"{model} has no *.safetensors weights", hint="convert them with transformers' save_pretrained"
@@ -59,9 +59,9 @@ def with_weights(model: str, found: Snapshot) -> Path:
     return folder
 
 
-def weights_here(model: str, found: Snapshot) -> int | None:
+def weights_here(model: str, small_files: Snapshot) -> int | None:
     """The bytes of the model's weights on this machine, or None unless all are here. Nothing is downloaded."""
-    folder = found.folder
+    folder = small_files.folder
     files = list(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not expanded(model).is_dir():
@@ -100,9 +100,9 @@ ALSO_READ = (
 SLOW_TOKENIZERS = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "*.tiktoken", "*.bpe.codes")
 
 
-def content_revision(found: dict[str, str]) -> str:
+def content_revision(sums: dict[str, str]) -> str:
     """16 hex digits of a folder's `digests`."""
-    return digest(found)
+    return digest(sums)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -125,7 +125,7 @@ def digests(folder: Path) -> dict[str, str]:
         known = {}
     known = known if isinstance(known, dict) else {}
     before = dict(known)
-    found = {}
+    sums = {}
     for path in sorted(paths):
         status = path.stat()
         state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
@@ -133,7 +133,7 @@ def digests(folder: Path) -> dict[str, str]:
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == state):
             require_contents(path)
             entry = known[str(path)] = [state, file_sha256(path)]
-        found[path.relative_to(folder).as_posix()] = entry[1]
+        sums[path.relative_to(folder).as_posix()] = entry[1]
     if known != before:
         write_json(memory, known)
-    return found
+    return sums

@@ -187,8 +187,8 @@ class HuggingFace(Encoder):
     @property
     def _head_name(self) -> str:
         """What tells another head than one linear layer on the last token, "" for that one."""
-        own = self._architecture if self._own_head else ""
-        return own if self.label is None else f"{own} label {self.label}".strip()
+        architecture = self._architecture if self._own_head else ""
+        return architecture if self.label is None else f"{architecture} label {self.label}".strip()
 
     def example(self, text: Text) -> dict[str, Any]:
         """As in `Encoder`: the conversation with its special tokens, and where the embedding is read out."""
@@ -358,17 +358,17 @@ class PackedWork(EncodingWork):
 
     def of(self, passes: Sequence[Rows], cut: AbstractSet[int] | None = None) -> PackedWork:
         """Other passes of the same texts."""
-        made = PackedWork(self.encoder, self.engine, passes, self.lengths, self.cut if cut is None else cut)
-        made.different = self.different
-        return made
+        work = PackedWork(self.encoder, self.engine, passes, self.lengths, self.cut if cut is None else cut)
+        work.different = self.different
+        return work
 
     def only(self, rows: Collection[int]) -> PackedWork:
         """As in `EncodingWork`."""
         wanted = frozenset(rows)
         holding = [
-            one
-            for one in self.passes
-            if any(not wanted.isdisjoint(trie.number.tolist()) for row in one for trie in row)
+            pass_rows
+            for pass_rows in self.passes
+            if any(not wanted.isdisjoint(trie.number.tolist()) for row in pass_rows for trie in row)
         ]
         return self.of(holding, self.cut & wanted)
 

@@ -173,13 +173,13 @@ class MiniLM(Encoder):
     def _vectors(self, wanted: set[str], device: str) -> dict[str, Tensor]:
         """The vector [384] of each text, from memory where it was read before."""
         names = {text: hashlib.sha256(text.encode()).digest() for text in wanted}
-        found = {text: self._remembered[name] for text, name in names.items() if name in self._remembered}
-        for text, vector in self._read(wanted - found.keys(), device).items():
-            found[text] = vector
+        vectors = {text: self._remembered[name] for text, name in names.items() if name in self._remembered}
+        for text, vector in self._read(wanted - vectors.keys(), device).items():
+            vectors[text] = vector
             self._remembered[names[text]] = vector
         while len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        return found
+        return vectors
 
     def _read(self, parts: AbstractSet[str], device: str) -> dict[str, Tensor]:
         """The vector [384] of each text, all read now and together."""
@@ -261,10 +261,10 @@ class PartsWork(TextWork):
 
     def of(self, chunks: Sequence[Sequence[int]]) -> PartsWork:
         """Other chunks of the same texts, whose parts are read with those that they were read with here."""
-        made = PartsWork(self.minilm, self.texts, [])
-        made.chunks, made.total = chunks, sum(map(len, chunks))
-        made._members, made._place = self._members, self._place
-        return made
+        work = PartsWork(self.minilm, self.texts, [])
+        work.chunks, work.total = chunks, sum(map(len, chunks))
+        work._members, work._place = self._members, self._place
+        return work
 
     def encode(self, rows: Sequence[int], device: str) -> Encoded:
         """As in `TextWork`."""

@@ -27,7 +27,7 @@ def reward_labels(name: str, config: Any, label: int | None) -> None:
     count = int(config.num_labels)
     if count == 1 and label is None:
         return
-    names = ", ".join(f"{number}: {said}" for number, said in sorted(dict(config.id2label or {}).items()))
+    names = ", ".join(f"{number}: {title}" for number, title in sorted(dict(config.id2label or {}).items()))
     if count == 2 and label in (0, 1):
         return
     if label is not None:
@@ -63,13 +63,13 @@ def _one_output(layer: nn.Linear, label: int | None) -> nn.Linear:
     """The layer, or of two labels one whose output is the logit of `label` less the other's."""
     if label is None:
         return layer
-    made = nn.Linear(layer.in_features, 1, bias=layer.bias is not None)
-    made = made.to(layer.weight.device, layer.weight.dtype)
+    output = nn.Linear(layer.in_features, 1, bias=layer.bias is not None)
+    output = output.to(layer.weight.device, layer.weight.dtype)
     with torch.no_grad():
-        made.weight.copy_(layer.weight[label : label + 1] - layer.weight[1 - label : 2 - label])
+        output.weight.copy_(layer.weight[label : label + 1] - layer.weight[1 - label : 2 - label])
         if layer.bias is not None:
-            made.bias.copy_(layer.bias[label : label + 1] - layer.bias[1 - label : 2 - label])
-    return made
+            output.bias.copy_(layer.bias[label : label + 1] - layer.bias[1 - label : 2 - label])
+    return output
 
 
 class Head:

@@ -73,9 +73,9 @@ class Declared:
         self.weights = []
         for layer in self.dense:
             try:
-                found = {name.split(".")[-1]: tensor.float() for name, tensor in load_file(layer.file).items()}
-                bias = found["bias"].to(device) if layer.bias else None
-                self.weights.append((found["weight"].to(device), bias, layer.activation))
+                tensors = {name.split(".")[-1]: tensor.float() for name, tensor in load_file(layer.file).items()}
+                bias = tensors["bias"].to(device) if layer.bias else None
+                self.weights.append((tensors["weight"].to(device), bias, layer.activation))
             except (OSError, SafetensorError, KeyError) as error:
                 raise InputError(f"{layer.file} cannot be read: {error}", hint=IGNORED) from error
 
@@ -120,7 +120,7 @@ def declared(name: str, folder: Path, width: int) -> Declared | None:
     path = folder / "modules.json"
     if not path.is_file():
         return None
-    found: Declared | None = None
+    declaration: Declared | None = None
     options: Any = {}
     for module in _read(path):
         kind = str(module.get("type", "")).rpartition(".")[2]
@@ -129,25 +129,25 @@ def declared(name: str, folder: Path, width: int) -> Declared | None:
             limits = folder / "sentence_bert_config.json"
             options = _read(limits) if limits.is_file() else {}
         elif kind == "Pooling":
-            found = _pooling(name, _read(place / "config.json"), width)
-        elif kind == "Dense" and found:
+            declaration = _pooling(name, _read(place / "config.json"), width)
+        elif kind == "Dense" and declaration:
             layer = _read(place / "config.json")
             activation = str(layer.get("activation_function", "torch.nn.modules.activation.Tanh"))
             if activation not in ACTIVATIONS:
                 raise InputError(f"{name}: its modules.json has the activation {activation}", hint=IGNORED)
             file, out = place / "model.safetensors", int(layer["out_features"])
-            found.dense.append(Dense(file, out, bool(layer.get("bias", True)), activation))
-            found.dim = out
-        elif kind == "Normalize" and found:
-            found.normalised = True
+            declaration.dense.append(Dense(file, out, bool(layer.get("bias", True)), activation))
+            declaration.dim = out
+        elif kind == "Normalize" and declaration:
+            declaration.normalised = True
         else:
             raise InputError(f"{name}: its modules.json has a module {kind}, which is not followed", hint=IGNORED)
-    if found is None:
+    if declaration is None:
         raise InputError(f"{name}: its modules.json declares no pooling", hint=IGNORED)
-    found.max_length = int(options.get("max_seq_length") or 0)
+    declaration.max_length = int(options.get("max_seq_length") or 0)
     if options.get("do_lower_case"):
         raise InputError(f"{name}: its do_lower_case is not followed", hint=IGNORED)
-    return found
+    return declaration
 
 
 def _pooling(name: str, config: Any, width: int) -> Declared:

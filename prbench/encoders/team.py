@@ -51,5 +51,5 @@ def join(device: str) -> Team:
             hint="pip install 'prbench[multi-gpu]', or run a single process",
         ) from None
     state = PartialState(cpu=device == "cpu")
-    own = str(state.device) if device.startswith("cuda") else device
-    return Team(own, state.process_index, state.num_processes, state)
+    own_device = str(state.device) if device.startswith("cuda") else device
+    return Team(own_device, state.process_index, state.num_processes, state)

@@ -86,11 +86,11 @@ def grow(
 
 def chains(sequences: Sequence[Tokens], numbers: Sequence[int]) -> list[Trie]:
     """A trie for every distinct sequence, which shares nothing."""
-    found: dict[bytes, list[int]] = {}
+    equal: dict[bytes, list[int]] = {}
     for k, tokens in enumerate(sequences):
-        found.setdefault(tokens.tobytes(), []).append(k)
+        equal.setdefault(tokens.tobytes(), []).append(k)
     tries = []
-    for same in found.values():
+    for same in equal.values():
         shared = [0, *(len(sequences[k]) for k in same[1:])]
         tries.append(_flatten(sequences, numbers, same, shared))
     return tries
@@ -119,16 +119,16 @@ def _common(a: Tokens, b: Tokens) -> int:
 
 def _flatten(sequences: Sequence[Tokens], numbers: Sequence[int], piece: list[int], shared: list[int]) -> Trie:
     """The trie of the sequences `piece`, in order; each has `shared` tokens in common with the one before."""
-    own = [sequences[k][common:] for k, common in zip(piece, shared, strict=True)]
-    ids = np.concatenate(own).astype(np.int32)
+    tails = [sequences[k][common:] for k, common in zip(piece, shared, strict=True)]
+    ids = np.concatenate(tails).astype(np.int32)
     position = np.concatenate(
-        [np.arange(common, common + len(part)) for common, part in zip(shared, own, strict=True)]
+        [np.arange(common, common + len(part)) for common, part in zip(shared, tails, strict=True)]
     )
     end = np.empty(len(ids), dtype=np.int32)
     path = np.empty(max(len(sequences[k]) for k in piece), dtype=np.int64)
     last = np.empty(len(piece), dtype=np.int32)
     start = depth = 0
-    for i, (common, part) in enumerate(zip(shared, own, strict=True)):
+    for i, (common, part) in enumerate(zip(shared, tails, strict=True)):
         end[path[common:depth]] = start
         depth = common + len(part)
         path[common:depth] = np.arange(start, start + len(part))

@@ -75,8 +75,8 @@ class BTOffset(ConvexMethod):
 
     def grid(self) -> list[Strengths]:
         """Strong ones first."""
-        shared, own = (sorted(each, reverse=True) for each in (self.shared_strengths, self.offset_strengths))
-        return [(a, b) for b in own for a in shared]
+        shared, offset = (sorted(each, reverse=True) for each in (self.shared_strengths, self.offset_strengths))
+        return [(a, b) for b in offset for a in shared]
 
     def default(self) -> Strengths:
         """`shared_strength` and `offset_strength`."""
@@ -91,33 +91,33 @@ class BTOffset(ConvexMethod):
         z = ridge.start()
         solved: dict[float, tuple[FloatArray, list[Tensor]]] = {}
 
-        def objective(flat: FloatArray, shared: float, own: float) -> tuple[float, FloatArray]:
+        def objective(flat: FloatArray, shared: float, offset: float) -> tuple[float, FloatArray]:
             nonlocal z
             base = torch.mv(rows, torch.from_numpy(flat).to(rows)).double()
-            z, margin = ridge.solve(base, own, z)
+            z, margin = ridge.solve(base, offset, z)
             loss = float(softplus(-margin).sum()) + 0.5 * shared * float(flat @ flat)
-            loss += 0.5 * own * sum(float(part.square().sum()) for part in z)
+            loss += 0.5 * offset * sum(float(part.square().sum()) for part in z)
             # The offsets are at their minimum for this v: only v's direct part is left of the gradient.
             pull = torch.sigmoid(-margin).to(rows.dtype)
             gradient = -(pull[None] @ rows)[0].double().cpu().numpy() + shared * flat
             return loss / len(rows), gradient / len(rows)
 
-        for shared, own in grid:
+        for shared, offset in grid:
             v, z = solved.get(shared, (v, z))
             solution = minimize(
                 objective,
                 v,
-                args=(shared, own),
+                args=(shared, offset),
                 jac=True,
                 method="L-BFGS-B",
                 options={"gtol": self.tolerance, "maxiter": 500},
             )
             v = solution.x
-            z, _ = ridge.solve(torch.mv(rows, torch.from_numpy(v).to(rows)).double(), own, z)
+            z, _ = ridge.solve(torch.mv(rows, torch.from_numpy(v).to(rows)).double(), offset, z)
             solved[shared] = v, z
             yield {
                 "direction": torch.from_numpy(v / length).to(rows.dtype),
-                "penalty": torch.tensor([own * length**2], dtype=torch.float64),
+                "penalty": torch.tensor([offset * length**2], dtype=torch.float64),
                 "offset": (ridge.vectors(z) / length).to(rows.dtype),
             }
 

@@ -243,9 +243,9 @@ class CoPL(GradientMethod):
             moved = features[support.chosen] - features[support.rejected]
             logits = hypothesis_logits(moved, owner, len(users), others, temperature=self.temperature, total="mean")
             near = torch.from_numpy(self.neighbours(support, users))
-            found = logits.masked_fill(~near, -torch.inf).softmax(-1) @ others
+            mixture = logits.masked_fill(~near, -torch.inf).softmax(-1) @ others
             some = near.any(1)
-            vectors[some] = found[some]
+            vectors[some] = mixture[some]
         return UserStates(users, {"vector": vectors})
 
     def neighbours(self, support: Comparisons, users: IntArray) -> Any:
@@ -261,9 +261,9 @@ class CoPL(GradientMethod):
 
     def item_features(self, items: Items) -> Tensor:
         """The items' vectors, [m, width]; for items never compared zeros, or what their text maps to."""
-        found = rows_of(self._known("items"), items)
+        vectors = rows_of(self._known("items"), items)
         if self.unknown == "zero":
-            return found
+            return vectors
         across = self._known("text")
         if items.dim != len(across):
             raise InputError(
@@ -271,7 +271,7 @@ class CoPL(GradientMethod):
                 hint="use the encoder the method was fitted with",
             )
         known = rows_of(self._known("known"), items)
-        return torch.where(known[:, None], found, items.embedding.to(across.dtype) @ across)
+        return torch.where(known[:, None], vectors, items.embedding.to(across.dtype) @ across)
 
     def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:
         """The product of the user's and the item's vector."""

@@ -151,8 +151,8 @@ class EMK(WeightedHeads, ConvexMethod):
             return loss, -rows.pull_back(pull).double().cpu().numpy().ravel() + strength * flat
 
         start = heads.double().cpu().numpy().ravel()
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "maxiter": STEPS}).x
-        return torch.from_numpy(found).to(rows.like).view(shape)
+        solution = minimize(objective, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "maxiter": STEPS}).x
+        return torch.from_numpy(solution).to(rows.like).view(shape)
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons) -> Self:
         """See `ConvexMethod.accept`."""

@@ -250,7 +250,7 @@ class GPO(ContextMethod):
         score = features.new_empty(len(features))
         users, owner, asked = np.unique(position.numpy(), return_inverse=True, return_counts=True)
         mine = np.split(np.argsort(owner, kind="stable"), np.cumsum(asked)[:-1])
-        rows = {int(user): torch.from_numpy(own) for user, own in zip(users, mine, strict=True)}
+        rows = {int(user): torch.from_numpy(user_rows) for user, user_rows in zip(users, mine, strict=True)}
         for some in _batches(count[torch.from_numpy(users)].tolist(), asked.tolist(), users.tolist()):
             t = int(count[some].max())
             where = torch.nn.utils.rnn.pad_sequence([rows[user] for user in some], batch_first=True, padding_value=-1)

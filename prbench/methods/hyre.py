@@ -69,18 +69,23 @@ class HyRe(WeightedHeads, OnePenalty):
         prior = (self.prior_scale * drawn).to(rows.like)
 
         def objective(flat: FloatArray, strength: float) -> tuple[float, FloatArray]:
-            own = torch.from_numpy(flat).to(rows.like).view(shape)
-            margin = rows.times(own + prior)
+            deviation = torch.from_numpy(flat).to(rows.like).view(shape)
+            margin = rows.times(deviation + prior)
             loss = float((softplus(-margin) * share).sum()) + 0.5 * strength * float(flat @ flat)
             pull = torch.sigmoid(-margin).mul_(share)
             return loss, -rows.pull_back(pull).double().cpu().numpy().ravel() + strength * flat
 
-        own: FloatArray = np.zeros(self.heads * rows.shape[1])
+        deviation: FloatArray = np.zeros(self.heads * rows.shape[1])
         for (strength,) in grid:
-            own = minimize(
-                objective, own, args=(strength,), jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "maxiter": 500}
+            deviation = minimize(
+                objective,
+                deviation,
+                args=(strength,),
+                jac=True,
+                method="L-BFGS-B",
+                options={"gtol": 1e-6, "maxiter": 500},
             ).x
-            yield {"heads": (torch.from_numpy(own).to(rows.like).view(shape) + prior) / rows.length}
+            yield {"heads": (torch.from_numpy(deviation).to(rows.like).view(shape) + prior) / rows.length}
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons) -> Self:
         """See `ConvexMethod.accept`."""

@@ -108,7 +108,7 @@ class ItemMF(ConvexMethod):
 
         for item, taste in grid:
             start: FloatArray = np.concatenate([np.zeros(size), first])
-            found = minimize(
+            solution = minimize(
                 objective,
                 start,
                 args=(item, taste),
@@ -116,9 +116,9 @@ class ItemMF(ConvexMethod):
                 method="L-BFGS-B",
                 options={"gtol": 1e-4, "ftol": 1e-10, "maxiter": 300},
             ).x
-            coordinates = found[size : size * (1 + self.rank)].reshape(size, self.rank)
+            coordinates = solution[size : size * (1 + self.rank)].reshape(size, self.rank)
             yield {
-                "table": torch.from_numpy(np.column_stack([found[:size], coordinates])),
+                "table": torch.from_numpy(np.column_stack([solution[:size], coordinates])),
                 "penalty": torch.tensor([taste], dtype=torch.float64),
             }
 
@@ -140,8 +140,8 @@ class ItemMF(ConvexMethod):
         users = support.users if users is None else np.unique(users)
         if not len(support):
             return UserStates(users, {"taste": table.new_zeros(len(users), self.rank)})
-        found = rows_of(table, support.items)
-        difference = found[support.chosen] - found[support.rejected]
+        rows = rows_of(table, support.items)
+        difference = rows[support.chosen] - rows[support.rejected]
         ridge = UserRidge(difference[:, 1:], np.searchsorted(users, support.user), len(users))
         z, _ = ridge.solve(difference[:, 0].contiguous(), float(self._penalty), ridge.start())
         return UserStates(users, {"taste": ridge.vectors(z)})

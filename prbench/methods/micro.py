@@ -143,8 +143,8 @@ class MiCRo(NetworkMethod):
         """All splits' updates side by side; a split past its last wanted epoch has no choices."""
         positions = [table.positions(train) for train in work.trains]
         streams = [
-            shuffled_batches(len(own), self.choices_per_batch, rng.child("order"), max(wanted))
-            for own, rng, wanted in zip(positions, work.rngs, work.wanted, strict=True)
+            shuffled_batches(len(split_positions), self.choices_per_batch, rng.child("order"), max(wanted))
+            for split_positions, rng, wanted in zip(positions, work.rngs, work.wanted, strict=True)
         ]
         nothing: IntArray = np.empty(0, dtype=np.int64)
         while True:

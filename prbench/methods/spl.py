@@ -141,7 +141,9 @@ class SPL(VPL):
         masks: Network = {}
         if self.flow:
             drawn = [self._masks(rng.child("network")) for rng in work.rngs]
-            masks = {name: torch.stack([one[name] for one in drawn]).to(table.items) for name in drawn[0]}
+            masks = {
+                name: torch.stack([split_masks[name] for split_masks in drawn]).to(table.items) for name in drawn[0]
+            }
 
         def rows(gather: Gather, where: Tensor) -> Tensor:
             both = torch.stack([table.chosen[where], table.rejected[where]], -1)

@@ -86,6 +86,6 @@ def spread_of_starts(accuracies: Sequence[tuple[int, float]]) -> float | None:
         splits.setdefault(split, []).append(accuracy)
     if not splits or min(map(len, splits.values())) < 2:
         return None
-    freedom = sum(len(own) - 1 for own in splits.values())
-    squares = sum(float(np.var(own) * len(own)) for own in splits.values())
+    freedom = sum(len(split_accuracies) - 1 for split_accuracies in splits.values())
+    squares = sum(float(np.var(split_accuracies) * len(split_accuracies)) for split_accuracies in splits.values())
     return 100 * math.sqrt(squares / freedom)

@@ -66,8 +66,8 @@ def unpack_archive(path: Path, folder: Path, allowed: Callable[[tuple[str, ...]]
                         )
                     _unpack(archive, member, folder, path, allowed)
     except (tarfile.TarError, EOFError, pa.ArrowException, OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} is not a whole {SUFFIX} archive: {said}", hint="get the file again") from error
+        fault = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is not a whole {SUFFIX} archive: {fault}", hint="get the file again") from error
 
 
 def _unpack(

@@ -30,13 +30,13 @@ def check(folder: Path, *, shown: Path | None = None) -> dict[Board, set[str]]:
     shown = shown or folder
     check_pack(folder, shown=shown)
     if any(cells.folders(folder)):
-        found = verify(folder)
-        if found["damaged"]:
+        outcome = verify(folder)
+        if outcome["damaged"]:
             raise InputError(
-                str(found["problems"][0]).replace(f"{folder}/", f"{shown}: "), hint="pack the results again"
+                str(outcome["problems"][0]).replace(f"{folder}/", f"{shown}: "), hint="pack the results again"
             )
-        if found["unverified"]:
-            raise InputError(f"{shown} holds {found['unverified']} results without digests", hint="pack them again")
+        if outcome["unverified"]:
+            raise InputError(f"{shown} holds {outcome['unverified']} results without digests", hint="pack them again")
     boards: dict[Board, set[str]] = {}
     splits: dict[Board, dict[tuple[str, str], set[int]]] = {}
     for name, record, cell in _records(folder):
@@ -78,9 +78,9 @@ def _require_choices(where: str, record: CellRecord, cell: Path) -> None:
     for path in scores._scores_files(cell):
         frame = scores.read_scores_file(path, cells.AGAIN)
         expected = wanted if path == cells.scores_file(cell, ALL_SHOTS) else {"seen": 0, "unseen": wanted["unseen"]}
-        found = {population: int((frame["population"] == population).sum()) for population in expected}
+        counts = {population: int((frame["population"] == population).sum()) for population in expected}
         distinct = len(frame[["user", "comparison"]].drop_duplicates())
-        if found != expected or distinct != len(frame):
+        if counts != expected or distinct != len(frame):
             raise InputError(
                 f"{where}: {path.name} has {len(frame):,} test choices, {distinct:,} of them different; its split "
                 f"has {sum(expected.values()):,}"

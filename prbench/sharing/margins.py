@@ -130,7 +130,7 @@ def _rows(
 ) -> IntArray:
     """The data's row of each key of one split. Raises InputError as `import_margins`."""
     wanted = np.concatenate([split.seen_test, split.unseen_test])
-    tested, found = set(wanted.tolist()), dict[int, int]()
+    tested, line_of = set(wanted.tolist()), dict[int, int]()
     for key, line in zip(keys, lines.tolist(), strict=True):
         where = f"{file}, row {line + 1}"
         row = row_of.get(key)
@@ -141,17 +141,17 @@ def _rows(
             )
         if row not in tested:
             raise InputError(f"{where}: comparison {key} is not a test choice of split {split.index}")
-        if row in found:
-            raise InputError(f"{where}: comparison {key} of split {split.index} is in row {found[row] + 1} already")
-        found[row] = line
-    if missing := [row for row in wanted.tolist() if row not in found]:
+        if row in line_of:
+            raise InputError(f"{where}: comparison {key} of split {split.index} is in row {line_of[row] + 1} already")
+        line_of[row] = line
+    if missing := [row for row in wanted.tolist() if row not in line_of]:
         key = next(key for key, row in row_of.items() if row == missing[0])
         raise InputError(
             f"{file}: split {split.index} lacks {len(missing):,} of its {len(wanted):,} test choices, the "
             f"first is {key}",
             hint="submit every test choice of a split, seen and unseen users', or leave the whole split out",
         )
-    return np.array(list(found), dtype=np.int64)
+    return np.array(list(line_of), dtype=np.int64)
 
 
 def _scores(

@@ -120,7 +120,7 @@ def merge(sources: Sequence[Path], out: Path, *, prefer: Path | None = None, lea
             for row, copies in _rows(name, folders[name], names[name], facts, state).items():
                 _add(row, copies, state, wanted)
         handed_in = [each for name in order for each in _submitted(name, folders[name], state)]
-        found = Merge(
+        outcome = Merge(
             format=1,
             sources=list(names),
             prefer=wanted,
@@ -138,18 +138,18 @@ def merge(sources: Sequence[Path], out: Path, *, prefer: Path | None = None, lea
                 _copy(copy, folder / merged.APART / source)
             for handed, place in handed_in:
                 submitted.write(folder / place, handed.record.model_dump(exclude={"margins"}), handed.margins)
-            write_json(folder / merged.FILE, sealed(json.loads(canonical_json(found.model_dump()))))
-    return found
+            write_json(folder / merged.FILE, sealed(json.loads(canonical_json(outcome.model_dump()))))
+    return outcome
 
 
-def sentences(found: Merge) -> list[str]:
+def sentences(outcome: Merge) -> list[str]:
     """A sentence on each row that differs and on each that was kept apart."""
-    said = []
-    for row in found.differs:
+    lines = []
+    for row in outcome.differs:
         numbers = " and ".join(f"{100 * value:.2f}% ({source})" for source, value in row.accuracy.items())
         end = f"{row.used} is used" if row.used else "neither is used; --prefer FOLDER chooses"
-        said.append(f"{row.row.shown} differs between machines: {numbers} over {row.splits} splits; {end}")
-    return said + [f"{row.row.shown} of {row.source} is kept apart: {row.why}" for row in found.apart]
+        lines.append(f"{row.row.shown} differs between machines: {numbers} over {row.splits} splits; {end}")
+    return lines + [f"{row.row.shown} of {row.source} is kept apart: {row.why}" for row in outcome.apart]
 
 
 def _names(sources: Sequence[Path]) -> dict[str, Path]:
@@ -178,23 +178,25 @@ def _rows(
     """The rows of a source, by place within the folder; those of other data than an earlier source's go apart."""
     rows: dict[Row, dict[str, Copy]] = {}
     strange: dict[tuple[str, str], str] = {}
-    found = 0
+    count = 0
     for cell in cells.folders(folder):
-        found += 1
+        count += 1
         record = cells.read_record(cell)
         if record.done and (lost := cells._lost(cell)):
             raise InputError(f"{cell} lacks {lost}", hint=cells.REPEAT)
         copy = Copy(source, cell.relative_to(folder), cell, record)
         board = record.dataset, record.encoder
-        own = board_facts(record)
-        first, known = facts.setdefault(board, (source, own)) if copy.done else facts.get(board, (source, own))
-        if first != source and own != known:
-            words = [word for word in own if own[word] != known[word]]
+        record_facts = board_facts(record)
+        first, known = (
+            facts.setdefault(board, (source, record_facts)) if copy.done else facts.get(board, (source, record_facts))
+        )
+        if first != source and record_facts != known:
+            words = [word for word in record_facts if record_facts[word] != known[word]]
             strange.setdefault(board, f"other {' and '.join(words)} than {first}")
             state.apart.append((copy, source))
             continue
         rows.setdefault(record.row, {})[f"{record.split}-{record.restart}"] = copy
-    if not found and not any(submitted.files(folder)):
+    if not count and not any(submitted.files(folder)):
         raise InputError(f"{shown} holds no results", hint="make some with `prbench run`")
     for (dataset, encoder), why in strange.items():
         state.reasons.append(ApartRow(row=RowName(dataset=dataset, encoder=encoder), source=source, why=why))
@@ -299,10 +301,10 @@ def _agree(row: Row, compared: Sequence[tuple[int, Agreement]]) -> bool:
     if not all(result.comparable for _, result in compared):
         return False
     known = [spread_of_starts([(split, result.accuracy[i]) for split, result in compared]) for i in (0, 1)]
-    one, other = (starts_of(row[2]) if spread is None else spread for spread in known)
-    if one is None or other is None:
+    left, right = (starts_of(row[2]) if spread is None else spread for spread in known)
+    if left is None or right is None:
         return False
-    return rows_agree([result.accuracy for _, result in compared], (one, other))
+    return rows_agree([result.accuracy for _, result in compared], (left, right))
 
 
 def starts_of(method: str) -> float | None:

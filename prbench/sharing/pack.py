@@ -259,8 +259,8 @@ def check_pack(folder: Path, *, shown: Path | None = None) -> PackManifest:
         try:
             record = cells.read_record(cell)
         except InputError as error:
-            said = str(error.args[0]).replace(f"{folder}/", "")
-            raise InputError(f"{shown}: {said}", hint=AGAIN) from error
+            fault = str(error.args[0]).replace(f"{folder}/", "")
+            raise InputError(f"{shown}: {fault}", hint=AGAIN) from error
         if cells.cell_folder(folder, record) != cell:
             raise InputError(f"{shown}: {name} is not where its record belongs", hint=AGAIN)
         if file_sha256(_seal(cell)) != known:

@@ -245,12 +245,12 @@ def _require_whole(part: UserPart, number: int, path: Path) -> None:
 
 def _rows(sides: Mapping[int, UserPart], population: str, part: str, row_of: Mapping[str, int]) -> IntArray:
     """The rows of a part, users ascending; those of a test in the data's order, as every split has them."""
-    found: list[int] = []
+    rows: list[int] = []
     for user in sorted(sides):
         if sides[user].population == population:
-            own = [row_of[key] for key in getattr(sides[user], part)]
-            found += sorted(own) if part == "test" else own
-    return np.array(found, dtype=np.int64)
+            part_rows = [row_of[key] for key in getattr(sides[user], part)]
+            rows += sorted(part_rows) if part == "test" else part_rows
+    return np.array(rows, dtype=np.int64)
 
 
 def _drawn(data: PreferenceData, manifest: SplitManifest) -> Split | None:

@@ -202,8 +202,8 @@ def fetch(store: Store, out: Path, *, prefer: str = "") -> Fetched:
         else:
             good.append(folder)
     if not good:
-        said = f"; {left_out[0]}" if left_out else ""
-        raise InputError(f"the store has no results to fetch{said}")
+        reason = f"; {left_out[0]}" if left_out else ""
+        raise InputError(f"the store has no results to fetch{reason}")
     chosen = place / prefer if prefer else None
     if chosen and chosen not in good:
         raise InputError(f"--prefer {prefer} is none of the submissions", hint=", ".join(path.name for path in good))

@@ -25,10 +25,10 @@ PATH = re.compile(
 def travelling(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without tracebacks, machine paths and long texts of the fit; everything else as it was."""
     known = sorted({str(place) for place in (Path.home(), Path.cwd()) if len(place.parts) > 1}, key=len, reverse=True)
-    found: dict[str, Any] = {key: _clean(value, known) for key, value in record.items() if key not in LEFT_OUT}
-    if "fit" in found:
-        found["fit"] = _shortened(found["fit"])
-    return found
+    kept: dict[str, Any] = {key: _clean(value, known) for key, value in record.items() if key not in LEFT_OUT}
+    if "fit" in kept:
+        kept["fit"] = _shortened(kept["fit"])
+    return kept
 
 
 def _clean(value: Any, known: list[str]) -> Any:

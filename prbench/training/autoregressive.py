@@ -36,9 +36,9 @@ def autoregressive_masks(rank: Tensor, context: int, hidden: Sequence[int]) -> l
     below = torch.cat([rank, torch.zeros(context, dtype=rank.dtype)])
     masks = []
     for size in hidden:
-        own = torch.arange(size) * width // size
-        masks.append(own[:, None] >= below)
-        below = own
+        degree = torch.arange(size) * width // size
+        masks.append(degree[:, None] >= below)
+        below = degree
     masks.append(rank[:, None] > below)
     return [mask.float() for mask in masks]
 

@@ -152,11 +152,11 @@ def _updates(plan: ContextPlan, epochs: int) -> Iterator[list[UserDraw]]:
 def _padded(
     rows: Sequence[Sequence[IntArray]], positions: Sequence[IntArray], slots: int
 ) -> tuple[IntArray, IntArray]:
-    width = max([1, *(len(own) for update in rows for own in update)])
+    width = max([1, *(len(slot_rows) for update in rows for slot_rows in update)])
     where = np.zeros((len(rows), slots, width), dtype=np.int64)
     there = np.zeros_like(where)
     for s, update in enumerate(rows):
-        for b, own in enumerate(update):
-            where[s, b, : len(own)] = positions[s][own]
-            there[s, b, : len(own)] = 1
+        for b, slot_rows in enumerate(update):
+            where[s, b, : len(slot_rows)] = positions[s][slot_rows]
+            there[s, b, : len(slot_rows)] = 1
     return where, there

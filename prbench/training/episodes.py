@@ -274,9 +274,9 @@ class EpisodicMethod(GradientMethod):
         rates = self.rate * warmup_cosine(np.arange(steps)[:, None], per_epoch * self.epochs, warmup=self.warmup)
         adam = StackedAdam(list(parameters.values()), separate=len(set(per_epoch.tolist())) > 1)
         for step, episodes in enumerate(batches.updates(trained), start=1):
-            found = gradients(episodes)
-            clip_per_split(found, self.clip)
-            adam.step(found, rates[step - 1])
+            gradient = gradients(episodes)
+            clip_per_split(gradient, self.clip)
+            adam.step(gradient, rates[step - 1])
             for split in np.flatnonzero(step % per_epoch == 0).tolist():
                 epoch = step // int(per_epoch[split])
                 if epoch in work.wanted[split]:

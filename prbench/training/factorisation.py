@@ -86,8 +86,8 @@ class Factorisation(LinearBases):
         features = like.new_zeros(len(work.trains), self.features, like.shape[1])
         weights = like.new_zeros(len(work.trains), batch.users, self.features)
         for split, (train, length, rng) in enumerate(zip(work.trains, lengths, work.rngs, strict=True)):
-            first, own = self.start(train, length, rng, work.device)
-            features[split], weights[split, : len(own)] = first.to(like), own.to(like)
+            first, first_weights = self.start(train, length, rng, work.device)
+            features[split], weights[split, : len(first_weights)] = first.to(like), first_weights.to(like)
         adam = StackedAdam([features, weights])
         last = max(max(units) for units in work.wanted)
         for step in range(1, last + 1):

@@ -92,8 +92,8 @@ class FullBatch:
         v = torch.stack([torch.randn(shape, generator=rng.child("bases").torch()) for rng in rngs])
         w = torch.zeros(len(rngs), self.users, self.bases)
         if personal:
-            for own, rng, users in zip(w, rngs, self.users_of, strict=True):
-                own[:users] = torch.randn(users, self.bases, generator=rng.child("weights").torch())
+            for split_weights, rng, users in zip(w, rngs, self.users_of, strict=True):
+                split_weights[:users] = torch.randn(users, self.bases, generator=rng.child("weights").torch())
         return v.to(like.device, like.dtype), w.to(like.device, like.dtype)
 
     def gradients(self, bases: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -285,6 +285,6 @@ def blocks_by_way(trains: Sequence[Comparisons], bases: int) -> list[list[int]]:
 
 def _padded(positions: Sequence[IntArray], width: int) -> IntArray:
     out = np.zeros((len(positions), width), dtype=np.int64)
-    for row, own in zip(out, positions, strict=True):
-        row[: len(own)] = own
+    for row, split_positions in zip(out, positions, strict=True):
+        row[: len(split_positions)] = split_positions
     return out

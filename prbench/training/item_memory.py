@@ -49,5 +49,5 @@ def rows_of(table: Tensor, items: Items) -> Tensor:
     """The rows of `table` [n, ...] that belong to the items, [m, ...]; zeros for items beyond it."""
     identity = identity_of(items)
     known = (identity >= 0) & (identity < len(table))
-    found = table[identity.where(known, 0)]
-    return found * known.view(-1, *[1] * (found.dim() - 1)).to(found.dtype)
+    rows = table[identity.where(known, 0)]
+    return rows * known.view(-1, *[1] * (rows.dim() - 1)).to(rows.dtype)

@@ -39,10 +39,10 @@ def linear_layer(name: str, inputs: int, outputs: int, rng: Rng, *, bias: bool =
     """
     draw = rng.child(name).torch()
     bound = inputs**-0.5
-    made = {f"{name}.weight": (2 * torch.rand(outputs, inputs, generator=draw) - 1) * bound}
+    layer = {f"{name}.weight": (2 * torch.rand(outputs, inputs, generator=draw) - 1) * bound}
     if bias:
-        made[f"{name}.bias"] = (2 * torch.rand(outputs, generator=draw) - 1) * bound
-    return made
+        layer[f"{name}.bias"] = (2 * torch.rand(outputs, generator=draw) - 1) * bound
+    return layer
 
 
 def stacked(networks: Sequence[Mapping[str, Tensor]], like: Tensor) -> Network:

@@ -200,8 +200,8 @@ class Prototypes(NetworkMethod):
         positions = [table.positions(train) for train in work.trains]
         owners = [np.searchsorted(train.users, train.user) for train in work.trains]
         streams = [
-            shuffled_batches(len(own), size, rng, max(w))
-            for own, rng, w in zip(owners, work.rngs, work.wanted, strict=True)
+            shuffled_batches(len(split_owners), size, rng, max(w))
+            for split_owners, rng, w in zip(owners, work.rngs, work.wanted, strict=True)
         ]
         nothing: IntArray = np.empty(0, dtype=np.int64)
         for _ in range(steps):

@@ -143,8 +143,8 @@ class WeightedHeads(Method):
             given = support.users
             owner = torch.from_numpy(np.searchsorted(given, support.user))
             ready = self.features_of(support)
-            found = self.weigh(ready.features[ready.chosen], ready.features[ready.rejected], owner, len(given))
-            weights[torch.from_numpy(np.searchsorted(users, given))] = found
+            weighed = self.weigh(ready.features[ready.chosen], ready.features[ready.rejected], owner, len(given))
+            weights[torch.from_numpy(np.searchsorted(users, given))] = weighed
         return UserStates(users, {"weight": weights})
 
     def item_features(self, items: Items) -> Tensor:

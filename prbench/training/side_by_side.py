@@ -82,9 +82,9 @@ def side_by_side(
             raise _StoppedError
         news.put(share)
 
-    def trained(blocks: Sequence[Sequence[int]], own: SplitBatch) -> Iterator[Snapshot]:
+    def trained(blocks: Sequence[Sequence[int]], thread_batch: SplitBatch) -> Iterator[Snapshot]:
         for block in blocks:
-            for split, unit, tensors in train(own.take(block)):
+            for split, unit, tensors in train(thread_batch.take(block)):
                 yield Snapshot(block[split], unit, tensors)
 
     def run(blocks: Sequence[Sequence[int]]) -> None:

@@ -85,14 +85,14 @@ class UserRidge:
         `base` [n] holds b. Raises ArithmeticError where Newton's method does not converge.
         """
         margins = torch.zeros_like(base)
-        found = []
+        coordinates = []
         for block, z in zip(self.blocks, start, strict=True):
             offset = base[block.where]
             solved = _newton(block, offset, strength, z)
-            found.append(solved)
+            coordinates.append(solved)
             here = block.present > 0
             margins[block.where[here]] = (offset + _times(block.factor, solved))[here]
-        return found, margins
+        return coordinates, margins
 
     def vectors(self, coordinates: list[Tensor]) -> Tensor:
         """w of every user, [users, d]; zero for users without comparisons."""
