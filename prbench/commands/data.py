@@ -173,7 +173,7 @@ def import_file(
     from prbench.base.console import stderr
     from prbench.commands import output
     from prbench.loaders import attributes as people
-    from prbench.loaders import user_file
+    from prbench.loaders import user_file, user_rows
     from prbench.protocol.repeats import repeats_note
 
     given = {
@@ -181,7 +181,7 @@ def import_file(
         "winner": winner, "response": response, "rating": rating, "responses": responses, "ranking": ranking,
         "conversation": conversation, "timestamp": timestamp,
     }  # fmt: skip
-    options = user_file.ImportOptions(
+    options = user_rows.ImportOptions(
         shape=shape.value if shape else None,
         columns={part: column for part, column in given.items() if column is not None},
         encoding=encoding,
@@ -189,8 +189,8 @@ def import_file(
         empty=empty.value if empty else None,
         prompt_in_replies=prompt_in_replies.value if prompt_in_replies else None,
     )
-    file_rows = user_file.read_file(file, options)
-    for note in file_rows.said:
+    file_rows = user_rows.read_file(file, options)
+    for note in file_rows.notes:
         stderr().print(f"{file.name}: {note}", markup=False, soft_wrap=True)
     table = people.AttributeTable()
     if attributes:
@@ -202,7 +202,7 @@ def import_file(
         output.show_rows(user_file.first_rows(file_rows), as_json=False)
         stderr().print(f"nothing was imported: {len(file_rows.rows):,} comparisons were understood so", markup=False)
         return
-    entry_file = user_file.import_table(file, name, replace=replace, found=file_rows, attributes=table.values)
+    entry_file = user_file.import_table(file, name, replace=replace, file_rows=file_rows, attributes=table.values)
     if about_repeats := repeats_note(data.load(registry.get("datasets", name))):
         stderr().print(about_repeats, markup=False, soft_wrap=True)
     _imported(entry_file)

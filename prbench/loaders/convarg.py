@@ -6,6 +6,7 @@ is the same on every pair.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -25,6 +26,8 @@ from prbench.loaders.building import Numbering, keep_frequent
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+EQUAL = "equal votes dropped"
+INCOMPETENT = "votes of less competent workers dropped"
 CHOICES = {"a1": True, "a2": False, "equal": None}
 
 
@@ -65,71 +68,90 @@ class ConvArg:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The comparisons of the sorted XML files. Raises InputError naming a file that is broken."""
-        users: Numbering[str] = Numbering()
-        contexts: Numbering[tuple[str, str]] = Numbering()
-        arguments: Numbering[tuple[int, str]] = Numbering()
-        texts: Numbering[tuple[int, str]] = Numbering()
-        pairs: Numbering[tuple[int, int]] = Numbering()
-        debates: Numbering[str] = Numbering()
-        item_context: list[int] = []
-        responses: list[str] = []
-        rows: list[tuple[int, int, int, int, int]] = []
-        times: list[float] = []
-        votes = equal = incompetent = 0
-
+        table = _Table()
+        counts = Counter({"votes": 0, EQUAL: 0} | ({} if self.min_competence is None else {INCOMPETENT: 0}))
         for path, pair in _all_pairs(raw.paths(), name):
-            context = contexts[pair.title, pair.stance]
-            sides = []
-            for key, text in (pair.first, pair.second):
-                item = arguments[context, key]
-                if item == len(responses):
-                    item_context.append(context)
-                    responses.append(text)
-                elif responses[item] != text:
-                    raise InputError(f"{path}: argument {key} has two different texts")
-                sides.append((item, texts[context, text]))
-            (first, first_text), (second, second_text) = sides
-            group = pairs[min(first_text, second_text), max(first_text, second_text)]
-            block = debates[pair.title]
+            place = table.place(path, pair)
             for vote in pair.votes:
-                votes += 1
+                counts["votes"] += 1
                 if vote.first_wins is None:
-                    equal += 1
-                    continue
-                if self.min_competence is not None and vote.competence < self.min_competence:
-                    incompetent += 1
-                    continue
-                chosen, rejected = (first, second) if vote.first_wins else (second, first)
-                rows.append((users[vote.worker], chosen, rejected, group, block))
-                times.append(vote.seconds)
-
-        if not rows:
+                    counts[EQUAL] += 1
+                elif self.min_competence is not None and vote.competence < self.min_competence:
+                    counts[INCOMPETENT] += 1
+                else:
+                    table.add(place, vote.worker, vote.first_wins, vote.seconds)
+        if not table.rows:
             raise InputError(f"{name}: the files hold no vote that prefers one argument", hint="lower min_competence")
-        table = np.array(rows, dtype=np.int64)
-        counts = {"votes": votes, "equal votes dropped": equal}
-        if self.min_competence is not None:
-            counts["votes of less competent workers dropped"] = incompetent
-        data = keep_frequent(
-            PreferenceData(
-                name=name,
-                contexts=tuple(as_context(context_text(*context)) for context in contexts),
-                item_context=np.array(item_context, dtype=np.int64),
-                responses=tuple(responses),
-                user=table[:, 0],
-                chosen=table[:, 1],
-                rejected=table[:, 2],
-                group=table[:, 3],
-                block=table[:, 4],
-                time=np.array(times, dtype=np.float64),
-                user_keys=tuple(users),
-                counts=counts,
-            ),
-            self.min_comparisons,
-        )
+        data = keep_frequent(table.data(name, dict(counts)), self.min_comparisons)
         same_text = sum(
             data.responses[a] == data.responses[b] for a, b in zip(data.chosen, data.rejected, strict=True)
         )
         return replace(data, counts={**data.counts, "comparisons of two arguments with the same text": same_text})
+
+
+class _Place(NamedTuple):
+    """The numbers of a pair: its two items, its group and its block."""
+
+    first: int
+    second: int
+    group: int
+    block: int
+
+
+class _Table:
+    """Comparisons under numbers by first appearance: items by argument and stance, groups by their texts."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, int, int, int]] = []
+        self._times: list[float] = []
+        self._users: Numbering[str] = Numbering()
+        self._contexts: Numbering[tuple[str, str]] = Numbering()
+        self._arguments: Numbering[tuple[int, str]] = Numbering()
+        self._texts: Numbering[tuple[int, str]] = Numbering()
+        self._pairs: Numbering[tuple[int, int]] = Numbering()
+        self._debates: Numbering[str] = Numbering()
+        self._item_context: list[int] = []
+        self._responses: list[str] = []
+
+    def place(self, path: Path, pair: Pair) -> _Place:
+        """The numbers of a pair. Raises InputError, naming `path`, for an argument with two texts."""
+        context = self._contexts[pair.title, pair.stance]
+        sides = []
+        for key, text in (pair.first, pair.second):
+            item = self._arguments[context, key]
+            if item == len(self._responses):
+                self._item_context.append(context)
+                self._responses.append(text)
+            elif self._responses[item] != text:
+                raise InputError(f"{path}: argument {key} has two different texts")
+            sides.append((item, self._texts[context, text]))
+        (first, first_text), (second, second_text) = sides
+        group = self._pairs[min(first_text, second_text), max(first_text, second_text)]
+        return _Place(first, second, group, self._debates[pair.title])
+
+    def add(self, place: _Place, worker: str, first_wins: bool, seconds: float) -> None:
+        """One vote for one of the two items."""
+        chosen, rejected = (place.first, place.second) if first_wins else (place.second, place.first)
+        self.rows.append((self._users[worker], chosen, rejected, place.group, place.block))
+        self._times.append(seconds)
+
+    def data(self, name: str, counts: dict[str, int]) -> PreferenceData:
+        """All votes as a data set."""
+        columns = np.array(self.rows, dtype=np.int64)
+        return PreferenceData(
+            name=name,
+            contexts=tuple(as_context(context_text(*context)) for context in self._contexts),
+            item_context=np.array(self._item_context, dtype=np.int64),
+            responses=tuple(self._responses),
+            user=columns[:, 0],
+            chosen=columns[:, 1],
+            rejected=columns[:, 2],
+            group=columns[:, 3],
+            block=columns[:, 4],
+            time=np.array(self._times, dtype=np.float64),
+            user_keys=tuple(self._users),
+            counts=counts,
+        )
 
 
 def context_text(title: str, stance: str) -> str:

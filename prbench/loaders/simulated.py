@@ -15,9 +15,7 @@ does better in expectation over who is asked; a reward learned from few choices 
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -31,16 +29,9 @@ from prbench.comparisons import FloatArray, IntArray, Items, PreferenceData, Tru
 from prbench.hyperparameters import Count, Share
 from prbench.loaders import STRICT, RawSource
 from prbench.loaders.building import require_size
+from prbench.loaders.simulated_items import Float32, ItemSpace, lengths
+from prbench.loaders.simulated_users import Population, Tastes
 
-Float32 = NDArray[np.float32]
-
-# The offset that all embeddings of an encoder have in common, as a share of their mean square.
-OFFSET_SHARE = 0.3
-# Rewards have no part in directions beyond this many times `reward_directions`.
-REWARD_REACH = 8
-# Correlation of a response's log length with the shared reward.
-LENGTH_CORRELATION = 0.3
-PROMPTS_AT_ONCE = 64
 PAIRS_AT_ONCE = 8192
 
 
@@ -53,17 +44,12 @@ class Pairs(NamedTuple):
     group: IntArray
 
 
-class Population(NamedTuple):
-    """Rewards as weights of the r leading latent directions.
+class Prompts(NamedTuple):
+    """Per prompt, the number of its responses, its group and, in dialogues, its user."""
 
-    `users` [users, r], their mean direction `shared` [r], the encoder's own reward `encoder` [r], both of length
-    1, and the cluster of each user [users].
-    """
-
-    users: Float32
-    shared: Float32
-    encoder: Float32
-    cluster: IntArray
+    size: IntArray
+    group: IntArray
+    user: IntArray
 
 
 class Candidates(NamedTuple):
@@ -71,14 +57,6 @@ class Candidates(NamedTuple):
 
     items: Items
     truth: Truth
-
-
-class Prompts(NamedTuple):
-    """Per prompt, the number of its responses, its group and, in dialogues, its user."""
-
-    size: IntArray
-    group: IntArray
-    user: IntArray
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -193,10 +171,11 @@ class Simulated:
         import torch
 
         rng = Rng("simulated", self.seed)
-        population = self._population(rng.child("population"))
+        population, later = self._populations(rng.child("population"))
         prompts = self._prompts(rng.child("prompts"))
-        embedding, latent, head = self._items(rng.child("items"), prompts, population)
-        later = self._turned(rng.child("population"), population)
+        space = self._space(rng.child("items"))
+        embedding, latent = space.items(rng.child("items"), prompts.size, len(population.shared))
+        head = space.head(population.encoder)
         if self.posts:
             pairs = self._judged(rng, latent, population, later)
         else:
@@ -206,7 +185,7 @@ class Simulated:
             embedding=torch.from_numpy(embedding),
             reward=torch.from_numpy(embedding @ head),
             head=torch.from_numpy(head),
-            length=torch.from_numpy(_lengths(rng.child("lengths"), latent @ population.shared)),
+            length=torch.from_numpy(lengths(rng.child("lengths"), latent @ population.shared)),
         )
         return PreferenceData(
             name=name,
@@ -243,19 +222,18 @@ class Simulated:
         import torch
 
         rng = Rng("simulated", self.seed)
-        before = self._population(rng.child("population"))
-        population = self._turned(rng.child("population"), before)
-        numbers = np.arange(prompts)
-        asked = Prompts(np.full(prompts, replies), numbers, np.full(prompts, -1))
+        _, population = self._populations(rng.child("population"))
         name = "candidates in other directions" if other_directions else "candidates"
-        embedding, latent, head = self._items(
-            rng.child("items"), asked, population, drawn=rng.child(name), other_directions=other_directions
+        space = self._space(rng.child("items"))
+        embedding, latent = space.items(
+            rng.child(name), np.full(prompts, replies), len(population.shared), other_directions=other_directions
         )
+        head = space.head(population.encoder)
         items = Items(
             embedding=torch.from_numpy(embedding),
             reward=torch.from_numpy(embedding @ head),
             head=torch.from_numpy(head),
-            length=torch.from_numpy(_lengths(rng.child(name, "lengths"), latent @ population.shared)),
+            length=torch.from_numpy(lengths(rng.child(name, "lengths"), latent @ population.shared)),
             identity=torch.arange(len(embedding)),
         )
         truth = Truth(
@@ -265,66 +243,19 @@ class Simulated:
             cluster=population.cluster,
             latent=latent.astype(np.float64),
             weights=np.asarray(population.users, dtype=np.float64) / self.temperature,
-            prompt=np.repeat(numbers, replies),
+            prompt=np.repeat(np.arange(prompts), replies),
         )
         return Candidates(items, truth)
 
-    def _population(self, rng: Rng) -> Population:
-        """Every user's reward; the parts' mean squared lengths over users are the stated shares."""
-        r = min(self.dim, REWARD_REACH * self.reward_directions)
-        spread = 1 / (1 + (np.arange(1, r + 1) / self.reward_directions) ** 2)
+    def _space(self, rng: Rng) -> ItemSpace:
+        return ItemSpace(rng, dim=self.dim, spectrum=self.spectrum, context_share=self.context_share)
 
-        def draw(part: str, count: int) -> FloatArray:
-            drawn: FloatArray = rng.child(part).numpy().standard_normal((count, r))
-            drawn *= np.sqrt(spread / spread.sum())
-            return drawn
-
-        def personal(part: FloatArray, share: float) -> FloatArray:
-            """Mean zero and mean squared length `share` over users."""
-            if not share:
-                return np.zeros_like(part)
-            part = part - part.mean(axis=0)
-            scaled: FloatArray = part * np.sqrt(share / (part**2).sum(axis=1).mean())
-            return scaled
-
-        shared, other = draw("shared", 1)[0], draw("encoder", 1)[0]
-        shared /= np.linalg.norm(shared)
-        other -= (other @ shared) * shared
-        other /= np.linalg.norm(other)
-        rho = self.reference_correlation
-        generator = rng.child("weights").numpy()
-        if self.weights == "dirichlet":
-            weights = generator.dirichlet(np.full(self.bases, 0.5), self.users)
-        else:
-            weights = generator.standard_normal((self.users, self.bases))
-        cluster = rng.child("clusters").numpy().permutation(np.arange(self.users) % self.clusters)
-        users = (
-            np.sqrt(self.shared) * shared
-            + personal(weights @ draw("bases", self.bases), self.low_rank)
-            + personal(draw("centres", self.clusters)[cluster], self.clustered)
-            + personal(draw("own", self.users), self.idiosyncratic)
-        )
-        return Population(
-            users.astype(np.float32),
-            shared.astype(np.float32),
-            (rho * shared + np.sqrt(1 - rho**2) * other).astype(np.float32),
-            cluster.astype(np.int64),
-        )
-
-    def _turned(self, rng: Rng, population: Population) -> Population:
-        """The users after the change: each one's weights turned towards a direction at right angles to them."""
-        if not self.drift_angle:
-            return population
-        r = population.users.shape[1]
-        spread = 1 / (1 + (np.arange(1, r + 1) / self.reward_directions) ** 2)
-        length = np.linalg.norm(population.users, axis=1, keepdims=True)
-        direction = population.users / length
-        towards = rng.child("drift").numpy().standard_normal((self.users, r)) * np.sqrt(spread / spread.sum())
-        towards -= (towards * direction).sum(1, keepdims=True) * direction
-        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-        angle = np.deg2rad(self.drift_angle)
-        users = length * (np.cos(angle) * direction + np.sin(angle) * towards)
-        return population._replace(users=users.astype(np.float32))
+    def _populations(self, rng: Rng) -> tuple[Population, Population]:
+        """The users before and after the change of tastes; the same ones where there is no drift."""
+        tastes = Tastes(**{field.name: getattr(self, field.name) for field in fields(Tastes)})
+        population = tastes.population(rng)
+        later = tastes.turned(rng, population, self.drift_angle) if self.drift_angle else population
+        return population, later
 
     def _place(self, pairs: Pairs) -> IntArray:
         """The place of each comparison in its user's order, [n]; each user's are together, in order."""
@@ -347,71 +278,6 @@ class Simulated:
         size = np.full(len(dialogue), 2)
         size[np.cumsum(turns) - turns] = self.responses
         return Prompts(size, dialogue, dialogue // self.dialogues)
-
-    def _items(
-        self,
-        rng: Rng,
-        prompts: Prompts,
-        population: Population,
-        *,
-        drawn: Rng | None = None,
-        other_directions: bool = False,
-    ) -> tuple[Float32, Float32, Float32]:
-        """Embeddings [m, d], the latent coordinates [m, r] that rewards are linear in, and the encoder's head [d].
-
-        `rng` names the space, `drawn` (by default the same) the items in it; see `candidates`. The basis is a
-        product of cosine transforms and random signs: orthogonal, and applied in d log d.
-        """
-        from scipy.fft import dct
-
-        d, r = self.dim, population.users.shape[1]
-        signs = rng.child("basis").numpy().choice(np.array([-1, 1], dtype=np.float32), (3, d))
-
-        def rotate(x: Float32) -> Float32:
-            x *= signs[0]
-            x = dct(x, axis=1, norm="ortho", overwrite_x=True)
-            x *= signs[1]
-            x = dct(x, axis=1, norm="ortho", overwrite_x=True)
-            x *= signs[2]
-            return x
-
-        offset = rng.child("offset").numpy().standard_normal(d, dtype=np.float32)
-        offset *= np.float32(np.sqrt(OFFSET_SHARE * d)) / np.linalg.norm(offset)
-        variance = np.arange(1, d + 1, dtype=np.float64) ** -self.spectrum
-        deviation = np.sqrt(variance * (1 - OFFSET_SHARE) * d / variance.sum())
-        scale = deviation.astype(np.float32)
-        common, individual = np.sqrt(self.context_share), np.sqrt(1 - self.context_share)
-
-        stretch = np.ones(d, dtype=np.float32)
-        if other_directions:
-            stretch[:r] = scale[:r][::-1] / scale[:r]
-        drawn = drawn or rng
-        end = np.cumsum(prompts.size)
-        embedding = np.empty((int(end[-1]), d), dtype=np.float32)
-        latent = np.empty((len(embedding), r), dtype=np.float32)
-
-        def fill(at: int) -> None:
-            """Prompts `at`, at + 1, ...: each chunk has a stream of its own, so threads change nothing."""
-            size = prompts.size[at : at + PROMPTS_AT_ONCE]
-            where = slice(int(end[at] - size[0]), int(end[at] - size[0] + size.sum()))
-            generator = drawn.child("prompts", at).numpy()
-            context = generator.standard_normal((len(size), d), dtype=np.float32)
-            context *= np.float32(common)
-            z = generator.standard_normal((int(size.sum()), d), dtype=np.float32)
-            z *= np.float32(individual)
-            z += np.repeat(context, size, axis=0)
-            if other_directions:
-                z *= stretch
-            latent[where] = z[:, :r] / np.float32(individual)
-            z *= scale
-            np.add(rotate(z), offset, out=embedding[where])
-
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            list(pool.map(fill, range(0, len(end), PROMPTS_AT_ONCE)))
-
-        head = np.zeros((1, d), dtype=np.float32)
-        head[0, :r] = population.encoder / (individual * deviation[:r])
-        return embedding, latent, rotate(head)[0]
 
     def _judged(self, rng: Rng, latent: Float32, population: Population, later: Population) -> Pairs:
         """Layout `posts`: every user's choices in random pairs of random posts."""
@@ -473,15 +339,6 @@ class Simulated:
             utility_margin=margin,
             cluster=population.cluster,
         )
-
-
-def _lengths(rng: Rng, shared: Float32) -> IntArray:
-    """Response lengths in characters, log-normal around 250."""
-    shared = (shared - shared.mean()) / shared.std()
-    noise = rng.numpy().standard_normal(len(shared))
-    log_length = LENGTH_CORRELATION * shared + np.sqrt(1 - LENGTH_CORRELATION**2) * noise
-    length: IntArray = np.maximum(1, np.rint(250 * np.exp(0.5 * log_length))).astype(np.int64)
-    return length
 
 
 def _sigmoid(x: NDArray[Any]) -> NDArray[Any]:

@@ -54,7 +54,7 @@ from prbench.loaders.prism import Prism
 from prbench.loaders.reddit import RedditTLDR
 from prbench.loaders.rewardbench2 import RewardBench2
 from prbench.loaders.shapes import SHAPES
-from prbench.loaders.user_file import ImportOptions, read_file
+from prbench.loaders.user_rows import ImportOptions, read_file
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.registry.set_options import parse_set
 from prbench.reporting.paper import printed_numbers

@@ -17,7 +17,8 @@ from prbench.base.errors import InputError
 from prbench.cli import app
 from prbench.comparisons import Message
 from prbench.loaders.json_lines import json_lines
-from prbench.loaders.user_file import CUT, EMPTY, EMPTY_KEPT, Found, ImportOptions, import_table, read_file
+from prbench.loaders.user_file import import_table
+from prbench.loaders.user_rows import CUT, EMPTY, EMPTY_KEPT, FileRows, ImportOptions, read_file
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -41,7 +42,7 @@ def row(
     return {"user_id": user, "prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
 
 
-def texts(found: Found) -> list[tuple[str | None, str, str, str]]:
+def texts(found: FileRows) -> list[tuple[str | None, str, str, str]]:
     return [(r.user, r.context[-1].content, r.chosen, r.rejected) for r in found.rows]
 
 
@@ -80,7 +81,7 @@ def test_whole_numbers_of_any_size_and_hashes_stay(tmp_path: Path) -> None:
     ids = [BIG, BIG + 1, "12345e67", "5e10", "007", "7"]
     found = read_file(jsonl(tmp_path / "a.jsonl", [row(each) for each in ids]))
     assert [r.user for r in found.rows] == list(map(str, ids))
-    assert found.said == []
+    assert found.notes == []
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", " NaN"])
@@ -96,7 +97,7 @@ def test_numbers_and_equal_floats_are_one_person_where_all_are_numbers(tmp_path:
     path.write_text(path.read_text() + "ann,q,a,b\n")
     found = read_file(path)
     assert [r.user for r in found.rows] == ["7", "7.0", "8.00", "-1", "ann"]
-    assert found.said == [
+    assert found.notes == [
         "1 ids in user_id differ only in capitals, space, Unicode form or a '.0', such as '7' and '7.0'; they count as "
         "different people"
     ]
@@ -106,8 +107,8 @@ def test_numbers_and_equal_floats_are_one_person_where_all_are_numbers(tmp_path:
 def test_ids_that_hardly_differ_are_told(other: str, tmp_path: Path) -> None:
     found = read_file(jsonl(tmp_path / "a.jsonl", [row("ann"), row(other), row("ben")]))
     assert len({r.user for r in found.rows}) == 3
-    assert len(found.said) == 1
-    assert found.said[0].startswith("1 ids in user_id differ only in")
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("1 ids in user_id differ only in")
 
 
 # --- chats
@@ -228,7 +229,7 @@ OUT = [("ann", "q", "x", "y"), ("ann", "r", "y", "x")]
 def test_two_responses_and_a_winner(tmp_path: Path) -> None:
     found = read_file(jsonl(tmp_path / "a.jsonl", LABEL))
     assert texts(found) == OUT
-    assert found.said == [
+    assert found.notes == [
         "read as label: user is user_id, prompt, first is response_a, second is response_b, winner",
         "1 ties left out",
     ]
@@ -364,7 +365,7 @@ def test_a_hostile_line_is_one_line_of_error(case: str, tmp_path: Path) -> None:
     if message:
         found = read_file(path, ImportOptions(drop_bad=True))
         assert len(found.rows) == 6
-        assert "(line 7)" in found.said[0]
+        assert "(line 7)" in found.notes[0]
 
 
 def test_hostile_parquet(tmp_path: Path) -> None:
@@ -438,10 +439,10 @@ def test_bad_rows_are_left_out_and_counted(tmp_path: Path, prbench_home: Path) -
     options = ImportOptions(drop_bad=True)
     found = read_file(path, options)
     assert texts(found) == EXPECTED
-    assert found.said[:2] == [
+    assert found.notes[:2] == [
         "2 rows left out: chosen and rejected are the same (line 7, line 9)",
         "1 rows left out: prompt is missing (line 8)",
-    ] or found.said[1].startswith("1 rows left out: ")
+    ] or found.notes[1].startswith("1 rows left out: ")
     import_table(path, "mine", options)
     loaded = data.load(registry.get("datasets", "mine"))
     assert loaded.counts["rows left out: chosen and rejected are the same"] == 2

@@ -20,7 +20,7 @@ import pytest
 
 from prbench import cli
 from prbench.base.errors import InputError
-from prbench.loaders.user_file import ImportOptions, read_file
+from prbench.loaders.user_rows import ImportOptions, read_file
 
 WANTED = [("ann", "Tea?", "yes", "no"), ("ben", "Tea?", "no", "yes")]
 Rows = Sequence[dict[str, Any]]

@@ -15,7 +15,8 @@ from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.comparisons import PreferenceData
 from prbench.data import load, make_loader
-from prbench.loaders.simulated import OFFSET_SHARE, Simulated
+from prbench.loaders.simulated import Simulated
+from prbench.loaders.simulated_items import OFFSET_SHARE
 from prbench.protocol.splits import make_split
 
 SMALL = {"users": 40, "dim": 32, "posts": 60, "comparisons": 40}
