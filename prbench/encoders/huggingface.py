@@ -53,6 +53,15 @@ from prbench.encoders.trie import Trie
 
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "dtype": DTYPES,
+    "engine": ("auto", *ENGINES),
+    "attention": ATTENTION,
+    "pooling": ("declared", "last", "mean"),
+    "form": ("auto", "template", "plain"),
+    "system": ("apart", "folded"),
+    "template_loss": ("refuse", "allow"),
+}
 # FlashAttention 2 needs an Ampere GPU or a newer one.
 
 
@@ -93,50 +102,60 @@ class HuggingFace(Encoder):
         copy: str = "",
         label: int | None = None,
     ) -> None:
-        for name, value, allowed in (
-            ("dtype", dtype, DTYPES),
-            ("engine", engine, ("auto", *ENGINES)),
-            ("attention", attention, ATTENTION),
-            ("pooling", pooling, ("declared", "last", "mean")),
-            ("form", form, ("auto", "template", "plain")),
-            ("system", system, ("apart", "folded")),
-            ("template_loss", template_loss, ("refuse", "allow")),
-        ):
-            if value not in allowed:
-                raise InputError(f"{model}: {name} is one of {', '.join(allowed)}, not {value!r}")
+        _require_options(
+            model,
+            dtype=dtype,
+            engine=engine,
+            attention=attention,
+            pooling=pooling,
+            form=form,
+            system=system,
+            template_loss=template_loss,
+        )
         if not isinstance(max_length, int) or max_length < 0:
             raise InputError(f"{model}: max_length is a number of tokens or 0, not {max_length!r}")
-        if engine == "trie" and attention == "flash_attention_2":
-            raise InputError(
-                f"{model}: flash_attention_2 takes no mask for tries",
-                hint="use --attention sdpa, or --engine padded with flash_attention_2",
-            )
         self.model = model
         self.dtype = dtype
         self.engine = engine
         self.attention = attention
         self.pooling: Literal["last", "mean"] = "mean" if pooling == "mean" else "last"
+        self.form, self.system, self.template_loss = form, system, template_loss
+        self.label = label
         self._adopted: dict[str, str] = {}
         self._loaded: Model | None = None
+        tokenizer_folder = self._open_files(model, revision, copy)
+        self._read_config(pooling)
+        if self._declared is not None:
+            max_length = max_length or self._declared.max_length
+        self.max_length = min(filter(None, (max_length, usable_positions(self._config))), default=0)
+        self._chat = Chat(self.id, tokenizer_folder, self.max_length, form=form, system=system, loss=template_loss)
+        self._pad = getattr(self._config, "pad_token_id", None)
+        if end:
+            self._chat.require_end(end, self._pad)
+        self._require_engine(engine)
+
+    def _open_files(self, model: str, revision: str, copy: str) -> Path:
+        """Find the model's small files and what they are called; returns the folder of its tokenizer."""
         # A record may come from a machine that had a copy where this one has none.
         self._copy = Path(copy) if copy and Path(copy).is_dir() else None
         self._adapter = None if self._copy else adapter_in(model)
         if self._adapter is None:
             self._snapshot = copy_of(model, self._copy) if self._copy else snapshot(model, revision)
             self.id, self.revision = self._snapshot.name, self._snapshot.revision
-            reads = self._snapshot.folder
-        else:
-            self._snapshot = base_of(self._adapter)
-            self.id, self.revision = self._adapter.folder.name, revision_of(self._adapter, self._snapshot)
-            reads = self._adapter.folder if self._adapter.brings_tokenizer else self._snapshot.folder
+            return self._snapshot.folder
+        self._snapshot = base_of(self._adapter)
+        self.id, self.revision = self._adapter.folder.name, revision_of(self._adapter, self._snapshot)
+        return self._adapter.folder if self._adapter.brings_tokenizer else self._snapshot.folder
+
+    def _read_config(self, pooling: str) -> None:
+        """The configuration, and what follows from it: the head, its label, the pooling and the dimensions."""
         config = read_config(self.id, self._snapshot.folder)
         if self._adapter is not None:
             config = adapted_config(self._adapter, config)
         text_config = config.get_text_config()
         self._whole_config, self._config = config, text_config
         self.dim = int(text_config.hidden_size)
-        self.label = label
-        self.has_reward = has_reward(self.id, config, label)
+        self.has_reward = has_reward(self.id, config, self.label)
         # A head that reads whole sequences in its own way has no states of single tokens to average.
         self._own_head = self.has_reward and not reads_last_token(config)
         if self._own_head and pooling == "mean":
@@ -148,16 +167,12 @@ class HuggingFace(Encoder):
         self._declared = declared(self.id, self._snapshot.folder, self.dim) if follow else None
         if self._declared is not None:
             self.dim = self._declared.dim
-            max_length = max_length or self._declared.max_length
-        self.form, self.system, self.template_loss = form, system, template_loss
-        self.max_length = min(filter(None, (max_length, usable_positions(text_config))), default=0)
-        self._chat = Chat(self.id, reads, self.max_length, form=form, system=system, loss=template_loss)
-        self._pad = getattr(text_config, "pad_token_id", None)
-        if end:
-            self._chat.require_end(end, self._pad)
+
+    def _require_engine(self, engine: str) -> None:
+        """Raise InputError for an engine that the model cannot use."""
         problems = {
-            "trie": engines.tree_problem(text_config, self.max_length),
-            "padded": engines.together_problem(text_config),
+            "trie": engines.tree_problem(self._config, self.max_length),
+            "padded": engines.together_problem(self._config),
         }
         if problem := problems.get(engine):
             other = "padded" if engine == "trie" and not problems["padded"] else "batch1"
@@ -316,6 +331,18 @@ class HuggingFace(Encoder):
                 )
             self._loaded = loaded
         return self._loaded
+
+
+def _require_options(model: str, **options: str) -> None:
+    """Raise InputError, naming `model`, for a value outside `CHOICES`, and for two that exclude each other."""
+    for name, value in options.items():
+        if value not in CHOICES[name]:
+            raise InputError(f"{model}: {name} is one of {', '.join(CHOICES[name])}, not {value!r}")
+    if options["engine"] == "trie" and options["attention"] == "flash_attention_2":
+        raise InputError(
+            f"{model}: flash_attention_2 takes no mask for tries",
+            hint="use --attention sdpa, or --engine padded with flash_attention_2",
+        )
 
 
 class PackedWork(EncodingWork):

@@ -6,7 +6,7 @@ What a cell says (`TableCell`) is decided once, here; the three writers only spe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prbench.reporting import columns
 from prbench.reporting.board import RANKED, TUNED, Board, Row
@@ -155,62 +155,80 @@ def settings_grid(board: Board) -> Grid:
 
     A row that lacks splits is missing here: its mean would be over other splits than the others'.
     """
-    named = {
+    settings = {
         "publ.": [row for row in board.rows if row.published],
         "tuned": [row for row in board.rows if row.selection == TUNED],
         "oracle": [row for row in board.rows if row.oracle],
     }
-    rows_of = {name: {row.method: row for row in rows if row.complete} for name, rows in named.items()}
-    methods = list(dict.fromkeys(row.method for rows in named.values() for row in rows))
-    title = {row.method: _plain_title(row) for rows in reversed(named.values()) for row in rows}
-
-    def value(name: str, method: str, population: str) -> float:
-        row = rows_of[name].get(method)
-        return row.value(population) if row else math.nan
-
-    methods.sort(key=lambda m: -value("publ.", m, "overall") if m in rows_of["publ."] else math.inf)
-    pairs = {
-        method: board.pair(rows_of["tuned"][method], rows_of["publ."][method], "overall")
-        for method in methods
-        if method in rows_of["tuned"] and method in rows_of["publ."]
-    }
-    known = {method: pair for method, pair in pairs.items() if pair}
-    family = Family("over the differences of tuned from published", list(known.values()))
-    verdicts = dict(zip(known, family.verdicts(), strict=True))
-    rows = []
-    for method in methods:
-        cells = [TableCell(title[method])]
-        cells += [TableCell(percent(value(name, method, q))) for q in RANKED for name in named]
-        for name in ("tuned", "oracle"):
-            gain = value(name, method, "overall") - value("publ.", method, "overall")
-            tested = name == "tuned" and method in verdicts
-            star = STAR if tested and verdicts[method].sign(board.alpha) else ""
-            starts = starts_mark(known[method]) if tested else ""
-            cells.append(TableCell(percent(gain, signed=True, digits=2), marks=star + starts))
-        rows.append(cells)
+    complete = {name: {row.method: row for row in rows if row.complete} for name, rows in settings.items()}
+    titles = {row.method: _plain_title(row) for rows in reversed(settings.values()) for row in rows}
+    marks = _tuning_marks(board, complete)
+    lines = [
+        [TableCell(titles[method]), *_setting_cells(complete, method, marks.get(method, ""))]
+        for method in _by_published_accuracy(settings, complete)
+    ]
     notes = [
         "publ.: the entry's own parameters under its own rule. tuned: parameters from equal-budget tuning on splits "
         "that are not reported. oracle: the entry's own parameters, training stopped where test accuracy is best; it "
         "shows what looking at the test data claims and is not a result.",
         f"Differences are in points of overall accuracy. {DASH}: not run, or not on all {board.splits} splits.",
     ]
-    if verdicts:
+    if marks:
         notes.append(star_note(board.alpha, "the differences of tuned from published"))
-    notes += [f"{row.title}: {row.note}." for row in named["tuned"] if not row.complete and row.note]
+    notes += [f"{row.title}: {row.note}." for row in settings["tuned"] if not row.complete and row.note]
     return Grid(
         title=f"Published, tuned and test-oracle settings on {board.dataset} ({board.encoder}), user accuracy in %",
         header=(
             "Method",
-            *(f"{q.capitalize()} {name}" for q in RANKED for name in named),
+            *(f"{q.capitalize()} {name}" for q in RANKED for name in settings),
             "tuned −publ.",
             "oracle −publ.",
         ),
-        rows=rows,
+        rows=lines,
         rules=(),
         notes=notes,
         label=f"settings:{board.dataset}:{board.encoder}",
-        first=(*(f"Overall {name}" for name in named), "tuned −publ.", "oracle −publ."),
+        first=(*(f"Overall {name}" for name in settings), "tuned −publ.", "oracle −publ."),
     )
+
+
+# A board's rows by setting (publ., tuned, oracle) and method.
+Settings = Mapping[str, Mapping[str, Row]]
+
+
+def _value(complete: Settings, setting: str, method: str, population: str) -> float:
+    row = complete[setting].get(method)
+    return row.value(population) if row else math.nan
+
+
+def _by_published_accuracy(settings: Mapping[str, Sequence[Row]], complete: Settings) -> list[str]:
+    """The methods of any setting, the best one under its published setting first."""
+    methods = dict.fromkeys(row.method for rows in settings.values() for row in rows)
+    published = complete["publ."]
+    return sorted(methods, key=lambda m: -published[m].value("overall") if m in published else math.inf)
+
+
+def _tuning_marks(board: Board, complete: Settings) -> dict[str, str]:
+    """The marks of each method's difference of tuned from published, where both can be compared."""
+    tuned, published = complete["tuned"], complete["publ."]
+    compared = {
+        method: board.pair(tuned[method], published[method], "overall") for method in tuned.keys() & published
+    }
+    pairs = {method: pair for method in published if (pair := compared.get(method))}
+    family = Family("over the differences of tuned from published", list(pairs.values()))
+    return {
+        method: (STAR if verdict.sign(board.alpha) else "") + starts_mark(pairs[method])
+        for method, verdict in zip(pairs, family.verdicts(), strict=True)
+    }
+
+
+def _setting_cells(complete: Settings, method: str, tuning_marks: str) -> list[TableCell]:
+    """A method's accuracy under each setting, then the differences of tuned and oracle from published."""
+    cells = [TableCell(percent(_value(complete, name, method, q))) for q in RANKED for name in complete]
+    for name, marks in (("tuned", tuning_marks), ("oracle", "")):
+        gain = _value(complete, name, method, "overall") - _value(complete, "publ.", method, "overall")
+        cells.append(TableCell(percent(gain, signed=True, digits=2), marks=marks))
+    return cells
 
 
 def _plain_title(row: Row) -> str:

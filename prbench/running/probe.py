@@ -95,13 +95,46 @@ def tasks(
 
     `transfer` names the data sets to test on; a cell whose encoder reads texts is tested on those of another family
     that are texts. `rounding` takes the first `ROUNDING_SPLITS` splits of each row. Rows chosen on test data are not
-    probed. Raises InputError for a share of noise outside (0, 1],
-    for an unknown data set, for unreadable results, and where there is nothing to do.
+    probed.
+
+    Raises InputError for a share of noise outside (0, 1], for an unknown data set, for unreadable results, and where
+    there is nothing to do.
     """
     for share in noise:
         if not 0 < share <= 1:
             raise InputError(f"--noise {share:g} is not a share", hint="for example --noise 0.1,0.2,0.4")
     targets = [registry.get("datasets", name) for name in transfer]
+    cells = _finished_cells(runs, methods, datasets_)
+    if unknown := [kind for kind in kinds if kind not in MAKERS]:
+        raise nearest(unknown[0], list(MAKERS), noun="kind of probe", listing="prbench probe --help")
+    if injection and not any(record.reader for _, record in cells):
+        raise InputError(
+            f"--injection: {runs} has no finished fit that reads texts", hint="make some with `prbench run --judge`"
+        )
+    conditions = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
+    conditions += [Probe(kind) for kind in kinds]
+    todo = [
+        ProbeTask(folder, record, probe)
+        for folder, record in cells
+        for probe in _probes_of(record, conditions, targets, injection)
+    ]
+    if rounding:
+        todo += _rounding_tasks(cells)
+    if targets and not any(task.probe.on for task in todo):
+        raise InputError(
+            f"--transfer: no fit in {runs} can be tested on {', '.join(transfer)}",
+            hint="name data sets of other people and texts, and fits whose encoder reads texts",
+        )
+    return todo
+
+
+def _finished_cells(
+    runs: Path, methods: Sequence[str] | None, datasets_: Sequence[str] | None
+) -> list[tuple[Path, CellRecord]]:
+    """The finished cells of these methods on these data sets, trial runs on a part of one left out.
+
+    Raises InputError where there is none.
+    """
     cells = [
         (folder, record)
         for folder, record in finished(runs)
@@ -113,42 +146,33 @@ def tasks(
         raise InputError(
             f"{runs} has no finished fit of these methods on these data sets", hint="make some with `prbench run`"
         )
-    if unknown := [kind for kind in kinds if kind not in MAKERS]:
-        raise nearest(unknown[0], list(MAKERS), noun="kind of probe", listing="prbench probe --help")
-    everywhere = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
-    everywhere += [Probe(kind) for kind in kinds]
-    if injection and not any(record.reader for _, record in cells):
-        raise InputError(
-            f"--injection: {runs} has no finished fit that reads texts", hint="make some with `prbench run --judge`"
-        )
-    found = [
-        ProbeTask(folder, record, probe)
-        for folder, record in cells
-        for probe in (
-            # Tables are of methods that score vectors, and of the first start.
-            *(each for each in everywhere if each.kind not in MAKERS or not (record.restart or record.reader)),
-            *([Probe(INJECTION)] if injection and record.reader else []),
-            *(
-                Probe("on", on=target.name)
-                for target in targets
-                if not record.reader and can_transfer(record.dataset, record.encoder, target)
-            ),
-        )
+    return cells
+
+
+def _scores_vectors_first(record: CellRecord) -> bool:
+    """Whether a cell is of a method that scores vectors, and of its first start."""
+    return not (record.restart or record.reader)
+
+
+def _probes_of(
+    record: CellRecord, conditions: Sequence[Probe], targets: Sequence[DatasetEntry], injection: bool
+) -> list[Probe]:
+    """The conditions that make sense for a cell, then the injection, or each data set that it can be tested on."""
+    probes = [probe for probe in conditions if probe.kind not in MAKERS or _scores_vectors_first(record)]
+    if record.reader:
+        return probes + ([Probe(INJECTION)] if injection else [])
+    return probes + [
+        Probe("on", on=target.name) for target in targets if can_transfer(record.dataset, record.encoder, target)
     ]
-    if rounding:
-        by_row: dict[tuple[str, ...], list[tuple[Path, CellRecord]]] = {}
-        # Of methods that score vectors, and of the first start.
-        fits = [(folder, record) for folder, record in cells if not (record.restart or record.reader)]
-        for folder, record in sorted(fits, key=lambda cell: cell[1].split):
-            by_row.setdefault(tuple(getattr(record, name) for name in scores.COLUMNS), []).append((folder, record))
-        for some in by_row.values():
-            found += [ProbeTask(*cell, Probe(ROUNDING)) for cell in some[:ROUNDING_SPLITS]]
-    if targets and not any(task.probe.on for task in found):
-        raise InputError(
-            f"--transfer: no fit in {runs} can be tested on {', '.join(transfer)}",
-            hint="name data sets of other people and texts, and fits whose encoder reads texts",
-        )
-    return found
+
+
+def _rounding_tasks(cells: Sequence[tuple[Path, CellRecord]]) -> list[ProbeTask]:
+    """The rounding probe of the first `ROUNDING_SPLITS` splits of each row."""
+    by_row: dict[tuple[str, ...], list[tuple[Path, CellRecord]]] = {}
+    fits = [(folder, record) for folder, record in cells if _scores_vectors_first(record)]
+    for folder, record in sorted(fits, key=lambda cell: cell[1].split):
+        by_row.setdefault(tuple(getattr(record, name) for name in scores.COLUMNS), []).append((folder, record))
+    return [ProbeTask(*cell, Probe(ROUNDING)) for row in by_row.values() for cell in row[:ROUNDING_SPLITS]]
 
 
 def can_transfer(dataset: str, encoder: str, target: DatasetEntry) -> bool:

@@ -66,14 +66,46 @@ class _StoppedError(Exception):
     """The training that a thread belongs to has ended."""
 
 
-def side_by_side(
-    train: Callable[[SplitBatch], Iterator[Snapshot]], work: SplitBatch, queues: Sequence[Sequence[Sequence[int]]]
-) -> Iterator[Snapshot]:
+Train = Callable[[SplitBatch], Iterator[Snapshot]]
+
+
+def side_by_side(train: Train, work: SplitBatch, queues: Sequence[Sequence[Sequence[int]]]) -> Iterator[Snapshot]:
     """The snapshots of `train` on blocks of splits: each of `queues` has the blocks that one thread does in turn.
 
     `work.watch` is called by the caller's thread. Whatever a thread raises is raised here; the others end with their
     update then, and also when the caller stops early.
     """
+    if len(queues) == 1:
+        yield from _in_this_thread(train, work, queues[0])
+    else:
+        yield from _in_threads(train, work, queues)
+
+
+def _trained(train: Train, work: SplitBatch, blocks: Sequence[Sequence[int]]) -> Iterator[Snapshot]:
+    """The snapshots of blocks, one after another, under the splits' positions in `work`."""
+    for block in blocks:
+        for split, unit, tensors in train(work.take(block)):
+            yield Snapshot(block[split], unit, tensors)
+
+
+def _in_this_thread(train: Train, work: SplitBatch, blocks: Sequence[Sequence[int]]) -> Iterator[Snapshot]:
+    """Each operation of the training is made by the caller's thread alone."""
+    before = torch.get_num_threads()
+    snapshots = _trained(train, work, blocks)
+    while True:
+        # What the caller does with a snapshot takes as many threads as where there are several queues.
+        torch.set_num_threads(1)
+        try:
+            snapshot = next(snapshots, None)
+        finally:
+            torch.set_num_threads(before)
+        if snapshot is None:
+            return
+        yield snapshot
+
+
+def _in_threads(train: Train, work: SplitBatch, queues: Sequence[Sequence[Sequence[int]]]) -> Iterator[Snapshot]:
+    """A thread for each queue; snapshots, progress and errors reach the caller's thread, None ends a thread's."""
     news: SimpleQueue[Snapshot | float | Exception | None] = SimpleQueue()
     stop = threading.Event()
 
@@ -82,15 +114,10 @@ def side_by_side(
             raise _StoppedError
         news.put(share)
 
-    def trained(blocks: Sequence[Sequence[int]], thread_batch: SplitBatch) -> Iterator[Snapshot]:
-        for block in blocks:
-            for split, unit, tensors in train(thread_batch.take(block)):
-                yield Snapshot(block[split], unit, tensors)
-
     def run(blocks: Sequence[Sequence[int]]) -> None:
         torch.set_num_threads(1)
         try:
-            for snapshot in trained(blocks, replace(work, watch=hear)):
+            for snapshot in _trained(train, replace(work, watch=hear), blocks):
                 news.put(snapshot)
         except _StoppedError:
             pass
@@ -100,18 +127,6 @@ def side_by_side(
             news.put(None)
 
     before = torch.get_num_threads()
-    if len(queues) == 1:
-        snapshots = trained(queues[0], work)
-        while True:
-            # What the caller does with a snapshot takes as many threads as where there are several queues.
-            torch.set_num_threads(1)
-            try:
-                snapshot = next(snapshots, None)
-            finally:
-                torch.set_num_threads(before)
-            if snapshot is None:
-                return
-            yield snapshot
     threads = [threading.Thread(target=run, args=(blocks,)) for blocks in queues]
     with beside(len(threads)):
         try:

@@ -22,6 +22,7 @@ from prbench.reporting.paper.evidence import Evidence, PieceResult, counted, hea
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -257,58 +258,76 @@ def calibration(evidence: Evidence, piece: Piece) -> PieceResult:
     """
     import pandas as pd
 
-    drawn = evidence.complete_rows(piece)
+    rows = evidence.complete_rows(piece)
     scores = evidence.results.scores
     scores = scores[(scores["shots"] == ALL_SHOTS) & scores["method"].isin(piece.methods)]
-    output = PieceResult(pd.DataFrame(), missing=evidence.missing_notes(piece))
     records: list[dict[str, Any]] = []
     for row, row_scores in scores.groupby(metrics.ROW, observed=True):
-        if row not in drawn:
-            continue
-        dataset, encoder, method, _ = row
-        margin = row_scores["margin"].to_numpy(dtype=np.float64)
-        probability, right = 1 / (1 + np.exp(-np.abs(margin))), metrics.decisions(margin)
-        records += [
-            {"dataset": dataset, "encoder": encoder, "method": method, **record}
-            for record in reliability(probability, right)
-        ]
-    output.frame = pd.DataFrame(records)
+        if row in rows:
+            names = dict(zip(metrics.ROW[:3], row[:3], strict=True))
+            records += [{**names, **tenth} for tenth in _reliability_of(row_scores["margin"].to_numpy(np.float64))]
+    output = PieceResult(pd.DataFrame(records), missing=evidence.missing_notes(piece))
     if not records:
         return output
+    bins: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for record in sorted(records, key=lambda r: (r["dataset"], r["encoder"], piece.methods.index(r["method"]))):
+        by_method = bins.setdefault((record["dataset"], record["encoder"]), {})
+        by_method.setdefault(record["method"], []).append(record)
+    splits = {(dataset, encoder): count for (dataset, encoder, _, _), count in rows.items()}
+    output.figure = _reliability_figure(evidence, piece, bins, splits)
     adapted = calibration_frame(calibration_records(scores)).query("margins == 'adapted' and temperature == 'none'")
-    table = adapted.set_index(["dataset", "encoder", "method", "population"])["error"].to_dict()
-    settings = sorted({(r["dataset"], r["encoder"]) for r in records})
-    splits = {row[:2]: count for row, count in drawn.items()}
+    errors: dict[Any, float] = adapted.set_index(["dataset", "encoder", "method", "population"])["error"].to_dict()
+    for setting, by_method in bins.items():
+        output.grids.append(_calibration_grid(evidence, piece, setting, list(by_method), errors, splits[setting]))
+    return output
+
+
+def _reliability_of(margin: np.ndarray[Any, Any]) -> list[dict[str, float]]:
+    """The reliability of a row's margins [n], each from the side given at least one half."""
+    return reliability(1 / (1 + np.exp(-np.abs(margin))), metrics.decisions(margin))
+
+
+def _reliability_figure(
+    evidence: Evidence,
+    piece: Piece,
+    bins: Mapping[tuple[str, str], Mapping[str, Sequence[Mapping[str, Any]]]],
+    splits: Mapping[tuple[str, str], int],
+) -> Figure:
+    """How often an option is chosen against its predicted probability: a panel per setting, a line per method."""
     look = looks(evidence, piece.methods)
-    lines: dict[tuple[str, str], list[list[TableCell]]] = {setting: [] for setting in settings}
     with styled():
-        figure, axes = panels(len(settings))
-        for ax, setting in zip(axes, settings, strict=True):
+        figure, axes = panels(len(bins))
+        for ax, (setting, by_method) in zip(axes, bins.items(), strict=True):
             ax.plot([50, 100], [50, 100], color="0.5", linewidth=0.9, linestyle="--")
-            for method in piece.methods:
-                bins = [r for r in records if (r["dataset"], r["encoder"], r["method"]) == (*setting, method)]
-                if not bins:
-                    continue
-                x, y = ([100 * r[key] for r in bins] for key in ("probability", "frequency"))
+            for method, tenths in by_method.items():
+                x, y = ([100 * tenth[key] for tenth in tenths] for key in ("probability", "frequency"))
                 ax.plot(x, y, label=evidence.title(method), **look[method])
-                errors = [table.get((*setting, method, population), math.nan) for population in ("seen", "unseen")]
-                printed = [TableCell(grid.percent(error, digits=2)) for error in errors]
-                lines[setting].append([TableCell(evidence.title(method)), *printed])
             ax.set(xlabel="predicted (%)", ylabel="chosen (%)", title=setting_heading(*setting, splits[setting]))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
-        output.figure = finished(figure)
-    for dataset, encoder in settings:
-        notes = [
-            "Root mean squared calibration error in points, corrected for bias, without a temperature; the mean over "
-            f"{counted(splits[dataset, encoder])}, each user weighing the same. 0 is best, and what a method that "
-            "always says one half has."
-        ]
-        title = f"Calibration on {dataset} ({encoder})"
-        label = f"{piece.name}:{dataset}:{encoder}"
-        output.grids.append(
-            Grid(title, ("Method", "Error, seen", "Error, unseen"), lines[(dataset, encoder)], (), notes, label)
-        )
-    return output
+        return finished(figure)
+
+
+def _calibration_grid(
+    evidence: Evidence,
+    piece: Piece,
+    setting: tuple[str, str],
+    methods: Sequence[str],
+    errors: Mapping[Any, float],
+    splits: int,
+) -> Grid:
+    """The calibration errors of a setting's methods, of seen and of unseen users."""
+    dataset, encoder = setting
+    lines = []
+    for method in methods:
+        values = [errors.get((dataset, encoder, method, population), math.nan) for population in ("seen", "unseen")]
+        printed = [TableCell(grid.percent(value, digits=2)) for value in values]
+        lines.append([TableCell(evidence.title(method)), *printed])
+    notes = [
+        "Root mean squared calibration error in points, corrected for bias, without a temperature; the mean over "
+        f"{counted(splits)}, each user weighing the same. 0 is best, and what a method that always says one half has."
+    ]
+    title, label = f"Calibration on {dataset} ({encoder})", f"{piece.name}:{dataset}:{encoder}"
+    return Grid(title, ("Method", "Error, seen", "Error, unseen"), lines, (), notes, label)
 
 
 def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> list[dict[str, float]]:
