@@ -99,7 +99,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _refuse(f"{error.filename}: {error.strerror}", "see `prbench doctor` for the folders in use")
     if code == 130:
-        typer.echo("interrupted; what was finished is kept, run the same command to go on", err=True)
+        typer.echo("interrupted; finished work is kept, run the same command to go on", err=True)
     return int(code or 0)
 
 

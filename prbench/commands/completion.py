@@ -24,7 +24,7 @@ def names_of(*kinds: Kind, further: tuple[str, ...] = (), listed: bool = False) 
         try:
             known = sorted({name for kind in kinds for name in registry.names(kind)} | set(further))
         except InputError:
-            # A broken entry is no reason to print into somebody's command line.
+            # A broken entry is not a reason to print into somebody's command line.
             return []
         given = set(before.split(","))
         return [f"{before}{comma}{name}" for name in known if name.startswith(begun) and name not in given]

@@ -97,7 +97,7 @@ def embed(
     template_loss: Annotated[
         TemplateLoss | None,
         typer.Option(
-            help="refuse: text that the template leaves out is an error; allow: embed what is left, as NAME@allow."
+            help="refuse: text that the template leaves out is an error; allow: embed the rest, as NAME@allow."
         ),
     ] = None,
     attention: Annotated[

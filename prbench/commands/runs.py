@@ -103,7 +103,7 @@ def run(
     slurm: SlurmOptions = None,
     resources: JobResources = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
-    refit: Annotated[bool, typer.Option("--refit", help="Fit again what was packed without its models.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit results without their models again.")] = False,
     config: Annotated[
         Path | None,
         typer.Option(

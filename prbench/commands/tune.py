@@ -27,7 +27,7 @@ def tune(
     resources: JobResources = None,
     out: Annotated[Path, typer.Option(help="Folder of the tuned parameters.")] = Path("tuned"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what has been tried and what is left.")
+        bool, typer.Option("--dry-run", help="Only print the trials made and those still to make.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -213,7 +213,7 @@ class Chat:
             raise TextError(
                 row,
                 f"the chat template of {self.name} leaves out {'the messages' if whole else 'a part of a message'} of"
-                f" role {role!r}; --template-loss allow embeds what is left and marks every row,"
+                f" role {role!r}; --template-loss allow embeds the rest and marks every row,"
                 " --form plain reads conversations as plain text",
             )
         self.lost.update(messages[place]["role"] for place in lost)

@@ -86,7 +86,7 @@ def _namings(roles: Roles) -> Iterator[Roles]:
 
 
 def lost_messages(messages: Sequence[dict[str, str]], written: str) -> list[int]:
-    """The places of messages whose text does not arrive whole; white space is no part of the comparison."""
+    """The places of messages whose text does not arrive whole; white space is not part of the comparison."""
     # Most arrive as they are, and looking for that is cheap.
     doubtful = [place for place, message in enumerate(messages) if message["content"].strip() not in written]
     if not doubtful:

@@ -142,7 +142,7 @@ def load_model(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise unreadable(name, "weights", error) from error
     # transformers fills missing weights with random numbers.
-    # A pooler is no part of the states; sentence encoders and masked language models often come without its weights.
+    # A pooler is not part of the states; sentence encoders and masked language models often come without its weights.
     brought = adapter is not None and adapter.labels > 0
     missing = sorted(
         key

@@ -53,7 +53,9 @@ class Identities:
             raise InputError(f"{where}: {self.column} is {kind(value)}, expected a text or a whole number")
         text(value, self.column, where)
         if value.strip().lower() == "nan":
-            raise InputError(f"{where}: {self.column} is {value.strip()}, which is no id", hint="leave the row out")
+            raise InputError(
+                f"{where}: {self.column} is {value.strip()}, which is not an id", hint="leave the row out"
+            )
         bare = value.strip()
         lossy = SCIENTIFIC.fullmatch(bare) or (FLOAT.fullmatch(bare) and abs(float(bare)) >= EXACT)
         if lossy:

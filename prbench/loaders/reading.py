@@ -115,7 +115,7 @@ def from_json(text: str) -> Any:
 
 
 def one_of(value: Any, known: Collection[str], where: str, column: str) -> str:
-    """`value` where it is one of the texts `known`. Raises InputError for another one, and for what is no text."""
+    """`value` where it is one of the texts `known`. Raises InputError for another one or another type."""
     if not isinstance(value, str) or value not in known:
         raise InputError(f"{where}: {column} is {str(value)[:40]!r}, expected one of {', '.join(known)}")
     return value

@@ -140,7 +140,7 @@ class Simulated:
                 )
             if self.comparisons % self.pairs_per_post:
                 raise InputError(
-                    f"simulated data: comparisons is {self.comparisons}, no multiple of pairs_per_post "
+                    f"simulated data: comparisons is {self.comparisons}, not a multiple of pairs_per_post "
                     f"({self.pairs_per_post})"
                 )
             if self.comparisons // self.pairs_per_post > self.posts:

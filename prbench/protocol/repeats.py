@@ -105,7 +105,7 @@ def repeats_note(data: PreferenceData) -> str | None:
             "both stand on one side of every split"
         )
     if people := data.counts.get(PAIRS_AS_GROUPS, 0):
-        phrases.append(f"each of the {people:,} people has one group alone, so that pairs are what is divided")
+        phrases.append(f"each of the {people:,} people has one group alone, so that pairs are divided")
     return f"{data.name}: {'; '.join(phrases)}" if phrases else None
 
 

@@ -195,7 +195,7 @@ def select(kind: Kind, wanted: str) -> list[str]:
             if kind == "datasets" and (left := sorted(_imported() - set(parts))):
                 from prbench.base.console import stderr
 
-                stderr().print(f"all leaves out what was imported: {', '.join(left)}", markup=False, soft_wrap=True)
+                stderr().print(f"all leaves out imported data sets: {', '.join(left)}", markup=False, soft_wrap=True)
         elif part == "quick" and kind == "methods":
             chosen.update(dict.fromkeys(QUICK))
         elif _is_pattern(part):

@@ -39,7 +39,7 @@ MEASURES: Mapping[str, str] = {
     "starts": "a gap between two reports, against the spread over random starts",
     "three classes": "agreement with ties as a third class",
 }
-NEVER = {"three classes": "a tie is no choice, so no row is tested on the votes that are ties"}
+NEVER = {"three classes": "a tie is not a choice, so no row is tested on the votes that are ties"}
 """Measures that no cell can give, and why."""
 
 NO_INTERVAL = "no interval: one split, or the same number in all of them"

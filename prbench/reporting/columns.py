@@ -72,7 +72,7 @@ class View:
         return self.board.pair(*rivals, population) if rivals and row is rivals[0] else None
 
     def against_baseline(self, row: Row) -> Pair | None:
-        """As `Board.against_baseline`; None for rows that are no method's, such as the ceiling."""
+        """As `Board.against_baseline`; None for rows that do not belong to a method, such as the ceiling."""
         return self.board.against_baseline(row) if row.key in self.board.baseline else None
 
     def absence(self, row: Row) -> str:

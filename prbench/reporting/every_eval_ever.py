@@ -47,7 +47,7 @@ def every_eval_ever(
 
     `developer` is the name below which models stand there, `organisation` who ran the evaluation, `relationship` how
     they stand to the models; an entry of your own (`extends = "every-eval-ever"`) sets them. Margins of single
-    choices are no part of it. Raises InputError where no row can be exported.
+    choices are not part of it. Raises InputError where no row can be exported.
     """
     if not developer.strip() or developer == "unknown" or "/" in developer:
         raise InputError(f"developer is {developer!r}", hint="give a name without slashes in the report's [options]")

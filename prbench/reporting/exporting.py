@@ -94,7 +94,7 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
             assert table is not None
             exports.append(Exported(board, row, _cells(standing, board, row), _numbers(table, board, row)))
     if not exports:
-        raise InputError("no row can be exported", hint="see `prbench report leaderboard` for what there is")
+        raise InputError("no row can be exported", hint="see `prbench report leaderboard` for the rows there are")
     return exports
 
 

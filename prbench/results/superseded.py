@@ -16,8 +16,8 @@ from prbench.results import cells as cells_module
 from prbench.results.record import PlannedRecord
 
 FOLDER = "superseded"
-OTHER_CODE = "its code is not what it was when it ran before"
-OTHER_DATA = "the data set is not what it was when it ran before"
+OTHER_CODE = "its code has changed since it ran"
+OTHER_DATA = "the data set has changed since it ran"
 
 
 @dataclass(frozen=True)

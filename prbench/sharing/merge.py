@@ -106,7 +106,7 @@ def merge(sources: Sequence[Path], out: Path, *, prefer: Path | None = None, lea
     if prefer is not None:
         same = [name for name, path in names.items() if path.resolve() == prefer.resolve()]
         if not same:
-            raise InputError(f"--prefer {prefer} is none of the merged folders", hint=f"it may be {_or(sources)}")
+            raise InputError(f"--prefer {prefer} is not among the merged folders", hint=f"it may be {_or(sources)}")
         wanted = same[0]
     order = sorted(names, key=lambda name: name != wanted)
     with contextlib.ExitStack() as stack:

@@ -206,5 +206,7 @@ def fetch(store: Store, out: Path, *, prefer: str = "") -> Fetched:
         raise InputError(f"the store has no results to fetch{reason}")
     chosen = place / prefer if prefer else None
     if chosen and chosen not in good:
-        raise InputError(f"--prefer {prefer} is none of the submissions", hint=", ".join(path.name for path in good))
+        raise InputError(
+            f"--prefer {prefer} is not among the submissions", hint=", ".join(path.name for path in good)
+        )
     return Fetched(merge(good, out, prefer=chosen, least=1), left_out)

@@ -403,7 +403,7 @@ def test_bad_shots_are_refused(run: Run, runner: SimpleNamespace, shots: str, ex
             2,
             "error: the disk is full: /some/file was not written\nhint: free some space\n",
         ),
-        (KeyboardInterrupt(), 130, "interrupted; what was finished is kept, run the same command to go on\n"),
+        (KeyboardInterrupt(), 130, "interrupted; finished work is kept, run the same command to go on\n"),
     ],
 )
 def test_errors_while_running(

@@ -52,7 +52,7 @@ def table(frame: Any) -> Any:
 
 
 def cell_kinds(runs: Path) -> Iterator[Kind]:
-    folders = [f for f in cells.folders(runs) if cells.read_record(f)["status"] == "done" and list(f.glob("probe-*"))]
+    folders = [f for f in cells.folders(runs) if cells.read_record(f).done and list(f.glob("probe-*"))]
     folder = folders[0]
 
     def model() -> Any:
@@ -68,7 +68,7 @@ def cell_kinds(runs: Path) -> Iterator[Kind]:
     yield Kind("scores-all", cells.scores_file(folder, ALL_SHOTS), all_scores)
     yield Kind("scores-2", cells.scores_file(folder, 2), all_scores)
     yield Kind("probe", next(folder.glob("probe-*")), lambda: table(probes.load(runs)))
-    failed = next(f for f in cells.folders(runs) if cells.read_record(f)["status"] == "failed")
+    failed = next(f for f in cells.folders(runs) if cells.read_record(f).status == "failed")
     yield Kind("failed cell", failed / "cell.json", lambda: cells.read_record(failed))
 
 

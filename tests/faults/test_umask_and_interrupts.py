@@ -101,7 +101,7 @@ sys.meta_path.insert(0, Finder())
 sys.argv[0] = "prbench"
 runpy.run_module("prbench", run_name="__main__")
 """
-HARMLESS = ("interrupted\n", "interrupted; what was finished is kept, run the same command to go on\n")
+HARMLESS = ("interrupted\n", "interrupted; finished work is kept, run the same command to go on\n")
 
 
 @pytest.mark.parametrize(

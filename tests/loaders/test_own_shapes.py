@@ -86,7 +86,7 @@ def test_whole_numbers_of_any_size_and_hashes_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["nan", "NaN", " NaN"])
 def test_not_a_number_is_nobody(text: str, tmp_path: Path) -> None:
-    assert "which is no id" in error_of(jsonl(tmp_path / "a.jsonl", [row(text)]))
+    assert "which is not an id" in error_of(jsonl(tmp_path / "a.jsonl", [row(text)]))
 
 
 def test_numbers_and_equal_floats_are_one_person_where_all_are_numbers(tmp_path: Path) -> None:

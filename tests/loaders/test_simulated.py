@@ -367,7 +367,7 @@ def test_wide_embeddings_are_made_in_pieces_of_any_width():
         ({"posts": 0}, "posts is 0 and dialogues is 0"),
         ({"dialogues": 3}, "posts is 60 and dialogues is 3"),
         ({"pairs_per_post": 7}, "4 responses make 6 pairs"),
-        ({"comparisons": 41}, "comparisons is 41, no multiple of pairs_per_post (2)"),
+        ({"comparisons": 41}, "comparisons is 41, not a multiple of pairs_per_post (2)"),
         ({"posts": 19}, "need 20 posts, posts is 19"),
         ({"bases": 1}, "dirichlet weights need at least 2 bases"),
         ({"clusters": 41}, "clusters is 41, must be from 2 to users (40)"),

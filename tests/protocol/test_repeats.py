@@ -165,7 +165,7 @@ def test_people_with_one_group_are_divided_by_pairs() -> None:
     assert divided.counts[repeats.PAIRS_AS_GROUPS] == 4
     assert divided.group.tolist() == [0, 1, 2, 3, 0] * 4
     assert len(make_split(divided, PAPER, index=0).seen_test) >= 4
-    assert "pairs are what is divided" in str(repeats_note(divided))
+    assert "so that pairs are divided" in str(repeats_note(divided))
     # One person with two groups is enough for the groups to stay.
     more = choices(*rows, (0, asked("Milk?"), "a", "b", 1))
     assert divide_pairs(more) is more

@@ -276,7 +276,7 @@ def test_what_was_never_fitted_has_no_costs(tmp_path: Path, state: str) -> None:
     folder = cells.write_undone(tmp_path, made(method="n"), CellState(state), "why")
     undone = cells.read_record(folder)
     assert undone.reason == "why"
-    assert not any(name in undone for name in costs)
+    assert not undone.stored().keys() & set(costs)
 
 
 def test_the_hint_for_lost_or_damaged_scores_destroys_no_more_than_needed(runs: Path) -> None:
@@ -350,7 +350,7 @@ def test_undone_cells_never_shadow_done_ones(runs: Path, key: str, state: str) -
 def test_a_result_takes_the_place_of_a_failure(runs: Path) -> None:
     folder = cells.write_done(runs, made(method="n", key="x"), fitted(), {ALL_SHOTS: columns()})
     assert cells.status(folder) == ("done", "")
-    assert "reason" not in cells.read_record(folder)
+    assert "reason" not in cells.read_record(folder).stored()
 
 
 def test_a_death_between_files_leaves_no_half_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_a_raised_revision_makes_other_cells_and_sets_the_earlier_aside(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = run(folder, capsys)
-    assert all("revision" not in record for record in results.load(folder.parent / "runs").cells)
+    assert all("revision" not in record.stored() for record in results.load(folder.parent / "runs").cells)
     monkeypatch.setattr(UserBT, "revision", 2)
     planned, _ = run(folder, capsys, "--dry-run")
     why = "its results were of revision 1, the method now has revision 2"

@@ -23,6 +23,7 @@ from prbench.judging.reader import Tally, reader_of
 from prbench.loaders.sim_text import WARM
 from prbench.protocol.metrics import decisions
 from prbench.registry import methods
+from prbench.results.record import DoneRecord, finished
 from prbench.running.judged import CallNotes
 from prbench.running.plan import plan
 from prbench.running.request import RunRequest
@@ -65,25 +66,27 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
-def cells(out: Path) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for cell in results.load(out).cells:
-        found.setdefault(cell["method"], []).append(cell)
-    return found
+def cells(out: Path) -> dict[str, list[DoneRecord]]:
+    by_method: dict[str, list[DoneRecord]] = {}
+    for cell in finished(results.load(out).cells):
+        by_method.setdefault(cell.method, []).append(cell)
+    return by_method
 
 
 def test_one_command_makes_one_board(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     assert run(*BOTH, *ICL, "--out", str(out)).code == 0
     made = cells(out)
-    assert {cell["encoder"] for cell in made["length"]} == {"planted"}
-    assert {cell["encoder"] for cell in made["judge"]} == {"taste"}
-    assert all(cell["reader"] == "judge" for cell in made["judge"])
-    assert "reader" not in made["length"][0]
-    assert made["judge"][0]["judging"]["verdicts"]["overall"]["failed_orders"] == 0
+    assert {cell.encoder for cell in made["length"]} == {"planted"}
+    assert {cell.encoder for cell in made["judge"]} == {"taste"}
+    assert all(cell.reader == "judge" for cell in made["judge"])
+    assert "reader" not in made["length"][0].stored()
+    judge = made["judge"][0]
+    assert judge.judging is not None
+    assert judge.judging.verdicts["overall"].failed_orders == 0
     # Each test pair is asked about in both orders, for the adapted user and at cold start: the same question here.
-    tests = sum(made["judge"][0]["counts"][name] for name in ("seen_test", "unseen_test"))
-    assert made["judge"][0]["judging"]["test"]["asked"] == 4 * tests
+    tests = judge.counts.seen_test + judge.counts.unseen_test
+    assert judge.judging.test.asked == 4 * tests
     told = run("report", "leaderboard", "--runs", str(out), "--out", str(tmp_path / "out"), "--baseline", "length")
     assert told.code == 0
     table = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("title")
@@ -302,11 +305,11 @@ def test_a_dry_run_counts_calls_tokens_and_cost(run: Run, folder: Path, tmp_path
     found = {row["method"]: row for row in dry["judging"]}
     assert run("run", *chosen, "--out", str(tmp_path / "runs")).code == 0
     for method, made in cells(tmp_path / "runs").items():
-        spent = sum(cell["judging"][part]["tokens_in"] for cell in made for part in ("fit", "test"))
+        spent = sum(stage.tokens_in for cell in made if cell.judging for stage in cell.judging.stages)
         # What is asked twice, as by the cold start of the plain judge, is called for once.
         assert 0 < found[method]["tokens_in"] <= spent
         assert found[method]["cost_at_most"] == found[method]["tokens_in"]
-    tests = sum(c["counts"][n] for c in cells(tmp_path / "runs")["judge"] for n in ("seen_test", "unseen_test"))
+    tests = sum(c.counts.seen_test + c.counts.unseen_test for c in cells(tmp_path / "runs")["judge"])
     assert found["judge"]["calls"] <= 2 * tests
 
 

@@ -266,7 +266,7 @@ def test_the_command_probes_and_counts(runs: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_failing_probe_is_told_and_the_others_are_made(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = next(f for f in cells.folders(runs) if cells.read_record(f)["entry"]["name"] == "bt")
+    folder = next(f for f in cells.folders(runs) if cells.read_record(f).entry.name == "bt")
     tensors = load_file(without_digests(folder) / "model.safetensors")
     save_file({name: torch.full_like(t, torch.nan) for name, t in tensors.items()}, folder / "model.safetensors")
     assert cli.main(["probe", "--runs", str(runs), "--support"]) == 1

@@ -31,7 +31,7 @@ from prbench.method import load_tensors
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells as cells_module
-from prbench.results.record import CellRecord
+from prbench.results.record import CellRecord, DoneRecord
 from prbench.running import method_job, open_dataset
 from prbench.running import run as runner
 
@@ -296,7 +296,7 @@ def test_an_unsupported_method_is_skipped_with_its_reason(out: Path, capsys: pyt
     assert run(out, "unsupported,good").failed == 0
     assert "unsupported is skipped on tiny: 10 dimensions [are] too many" in capsys.readouterr().err
     record = record_of(out, "unsupported")
-    assert (record["status"], record["reason"]) == ("skipped", "10 dimensions [are] too many")
+    assert (record.status, record.reason) == ("skipped", "10 dimensions [are] too many")
     assert planted_methods.FITS == ["Good 2"]
     assert {c.method: c.status for c in results.load(out).cells} == {"good": "done", "unsupported": "skipped"}
 
@@ -437,7 +437,7 @@ def test_the_order_on_the_command_line_changes_nothing(out: Path, tmp_path: Path
 
 def keys(out: Path, methods: str = "good", dataset: str = "tiny", **options: Any) -> dict[str, set[str]]:
     plan = make_plan(methods.split(","), dataset.split(","), splits=2, out=out, **options)
-    return {job.name: {cell.record["key"] for cell in job.cells} for job in plan.jobs}
+    return {job.name: {cell.record.key for cell in job.cells} for job in plan.jobs}
 
 
 def test_a_cells_key_changes_with_what_changes_its_scores(
@@ -472,18 +472,19 @@ def test_a_cells_key_changes_with_what_changes_its_scores(
 def test_an_entry_renamed_keeps_its_scores_and_a_record_its_facts(out: Path) -> None:
     run(out, "mrm", splits=1)
     record = record_of(out, "mrm[epochs=4]")
-    assert record["fit"]["rule"] == "validation"
-    assert record["params"]["rate"] == 5e-3
-    assert record["parameters"] == {"shared": 2 * 10 + 2, "per_user": 2}
-    assert record["counts"]["seen_users"] == record["counts"]["unseen_users"] == 5
-    assert record["seed"] == 42
-    assert record["trained_together"] == 1
-    assert record["peak_memory_mb"] > 1
-    assert record["seconds"].keys() == {"fit", "adapt", "score"}
-    assert record["encoder_fingerprint"] is None
-    assert record["simulated"] is True
-    truth = record["truth"]["unseen"]
-    assert 0.5 < truth["floor"] < truth["ceiling"] < 1
+    assert isinstance(record, DoneRecord)
+    assert record.fit.rule == "validation"
+    assert record.params["rate"] == 5e-3
+    assert (record.parameters.shared, record.parameters.per_user) == (2 * 10 + 2, 2)
+    assert record.counts.seen_users == record.counts.unseen_users == 5
+    assert record.seed == 42
+    assert record.trained_together == 1
+    assert record.peak_memory_mb > 1
+    assert min(record.seconds.fit, record.seconds.adapt, record.seconds.score) > 0
+    assert record.encoder_fingerprint is None
+    assert record.simulated is True
+    assert record.truth is not None
+    assert 0.5 < record.truth.unseen.floor < record.truth.unseen.ceiling < 1
 
 
 def test_a_record_holds_the_command_that_plans_it_again(out: Path, entries: Path) -> None:
@@ -492,7 +493,7 @@ def test_a_record_holds_the_command_that_plans_it_again(out: Path, entries: Path
         ["good", "unsupported"], ["tiny"], splits=2, seed=7, shots=[2], selection="last", device="cpu",
         overrides=changes, out=out,
     )  # fmt: skip
-    command = plan.jobs[0].cells[0].record["command"]
+    command = plan.jobs[0].cells[0].record.command
     assert command == (
         f"prbench --registry {entries} run --methods good,unsupported --dataset tiny --splits 2 --seed 7 --shots all,2 --selection last "
         "--device cpu --set good.bases=3"

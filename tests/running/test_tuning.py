@@ -538,15 +538,15 @@ def test_a_tuned_cell_says_where_its_parameters_are_from(out: Path) -> None:
     assert cell.params.items() >= record.tuned.params.items()
     assert cell.method == "early"
     assert cell.tuned.trials == 3
-    assert cell["tuned"]["best"] == record.best
+    assert cell.tuned.model_extra["best"] == record.best
     assert cell.tuned.tuning_splits == [1_000, 1_001]
-    assert cell["tuned"]["objective"]["tuned"] == record.tuned.objective
+    assert cell.tuned.model_extra["objective"]["tuned"] == record.tuned.objective
     assert cell.fit.rule == "validation"
     assert not {cell.record.split for job in plan.jobs for cell in job.cells} & set(record.basis.splits)
 
 
 def keys(plan: plan_module.Plan) -> dict[str, list[str]]:
-    return {job.selection: [cell.record["key"] for cell in job.cells] for job in plan.jobs}
+    return {job.selection: [cell.record.key for cell in job.cells] for job in plan.jobs}
 
 
 def test_cell_keys_hold_what_was_tuned_and_old_ones_stay(out: Path, entries: Path, tmp_path: Path) -> None:
@@ -572,17 +572,17 @@ def test_old_keys_are_a_hash_of_what_they_always_were(out: Path) -> None:
     record = job.cells[0].record
     parts = {
         "format": 1,
-        "protocol_version": record["protocol_version"],
-        "data": record["data_fingerprint"],
-        "embedding": record["embedding_fingerprint"],
-        "protocol": {k: v for k, v in record["protocol"].items() if k != "splits"},
+        "protocol_version": record.protocol_version,
+        "data": record.data_fingerprint,
+        "embedding": record.embedding_fingerprint,
+        "protocol": {k: v for k, v in record.stored_protocol().items() if k != "splits"},
         "split": 0,
         "seed": 42,
         "target": "prbench.methods.length:Length",
-        "params": record["params"],
+        "params": record.params,
         "selection": job.entry.selection,
     }
-    assert record["key"] == digest(parts, length=12)
+    assert record.key == digest(parts, length=12)
 
 
 def test_asking_for_several_selections() -> None:

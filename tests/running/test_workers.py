@@ -113,7 +113,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(entries: Path, tmp
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert told.splitlines()[-1] == "interrupted; what was finished is kept, run the same command to go on"
+    assert told.splitlines()[-1] == "interrupted; finished work is kept, run the same command to go on"
     assert "Traceback" not in told
     (worker,) = (int(path.name) for path in planted.iterdir())
     with pytest.raises(ProcessLookupError):

@@ -233,7 +233,7 @@ def test_a_preferred_source_is_used_and_the_difference_is_still_told(two: tuple[
         == cells.scores_file(cell(b), ALL_SHOTS).read_bytes()
     )
     assert keys(tmp_path / "c" / "apart" / "a") == {k for k in keys(a) if "/user-bt/" in k}
-    with pytest.raises(InputError, match="is none of the merged folders"):
+    with pytest.raises(InputError, match="is not among the merged folders"):
         merge([a, b], tmp_path / "d", prefer=tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_other_data_and_other_code_are_kept_apart_and_named(two: tuple[Path, Pat
     assert keys(tmp_path / "code") == keys(a)
     assert len(keys(tmp_path / "code" / "apart" / "b")) == 2
     for folder in cells.folders(b):
-        if cells.read_record(folder)["status"] == "done":
+        if cells.read_record(folder).done:
             changed_record(folder, data_fingerprint="other")
     found = merge([a, b], tmp_path / "data")
     assert {(r.row.method, r.why) for r in found.apart} == {("", "other data than a")}

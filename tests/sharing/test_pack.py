@@ -23,6 +23,7 @@ from prbench.base.errors import InputError
 from prbench.base.reading import sealed
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.results import cells, digests
+from prbench.results.record import CellRecord
 from prbench.results.verify import verify
 from prbench.sharing import archive, pack
 
@@ -87,7 +88,7 @@ def planted(runs: Path) -> None:
 
     def change(record: dict[str, Any]) -> None:
         record["command"] = "prbench run --encoder /home/alice/models/minilm --dataset tiny"
-        record["fit"]["persona"] = "I prefer tea over coffee. " * 40
+        record.fit.persona = "I prefer tea over coffee. " * 40
         record["fit"]["log"] = {
             "/home/alice/log": ["file:///home/alice/x", r"C:\Users\alice\x", "~/alice/secret-host/y"]
         }
@@ -102,9 +103,9 @@ def planted(runs: Path) -> None:
     resealed(folder, change)
 
 
-def without_paths(record: Any) -> dict[str, Any]:
+def without_paths(record: CellRecord) -> dict[str, Any]:
     """A record's values but for those that name folders of the machine."""
-    return {name: record[name] for name in record.keys() if name not in ("traceback", "command")}  # noqa: SIM118
+    return {name: value for name, value in record.stored().items() if name not in ("traceback", "command")}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -129,8 +130,8 @@ def test_no_byte_of_a_pack_tells_texts_people_or_places(runs: Path, tmp_path: Pa
             assert secret not in name
     assert not any(name.endswith(("safetensors", ".lock")) for name in contents)
     record = cells.read_record(cell(folder))
-    assert record["command"] == "prbench run --encoder <path> --dataset tiny"
-    assert record["fit"]["persona"] == "<1040 characters left out>"
+    assert record.command == "prbench run --encoder <path> --dataset tiny"
+    assert record.fit.persona == "<1040 characters left out>"
     assert without_paths(cells.read_record(cell(folder, split=1))) == without_paths(
         cells.read_record(cell(runs, split=1))
     )

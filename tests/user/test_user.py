@@ -426,15 +426,17 @@ def test_several_fits_say_what_chooses_among_them(home: Path, tmp_path: Path) ->
     assert caught.value.hint == "choose with --dataset"
     shutil.rmtree(out)
     add_run(out, "validation,test-oracle")
-    (fit,) = (f for f in cells.folders(out) if cells.read_record(f)["selection"] == "validation")
+    (fit,) = (f for f in cells.folders(out) if cells.read_record(f).selection == "validation")
     record = cells.read_record(fit)
     other = fit.with_name("split-0-other")
     shutil.copytree(fit, other)
-    (without_digests(other) / "cell.json").write_text(json.dumps({**record, "selection": "tuned", "key": "other"}))
+    (without_digests(other) / "cell.json").write_text(
+        json.dumps({**record.stored(), "selection": "tuned", "key": "other"})
+    )
     with pytest.raises(InputError, match="has several fits of") as caught:
         UserModel.open(out, LORE)
     assert caught.value.hint == "choose with --selection"
-    (without_digests(other) / "cell.json").write_text(json.dumps({**record, "key": "other"}))
+    (without_digests(other) / "cell.json").write_text(json.dumps({**record.stored(), "key": "other"}))
     with pytest.raises(InputError, match="has several fits of") as caught:
         UserModel.open(out, LORE)
     assert caught.value.hint == "use runs folders of their own"
@@ -443,8 +445,9 @@ def test_several_fits_say_what_chooses_among_them(home: Path, tmp_path: Path) ->
 def test_a_users_products_are_as_exact_as_the_fits(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in cells.folders(runs):
         record = cells.read_record(folder)
-        if record["method"] == LORE:
-            (without_digests(folder) / "cell.json").write_text(json.dumps({**record, "precision": "medium"}))
+        if record.method == LORE:
+            stored = {**record.stored(), "precision": "medium"}
+            (without_digests(folder) / "cell.json").write_text(json.dumps(stored))
     found: dict[str, list[str]] = {LORE: [], MRM: []}
     for method, seen in found.items():
         model = UserModel.open(runs, method)
@@ -505,7 +508,7 @@ def test_a_state_whose_run_is_gone_or_changed_is_refused(
     without_digests(model.parent)
     changed.restore({**tensors, "bases": tensors["bases"] + 1}).save(model)
     assert f"was made with another fit of {MRM} than {runs} now holds" in refusal(capsys, *words)
-    assert fitted["method"] == MRM
+    assert fitted.method == MRM
     shutil.rmtree(model.parent)
     assert f"unknown method in {runs}: '{MRM}'" in refusal(capsys, *words)
     assert other.is_dir()
@@ -555,11 +558,11 @@ def test_another_revision_of_the_encoder_is_refused(
     runs: Path, home: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder,) = (runs / "texts" / "planted" / LORE).glob("split-0-*")
-    record = cells.read_record(folder)
+    record = cells.read_record(folder).stored()
     assert record["encoder_fingerprint"] == {"id": "planted", "revision": "1", "dtype": "float32"}
     # The run's own entry pins the revision; a model whose content has changed shows in the fingerprint.
     record["encoder_fingerprint"]["revision"] = "0"
-    (without_digests(folder) / "cell.json").write_text(json.dumps(record.stored()))
+    (without_digests(folder) / "cell.json").write_text(json.dumps(record))
     message = refusal(capsys, "user", "adapt", "--run", runs, "--method", LORE, "--pairs", pairs, "--out", home / "x")
     assert "was fitted on embeddings of planted with revision 0, the encoder here has 1" in message
     assert not (home / "x").exists()

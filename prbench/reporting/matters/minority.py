@@ -30,7 +30,7 @@ RATE = (
     "lowest and the highest rate, higher is better. Slope: points of accuracy per 0.1 of support rate, least squares "
     "over users; slope of gain: the same of accuracy − cold start, above 0 if adapting widens the gap and 0 for a "
     "method that does nothing. A low rate mixes taste with carelessness: nobody predicts a careless user, so that a "
-    "slope alone is no injustice. "
+    "slope alone does not show an injustice. "
 )
 PLANTED = (
     "Simulated users by their planted group: user accuracy in % after adapting and, in points, the gain over the "

@@ -32,18 +32,15 @@ if TYPE_CHECKING:
 WHERE = "reports/privacy.toml"
 MEMBERSHIP = (
     "Unseen users, after adapting on their whole support. Membership: the chance in % that the margin of a choice "
-    "that "
-    "the state was adapted on is above that of one of the user's test choices, ties one half; the mean over users. "
-    "Lower "
-    "is better: 50 is no leak, and a method that does nothing. Leak: points above 50. "
+    "that the state was adapted on is above that of one of the user's test choices, ties one half; the mean over "
+    "users. Lower is better: at 50 nothing leaks, as with a method that does nothing. Leak: points above 50. "
 )
 IDENTITY = (
     "Unseen users with five and more choices in both halves of their support, cut by groups. First: % of users whose "
-    "state "
-    "from one half is closest to their own state from the other (1 − correlation of margins on 500 fixed pairs; "
-    "equal "
-    "distances share the place). Lower is better; chance is 1 over the number of users, and what a method that does "
-    "nothing has. Above chance: the difference in points. Rank: the mean rank of the own other half, 1 the closest. "
+    "state from one half is closest to their own state from the other (1 − correlation of margins on 500 fixed "
+    "pairs; equal distances share the place). Lower is better; chance, which a method that does nothing has, is 1 "
+    "over the number of users. Above chance: the difference in points. Rank: the mean rank of the user's own other "
+    "half, 1 the closest. "
 )
 
 

@@ -324,7 +324,7 @@ def _calibration_grid(
         lines.append([TableCell(evidence.title(method)), *printed])
     notes = [
         "Root mean squared calibration error in points, corrected for bias, without a temperature; the mean over "
-        f"{counted(splits)}, each user weighing the same. 0 is best, and what a method that always says one half has."
+        f"{counted(splits)}, each user weighing the same. 0 is best; a method that always says one half has 0 too."
     ]
     title, label = f"Calibration on {dataset} ({encoder})", f"{piece.name}:{dataset}:{encoder}"
     return Grid(title, ("Method", "Error, seen", "Error, unseen"), lines, (), notes, label)

@@ -102,7 +102,7 @@ def _parameter_grid(evidence: Evidence, piece: Piece, frame: pd.DataFrame, count
         lines.append([TableCell(evidence.title(name)), *(TableCell(f"{number:,}") for number in numbers)])
     notes = [
         f"Trained parameters for embeddings of {DIM:,} dimensions, with the entries' own hyper-parameters. "
-        "Numbers fitted to a user count for every user; what a forward pass computes for one does not."
+        "Numbers fitted to a user count for every user; numbers that a forward pass computes do not."
     ]
     header = ("Method", *(f"{users:,} users" for users in USERS), "Stored per user")
     return Grid(piece.title, header, lines, (), notes, piece.name)
