@@ -71,8 +71,8 @@ def comparison(record: Mapping[str, Any], where: str, *, allow_empty: bool = Fal
         chosen, rejected = first[-1].content, second[-1].content
     if chosen == rejected:
         raise InputError(f"{where}: chosen and rejected are the same", hint="leave the row out")
-    asked = context[-1].content
-    repeats_prompt = all(after_prompt(side, asked) is not None for side in (chosen, rejected))
+    prompt_text = context[-1].content
+    repeats_prompt = all(after_prompt(side, prompt_text) is not None for side in (chosen, rejected))
     return Comparison(context, chosen, rejected, repeats_prompt)
 
 

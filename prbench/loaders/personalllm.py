@@ -72,9 +72,9 @@ class PersonalLLM:
         """The users' choices. Raises InputError naming a file and row that is broken, or too few prompts."""
         paths = [raw.path(path) for path in FILES]
         train, test = (read_table(path) for path in paths)
-        for path, table, wanted in zip(paths, (train, test), (self.train_prompts, self.test_prompts), strict=True):
-            if len(table.prompts) < wanted:
-                raise InputError(f"{path} has {len(table.prompts)} prompts, {wanted} are asked for")
+        for path, table, n_prompts in zip(paths, (train, test), (self.train_prompts, self.test_prompts), strict=True):
+            if len(table.prompts) < n_prompts:
+                raise InputError(f"{path} has {len(table.prompts)} prompts, {n_prompts} are asked for")
         centre, scale = np.zeros(len(REWARD_MODELS)), np.ones(len(REWARD_MODELS))
         if self.scores == "standardised":
             centre, scale = train.scores.mean(axis=(0, 1)), train.scores.std(axis=(0, 1))
@@ -85,9 +85,9 @@ class PersonalLLM:
         for user in range(self.users):
             rng = Rng(self.seed, "personalllm", "user", user)
             weights = rng.child("weights").numpy().dirichlet(np.full(len(REWARD_MODELS), self.alpha))
-            for mark, (table, wanted) in enumerate(((train, self.train_prompts), (test, self.test_prompts))):
+            for mark, (table, n_prompts) in enumerate(((train, self.train_prompts), (test, self.test_prompts))):
                 draw = rng.child("prompts", mark).numpy()
-                drawn = draw.choice(len(table.prompts), size=wanted, replace=False)
+                drawn = draw.choice(len(table.prompts), size=n_prompts, replace=False)
                 rewards = (table.scores[drawn] - centre) / scale @ weights
                 for prompt, reward in zip(drawn.tolist(), rewards, strict=True):
                     builder.counts["prompts judged"] += 1

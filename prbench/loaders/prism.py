@@ -178,16 +178,16 @@ class Prism:
                 continue
             counts["turns without a rejected reply dropped"] += not turn.rejected
             counts[TWINS] += len(turn.chosen) - 1
-            asked = Message("user", turn.prompt)
+            question = Message("user", turn.prompt)
             if turn.usable:
-                context: Context = (*history, asked)
+                context: Context = (*history, question)
                 time = None if dialogue.seconds is None else dialogue.seconds + number
                 for better, worse in self._pairs(turn, number, builder):
                     builder.add(user, context, better.text, worse.text, group=dialogue.key, time=time)
             if turn.usable or self.history == "whole":
                 chosen = turn.chosen[0]
                 reply = "" if chosen.empty and self.empty_replies == "drop" else chosen.text
-                history += [asked, Message("assistant", reply)]
+                history += [question, Message("assistant", reply)]
 
     def _pairs(self, turn: Turn, number: int, builder: Builder) -> Iterator[tuple[Reply, Reply]]:
         """(preferred, other) of one turn, what is left out counted by reason."""

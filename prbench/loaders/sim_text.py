@@ -197,13 +197,13 @@ class SimText:
         columns: list[tuple[int, int, int, int]] = []
         for user in range(self.users):
             draw = rng.child("asked", user).numpy()
-            asked = [
+            judged_pairs = [
                 (prompt, pair)
                 for prompt in draw.permutation(self.prompts)[: -(-self.pairs // self.pairs_per_prompt)].tolist()
                 for pair in pairs[prompt].tolist()
             ][: self.pairs]
-            again = draw.permutation(len(asked))[: round(self.repeats * len(asked))].tolist()
-            for place, (prompt, pair) in enumerate([*asked, *(asked[i] for i in again)]):
+            again = draw.permutation(len(judged_pairs))[: round(self.repeats * len(judged_pairs))].tolist()
+            for place, (prompt, pair) in enumerate([*judged_pairs, *(judged_pairs[i] for i in again)]):
                 sides = [prompt * self.candidates + int(side[pair]) for side in (left, right)]
                 columns.append((user, *(sides if draw.integers(2) else sides[::-1]), place))
         table = np.array(columns, dtype=np.int64)

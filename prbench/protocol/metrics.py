@@ -205,8 +205,8 @@ def complete_starts(frame: pd.DataFrame, *, by: tuple[str, ...] = ()) -> pd.Data
     planned = fits.loc[fits["restart"] == 0, [*keys, "split"]].assign(planned=True)
     known = fits.merge(planned, how="left", on=[*keys, "split"])["planned"].notna().to_numpy()
     wanted = planned.groupby(keys)["planned"].size().rename("wanted")
-    here = fits[known].groupby([*keys, "restart"])["split"].size().rename("here")
-    table = fits.join(wanted, on=keys).join(here, on=[*keys, "restart"])
+    present = fits[known].groupby([*keys, "restart"])["split"].size().rename("here")
+    table = fits.join(wanted, on=keys).join(present, on=[*keys, "restart"])
     kept = known & (table["here"] == table["wanted"]).to_numpy()
     return frame[kept[number]]
 

@@ -69,10 +69,10 @@ def known_pools(data: PreferenceData, rows: IntArray) -> Pools:
     truth = data.truth
     if truth is None or truth.prompt is None:
         raise ValueError(f"{data.name} keeps no utilities of its candidates")
-    asked = np.unique(np.stack([data.user[rows], truth.prompt[data.chosen[rows]]]), axis=1).T
-    members = {int(p): np.flatnonzero(truth.prompt == p) for p in np.unique(asked[:, 1])}
+    judged_prompts = np.unique(np.stack([data.user[rows], truth.prompt[data.chosen[rows]]]), axis=1).T
+    members = {int(p): np.flatnonzero(truth.prompt == p) for p in np.unique(judged_prompts[:, 1])}
     pools: list[tuple[int, int, int, float]] = []
-    for number, (user, prompt) in enumerate(asked.tolist()):
+    for number, (user, prompt) in enumerate(judged_prompts.tolist()):
         items = members[prompt]
         worth = truth.utility(np.full(len(items), user), items)
         pools += [(user, number, item, float(u)) for item, u in zip(items.tolist(), worth, strict=True)]

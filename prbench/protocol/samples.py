@@ -24,7 +24,7 @@ def sampled(data: PreferenceData, split: Split, share: TestSample) -> Split:
     def of(users: IntArray, rows: IntArray) -> IntArray:
         return rows[np.isin(data.user[rows], users)]
 
-    def some(users: IntArray, rows: IntArray) -> IntArray:
+    def share_of(users: IntArray, rows: IntArray) -> IntArray:
         rows = of(users, rows)
         kept = [_smallest(data.name, "choice", rows[data.user[rows] == user], share.choices) for user in users]
         return np.concatenate([rows[:0], *kept])
@@ -34,9 +34,9 @@ def sampled(data: PreferenceData, split: Split, share: TestSample) -> Split:
         seen=seen,
         unseen=unseen,
         seen_train=of(seen, split.seen_train),
-        seen_test=some(seen, split.seen_test),
+        seen_test=share_of(seen, split.seen_test),
         unseen_support=of(unseen, split.unseen_support),
-        unseen_test=some(unseen, split.unseen_test),
+        unseen_test=share_of(unseen, split.unseen_test),
     )
 
 

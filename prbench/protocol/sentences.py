@@ -15,8 +15,8 @@ def left_out(counts: Sequence[Mapping[str, int]]) -> str | None:
         return None
     people = max(c["seen_users"] + c["unseen_users"] + c.get(LEFT_OUT, 0) for c in counts)
     single = {c.get(SINGLE) for c in counts} == set(dropped)
-    why = "one choice each" if single else "they have nothing to train on or nothing to test"
-    return f"{_span(dropped)} of {people:,} people are left out ({why})"
+    reason = "one choice each" if single else "they have nothing to train on or nothing to test"
+    return f"{_span(dropped)} of {people:,} people are left out ({reason})"
 
 
 def shared(counts: Sequence[Mapping[str, int]]) -> str | None:

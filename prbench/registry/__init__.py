@@ -58,12 +58,14 @@ def use(folders: Sequence[Path]) -> None:
     global _folders
     for folder in folders:
         if not any((folder / kind).is_dir() for kind in KINDS):
-            what = (
+            fault = (
                 "no folder"
                 if not folder.is_dir()
                 else "without a methods, datasets, encoders, judges or reports folder"
             )
-            raise InputError(f"--registry {folder}: {what}", hint="put entries in DIR/methods/NAME.toml and the like")
+            raise InputError(
+                f"--registry {folder}: {fault}", hint="put entries in DIR/methods/NAME.toml and the like"
+            )
     _folders = tuple(folder.resolve() for folder in folders)
     importable_from(_folders)
 
@@ -178,7 +180,7 @@ def load_all(kind: Kind) -> Sequence[Entry]:
     return [get(kind, name) for name in names(kind)]
 
 
-def select(kind: Kind, wanted: str) -> list[str]:
+def select(kind: Kind, text: str) -> list[str]:
     """Names from a comma-separated list of names, patterns such as `mrm*`, `all` and `quick`; each once.
 
     `all` stands for the entries with `default = true`, of the methods `quick` for those of `QUICK`; a pattern for
@@ -186,7 +188,7 @@ def select(kind: Kind, wanted: str) -> list[str]:
     """
     known = names(kind)
     chosen: dict[str, None] = {}
-    parts = [part.strip() for part in wanted.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise InputError(f"no {NOUNS[kind]} named", hint=f"see `prbench list {kind}`")
     for part in parts:

@@ -68,9 +68,9 @@ def require_recorded(kind: Kind, name: str, target: str, where: Path | str) -> N
         )
     present = target_of(registry.get(kind, name))
     if present != target:
-        here = f"the {registry.NOUNS[kind]} {name} here has {_shown(present)}"
+        present_target = f"the {registry.NOUNS[kind]} {name} here has {_shown(present)}"
         raise InputError(
-            f"{where} names the target {_shown(target)}, {here}",
+            f"{where} names the target {_shown(target)}, {present_target}",
             hint="repeat the run here: code is never taken from a folder of results",
         )
 

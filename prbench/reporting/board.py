@@ -148,7 +148,7 @@ def build(
         )
     boards = []
     for (dataset, encoder), cells in sorted(groups.items()):
-        here = _of_board(mean_users, dataset, encoder)
+        board_users = _of_board(mean_users, dataset, encoder)
         rows = rows_of(cells, per_split, results.rounding)
         sampled = {row.key for row in rows if row.sampled}
         for tested in _apart(_of_board(users, dataset, encoder), sampled):
@@ -157,7 +157,9 @@ def build(
             rows = counted(rows, cells)
         # Beside a sampled row, any other counts on the sampled choices alone.
         small = None if on_sample is None or not sampled else _of_board(on_sample, dataset, encoder)
-        boards.append(_board(dataset, encoder, cells, rows, here, small, baseline, alpha, resamples, watch, compared))
+        boards.append(
+            _board(dataset, encoder, cells, rows, board_users, small, baseline, alpha, resamples, watch, compared)
+        )
     return boards, users
 
 

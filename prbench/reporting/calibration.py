@@ -166,8 +166,8 @@ def _over_splits(per_split: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over splits and their starts by population and temperature."""
     records = []
     for population, temperature in dict.fromkeys((r["population"], r["temperature"]) for r in per_split):
-        here = [r for r in per_split if (r["population"], r["temperature"]) == (population, temperature)]
-        defined = [r for r in here if np.isfinite(r["nll"])]
+        group = [r for r in per_split if (r["population"], r["temperature"]) == (population, temperature)]
+        defined = [r for r in group if np.isfinite(r["nll"])]
         by_user: dict[int, list[float]] = {}
         for record in defined:
             for user, gap in record["gaps"].items():

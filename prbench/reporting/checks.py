@@ -92,15 +92,15 @@ def check_scored(users: pd.DataFrame, cells: Iterable[PlacedCell], shots: int) -
     keys = [*metrics.ROW, "split", "restart"]
     scored = set(users[keys].drop_duplicates().itertuples(index=False, name=None))
     done = {(*cell.row, cell.result.split, cell.result.restart) for cell in cells if cell.result}
-    wanted = "all" if shots == metrics.ALL_SHOTS else f"all,{shots}"
-    for keys_missing, what, hint in (
-        (done - scored, f"has no scores at shots = {shots}", f"repeat the run with --shots {wanted}"),
+    shots_option = "all" if shots == metrics.ALL_SHOTS else f"all,{shots}"
+    for keys_missing, fault, hint in (
+        (done - scored, f"has no scores at shots = {shots}", f"repeat the run with --shots {shots_option}"),
         (scored - done, "has no record", "delete that cell's folder and run it again"),
     ):
         if keys_missing:
             dataset, encoder, method, _, split, restart = min(keys_missing)
             start = f" restart {restart}" if restart else ""
-            raise InputError(f"{dataset}/{encoder}/{method} split {split}{start} {what}", hint=hint)
+            raise InputError(f"{dataset}/{encoder}/{method} split {split}{start} {fault}", hint=hint)
 
 
 def refuse_unlike_tests(users: pd.DataFrame) -> None:

@@ -80,8 +80,8 @@ def commands(checks: Sequence[Check]) -> list[str]:
     needed: dict[tuple[str, str, bool], list[str]] = {}
     known = {kind: registry.names(kind) for kind in ("datasets", "methods", "encoders", "judges")}
     for check in checks:
-        there = check.dataset in known["datasets"] and set(check.methods) <= set(known["methods"])
-        if there and check.measure not in NEVER:
+        registered = check.dataset in known["datasets"] and set(check.methods) <= set(known["methods"])
+        if registered and check.measure not in NEVER:
             methods = needed.setdefault((check.dataset, check.reader, check.measure == "starts"), [])
             methods += [name for name in check.methods if name not in methods]
     command_lines = []
@@ -221,10 +221,10 @@ def _cells(results: PlacedResults, check: Check, method: str) -> list[PlacedCell
 def _scores(results: PlacedResults, cells: Sequence[PlacedCell]) -> pd.DataFrame:
     """The rows of scores of these cells of one row, adapted on all support choices."""
     frame = results.scores
-    here = frame["shots"] == metrics.ALL_SHOTS
+    of_row = frame["shots"] == metrics.ALL_SHOTS
     for key, value in zip(metrics.ROW, cells[0].row, strict=True):
-        here &= frame[key] == value
-    return frame[here & frame["split"].isin([cell.record.split for cell in cells])]
+        of_row &= frame[key] == value
+    return frame[of_row & frame["split"].isin([cell.record.split for cell in cells])]
 
 
 def _accuracies(scores: pd.DataFrame, population: str) -> pd.Series:
@@ -251,8 +251,8 @@ def _of_number(check: Check, by_split: pd.Series, ratio: float) -> Outcome:
     half = 0.005 * 10.0**-check.digits
     printed = check.printed / 100
     fits = low <= printed + half and high >= printed - half
-    why = "the printed number lies in the interval" if fits else "the printed number lies outside of the interval"
-    return Outcome(check, "agrees" if fits else "differs", why, mean, low, high, len(values))
+    reason = "the printed number lies in the interval" if fits else "the printed number lies outside of the interval"
+    return Outcome(check, "agrees" if fits else "differs", reason, mean, low, high, len(values))
 
 
 def _of_gain(check: Check, difference: np.ndarray[Any, np.dtype[np.float64]], ratio: float) -> Outcome:
@@ -262,8 +262,8 @@ def _of_gain(check: Check, difference: np.ndarray[Any, np.dtype[np.float64]], ra
         return Outcome(check, "agrees", "the interval lies above 0", mean, low, high, len(difference))
     if high < 0:
         return Outcome(check, "differs", "the interval lies below 0", mean, low, high, len(difference))
-    why = "these splits do not tell the two apart" if low <= 0 else NO_INTERVAL
-    return Outcome(check, "open", why, mean, low, high, len(difference))
+    reason = "these splits do not tell the two apart" if low <= 0 else NO_INTERVAL
+    return Outcome(check, "open", reason, mean, low, high, len(difference))
 
 
 def _of_starts(check: Check, scores: pd.DataFrame) -> Outcome:

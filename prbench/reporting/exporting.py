@@ -78,7 +78,7 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
     """
     standing = placed(results)
     # Whether a row has all splits is seen beside the others, so these are left out only now.
-    wanted = rows_named(results, methods, "--methods") if methods else []
+    named_rows = rows_named(results, methods, "--methods") if methods else []
     boards, users = build(
         standing, baseline="bt", shots=metrics.ALL_SHOTS, alpha=0.05, resamples=1, compared="none", count_all=True
     )
@@ -86,10 +86,10 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
     exports = []
     for board in boards:
         for row in board.rows:
-            if methods and not {row.method, row.own_method} & set(wanted):
+            if methods and not {row.method, row.own_method} & set(named_rows):
                 continue
-            if why := _unfit(row):
-                stderr().print(f"{row.title} on {board.dataset} is left out: {why}", markup=False, soft_wrap=True)
+            if reason := _unfit(row):
+                stderr().print(f"{row.title} on {board.dataset} is left out: {reason}", markup=False, soft_wrap=True)
                 continue
             assert table is not None
             exports.append(Exported(board, row, _cells(standing, board, row), _numbers(table, board, row)))
@@ -113,10 +113,10 @@ def _cells(results: PlacedResults, board: Board, row: Row) -> list[PlacedCell]:
 
 def _numbers(table: pd.DataFrame, board: Board, row: Row) -> list[Number]:
     numbers = []
-    here = (table["dataset"] == board.dataset) & (table["encoder"] == board.encoder)
-    here &= (table["method"] == row.method) & (table["selection"] == row.selection)
+    of_row = (table["dataset"] == board.dataset) & (table["encoder"] == board.encoder)
+    of_row &= (table["method"] == row.method) & (table["selection"] == row.selection)
     for population in RANKED:
-        part = table[here & (table["population"] == population)]
+        part = table[of_row & (table["population"] == population)]
         for metric in ("accuracy", "worst10") if population == "overall" else ("accuracy",):
             values = part[metric].to_numpy()
             if len(values):

@@ -82,7 +82,7 @@ def user_values(users: pd.DataFrame, row: Row, metric: str) -> pd.DataFrame:
 def against_cold_start(board: Board, users: pd.DataFrame, resamples: int, population: str) -> list[Pair]:
     """See `Board.adapting`; the largest gains first."""
     pairs = []
-    here = _in_population(users, population)
+    population_users = _in_population(users, population)
     for row in board.rows:
         adapts = row.value(population, "flip_rate") > 0
         if not row.rankable or not row.counted or row.undecided or not adapts:
@@ -90,8 +90,8 @@ def against_cold_start(board: Board, users: pd.DataFrame, resamples: int, popula
         before = {p: {"accuracy": row.value(p, "cold_start")} for p in row.mean}
         cold = replace(row, title=f"{row.title} at cold start", mean=before, std={}, published=False, start_std={})
         result = stats.compare(
-            user_values(here, row, "accuracy").to_numpy(),
-            user_values(here, row, "cold_start").to_numpy(),
+            user_values(population_users, row, "accuracy").to_numpy(),
+            user_values(population_users, row, "cold_start").to_numpy(),
             ratio=board.ratio,
             rng=Rng("bootstrap over users", board.dataset, board.encoder, population, *row.key, "cold start"),
             level=1 - board.alpha,
@@ -116,10 +116,10 @@ def compare(
     printed = board.printed()
     pairs = []
     for population in RANKED if compared != "none" else ():
-        here = _in_population(users, population)
-        index, columns = np.unique(here["user"]), np.unique(here["split"])
+        population_users = _in_population(users, population)
+        index, columns = np.unique(population_users["user"]), np.unique(population_users["split"])
         accuracy = {
-            row.key: user_values(here, row, "accuracy").reindex(index=index, columns=columns).to_numpy()
+            row.key: user_values(population_users, row, "accuracy").reindex(index=index, columns=columns).to_numpy()
             for row in rows
             if population in row.mean
         }
@@ -152,9 +152,9 @@ def _sampled_accuracy(
     rows: list[Row], on_sample: pd.DataFrame, population: str, index: Any, columns: Any
 ) -> dict[tuple[str, str], Any]:
     """The accuracies of rows tested on all choices, on the sampled ones: users by splits, NaN outside the sample."""
-    here = _in_population(on_sample, population)
+    population_users = _in_population(on_sample, population)
     return {
-        row.key: user_values(here, row, "accuracy").reindex(index=index, columns=columns).to_numpy()
+        row.key: user_values(population_users, row, "accuracy").reindex(index=index, columns=columns).to_numpy()
         for row in rows
         if not row.sampled and population in row.mean
     }

@@ -184,7 +184,7 @@ def _row(
         known_before=record.known_before,
         models=models_of(done),
         judging=mean_of(done),
-        starts=sum(by_start[0] <= there for there in by_start.values()) if splits else 1,
+        starts=sum(by_start[0] <= split_numbers for split_numbers in by_start.values()) if splits else 1,
         random_start=random_start,
         start_std=numbers.start_std,
         gain_start_std=numbers.gain_start_std,
@@ -239,8 +239,8 @@ def _incomplete_starts(cells: list[PlacedCell], done: Mapping[int, set[int]]) ->
     phrases = []
     for restart, splits in sorted(done.items()):
         if lacking := done[0] - splits:
-            why = _why_missing([cell for cell in cells if cell.record.restart == restart], lacking)
-            phrases.append(f"restart {restart} has {len(done[0] & splits)} of {len(done[0])} splits ({why})")
+            reason = _why_missing([cell for cell in cells if cell.record.restart == restart], lacking)
+            phrases.append(f"restart {restart} has {len(done[0] & splits)} of {len(done[0])} splits ({reason})")
     return "; ".join(phrases)
 
 

@@ -26,9 +26,9 @@ def grids(results: PlacedResults) -> list[Grid]:
     if results.folder is None:
         return []
     rows = submitted.load(results.folder)
-    here = {cell.dataset: cell.record.data_fingerprint for cell in results.cells}
+    fingerprints = {cell.dataset: cell.record.data_fingerprint for cell in results.cells}
     return [
-        _grid(dataset, [row for row in rows if row.record.dataset == dataset], here.get(dataset))
+        _grid(dataset, [row for row in rows if row.record.dataset == dataset], fingerprints.get(dataset))
         for dataset in sorted({row.record.dataset for row in rows})
     ]
 

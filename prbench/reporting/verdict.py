@@ -225,12 +225,12 @@ def sentences(board: Board) -> list[str]:
             f"A gain from personalising is not shown here. {none} better beyond noise than {both}{most} "
             f"({TEST}, the larger p of the two tests{family})."
         )
-    now, twice = verdict.detectable
-    if not math.isnan(now):
+    detectable, twice = verdict.detectable
+    if not math.isnan(detectable):
         texts.append(
             f"These {verdict.users} users and {board.splits} splits would show a gain over {reference} of "
-            f"{100 * now:.1f} points with a probability of {POWER:.0%} (simulated from the stored differences, "
-            f"median over the rows); with twice the users, of {100 * twice:.1f} points."
+            f"{100 * detectable:.1f} points with a probability of {POWER:.0%} (simulated from the stored "
+            f"differences, median over the rows); with twice the users, of {100 * twice:.1f} points."
         )
     return texts
 

@@ -108,14 +108,14 @@ class Claims:
 
     def held(self) -> list[Held]:
         """What programs hold now, or did when they were last heard of; nothing is written for this question."""
-        found = []
+        claims = []
         for path in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(InputError, LookupError, TypeError, ValueError):
                 claim = read_json(path)
                 writer = Writer(str(claim["host"]), int(claim["pid"]), str(claim["start"]))
                 if not is_gone(writer):
-                    found.append(Held(str(claim["name"]), writer))
-        return found
+                    claims.append(Held(str(claim["name"]), writer))
+        return claims
 
     def _is_held(self, path: Path) -> bool:
         """Whether a living program has a claim; called alone."""

@@ -148,16 +148,16 @@ def read_table(path: Path, kind: str) -> pd.DataFrame:
     if lacking := [name for name in columns if name not in frame]:
         raise InputError(f"{path} lacks the column {', '.join(lacking)}", hint=again)
     table: dict[str, Any] = {}
-    for name, wanted in columns.items():
-        if wanted == TEXT:
+    for name, dtype in columns.items():
+        if dtype == TEXT:
             if not all(isinstance(value, str) and len(value) <= LONGEST for value in frame[name]):
                 raise InputError(f"{path}: the column {name} holds more than short texts", hint=again)
             table[name] = frame[name].to_numpy(object)
             continue
-        known = pd.api.types.is_integer_dtype if wanted == WHOLE else pd.api.types.is_float_dtype
+        known = pd.api.types.is_integer_dtype if dtype == WHOLE else pd.api.types.is_float_dtype
         if not known(frame[name]):
-            raise InputError(f"{path}: the column {name} holds {frame[name].dtype}, not {wanted}", hint=again)
-        table[name] = frame[name].to_numpy(np.dtype(wanted))
+            raise InputError(f"{path}: the column {name} holds {frame[name].dtype}, not {dtype}", hint=again)
+        table[name] = frame[name].to_numpy(np.dtype(dtype))
         if np.isinf(table[name]).any():
             raise InputError(f"{path}: the column {name} holds numbers that are not finite", hint=again)
     return pd.DataFrame(table)

@@ -75,12 +75,12 @@ def finished(runs: Path) -> list[tuple[Path, CellRecord]]:
 
 def require_finished(runs: Path, kind: Literal["methods", "datasets"], wanted: str, option: str) -> None:
     """Raise InputError for a name or pattern in a comma-separated list that fits no finished cell."""
-    there = {r.dataset if kind == "datasets" else r.entry.name for _, r in finished(runs)}
+    names = {r.dataset if kind == "datasets" else r.entry.name for _, r in finished(runs)}
     for part in wanted.split(","):
-        if part.strip() and not there & set(registry.select(kind, part)):
+        if part.strip() and not names & set(registry.select(kind, part)):
             raise InputError(
                 f"{option} {part.strip()}: {runs} has no finished fit of it",
-                hint=f"it has {', '.join(sorted(there))}",
+                hint=f"it has {', '.join(sorted(names))}",
             )
 
 

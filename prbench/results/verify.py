@@ -41,16 +41,16 @@ def is_whole(folder: Path) -> bool:
     record = cells.read_record(folder)
     if not record.done:
         return cells.has_seal(folder)
-    state, why = cells.status(folder)
+    state, reason = cells.status(folder)
     if state != "done":
-        raise InputError(f"{folder}: {why}")
+        raise InputError(f"{folder}: {reason}")
     seals = digests.of(folder)
     for name in seals.files.keys() - set(seals.left_out):
         seals.check(folder / name, cells.AGAIN)
     frame = scores.read_scores_file(cells.scores_file(folder, ALL_SHOTS), cells.AGAIN)
-    now = digests.accuracies({name: frame[name].to_numpy() for name in cells.SCORES})
+    accuracies = digests.accuracies({name: frame[name].to_numpy() for name in cells.SCORES})
     for name, value in seals.accuracy.items():
-        if abs(now.get(name, -1.0) - value) > TOLERANCE:
+        if abs(accuracies.get(name, -1.0) - value) > TOLERANCE:
             fault = f"{digests.DONE} has another accuracy of {name} users than the scores give"
             raise InputError(f"{folder}: {fault}")
     return seals.complete

@@ -60,9 +60,9 @@ def asking(evidence: Evidence, piece: Piece) -> PieceResult:
         for name, row in rows.items():
             row_users = of_row(users, row)
             full[name] = tested.by_user(row_users[row_users["questions"] == ALL_SHOTS], "gain")
-            asked = row_users[row_users["questions"] != ALL_SHOTS]
+            limited = row_users[row_users["questions"] != ALL_SHOTS]
             for number, rule in enumerate(RULES):
-                part = asked[asked["rule"] == number]
+                part = limited[limited["rule"] == number]
                 area = part.groupby(["split", "user"])["gain"].mean().reset_index()
                 areas[name, rule] = tested.by_user(area, "gain")
                 by_split = part.groupby(["questions", "split"])["gain"].mean()

@@ -78,7 +78,7 @@ def pool_gains(table: pd.DataFrame, numbers: list[int], name: str) -> PoolGains:
     rewards = [table[column].to_numpy(np.float64) for column in ("reward", "cold")]
     first = np.flatnonzero(~table.duplicated(["user", "split", "pool"]).to_numpy())
     length = np.diff(np.append(first, len(table)))
-    sums, there = np.zeros((3, len(users), len(numbers))), np.zeros((len(users), len(numbers)))
+    sums, pools = np.zeros((3, len(users), len(numbers))), np.zeros((len(users), len(numbers)))
     against, chance, constant = [np.zeros(0)], [np.zeros(0)], 0
     draw = Rng("random scores", name).numpy()
     for size in np.unique(length).tolist():
@@ -89,7 +89,7 @@ def pool_gains(table: pd.DataFrame, numbers: list[int], name: str) -> PoolGains:
             for i in fitting:
                 np.add.at(sums[number, :, i], owner, expected_pick(by, worth, numbers[i]) - worth.mean(-1))
         for i in fitting:
-            np.add.at(there[:, i], owner, 1)
+            np.add.at(pools[:, i], owner, 1)
         taus = tau_b(rewards[0][at], worth)
         known = ~np.isnan(taus)
         constant += int((~known).sum())
@@ -98,7 +98,7 @@ def pool_gains(table: pd.DataFrame, numbers: list[int], name: str) -> PoolGains:
             scores = draw.random((int(known.sum()), size))
             chance.append((tau_b(scores, worth[known]) < 0).astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
-        gain, cold, oracle = np.where(there > 0, sums / there, np.nan)
+        gain, cold, oracle = np.where(pools > 0, sums / pools, np.nan)
     rates = [float(np.mean(joined)) if len(joined := np.concatenate(each)) else np.nan for each in (against, chance)]
     return PoolGains(users.tolist(), gain, cold, oracle, rates[0], rates[1], constant)
 
@@ -106,8 +106,8 @@ def pool_gains(table: pd.DataFrame, numbers: list[int], name: str) -> PoolGains:
 def normalised(gain: FloatArray, oracle: FloatArray) -> FloatArray:
     """Sum over users of the gain by that of the oracle's, [..., users, sizes] -> [..., sizes]; NaN where nothing is
     there."""
-    there = ~np.isnan(oracle) & ~np.isnan(gain)
-    top, bottom = (np.where(there, values, 0).sum(-2) for values in (gain, oracle))
+    defined = ~np.isnan(oracle) & ~np.isnan(gain)
+    top, bottom = (np.where(defined, values, 0).sum(-2) for values in (gain, oracle))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(bottom > 1e-12, top / bottom, np.nan))
 
@@ -125,13 +125,13 @@ def best_of_n(evidence: Evidence, piece: Piece) -> PieceResult:
         rules: list[int] = []
         numbers: dict[int, list[int]] = {}
         for kind in sorted(int(k) for k in table["kind"].unique()):
-            here = table[table["kind"] == kind]
-            most = int(here.groupby(["method", "selection", "split", "pool"], observed=True).size().max())
+            pool_table = table[table["kind"] == kind]
+            most = int(pool_table.groupby(["method", "selection", "split", "pool"], observed=True).size().max())
             numbers[kind] = sizes(most)
             gains[kind] = {}
             rules.append(len(cells))
             for name, row in rows.items():
-                row_pools = of_row(here, row)
+                row_pools = of_row(pool_table, row)
                 row_gains = pool_gains(row_pools, numbers[kind], f"{board.dataset} {POOLS[kind]}")
                 gains[kind][name] = row_gains
                 records.append(_record(board, row, kind, numbers[kind], row_gains))
@@ -244,10 +244,10 @@ def relation(
 def _accuracy(evidence: Evidence, board: Board, row: Row, users: list[int]) -> FloatArray:
     """Each unseen user's accuracy, the mean over the splits that tested the user, [users]."""
     frame = evidence.users
-    wanted = (frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)
-    wanted &= (frame["method"] == row.method) & (frame["selection"] == row.selection)
-    wanted &= (frame["population"] == "unseen") & (frame["shots"] == ALL_SHOTS)
-    return np.asarray(frame[wanted].groupby("user")["accuracy"].mean().reindex(users).to_numpy(np.float64))
+    mask = (frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)
+    mask &= (frame["method"] == row.method) & (frame["selection"] == row.selection)
+    mask &= (frame["population"] == "unseen") & (frame["shots"] == ALL_SHOTS)
+    return np.asarray(frame[mask].groupby("user")["accuracy"].mean().reindex(users).to_numpy(np.float64))
 
 
 def _relation_grid(piece: Piece, relations: list[dict[str, Any]]) -> Grid:

@@ -122,9 +122,9 @@ def _board_records(
 
 def _unseen(evidence: Evidence, board: Board, row: Row) -> pd.DataFrame:
     users = evidence.users
-    wanted = (users["dataset"] == board.dataset) & (users["encoder"] == board.encoder)
-    wanted &= (users["method"] == row.method) & (users["selection"] == row.selection)
-    return users[wanted & (users["population"] == "unseen") & (users["shots"] == ALL_SHOTS)]
+    of_row = (users["dataset"] == board.dataset) & (users["encoder"] == board.encoder)
+    of_row &= (users["method"] == row.method) & (users["selection"] == row.selection)
+    return users[of_row & (users["population"] == "unseen") & (users["shots"] == ALL_SHOTS)]
 
 
 def _grid(piece: Piece, board: Board, records: list[dict[str, Any]], left_out: int, alpha: float) -> Grid:

@@ -238,11 +238,9 @@ def _gap_record(
 def _unseen(evidence: Evidence, setting: tuple[str, str], row: Row) -> pd.Series:
     """Each unseen user's accuracy, the mean over the splits that tested the user."""
     users = evidence.users
-    wanted = (users["dataset"] == setting[0]) & (users["encoder"] == setting[1]) & (users["method"] == row.method)
-    wanted &= (
-        (users["selection"] == row.selection) & (users["population"] == "unseen") & (users["shots"] == ALL_SHOTS)
-    )
-    return users[wanted].groupby("user")["accuracy"].mean()
+    mask = (users["dataset"] == setting[0]) & (users["encoder"] == setting[1]) & (users["method"] == row.method)
+    mask &= (users["selection"] == row.selection) & (users["population"] == "unseen") & (users["shots"] == ALL_SHOTS)
+    return users[mask].groupby("user")["accuracy"].mean()
 
 
 def _over_users(evidence: Evidence, a: pd.Series, b: pd.Series, record: dict[str, Any]) -> dict[str, float]:

@@ -207,9 +207,9 @@ def exchanged_users(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, 
     flat = (table["margin"] == 0) & (table["exchanged"] == 0)
     keys = [*metrics.ROW, "split", "user"]
     empty = flat.groupby([table[key] for key in keys], observed=True).transform("all")
-    gone = table[empty].drop_duplicates(keys).groupby(metrics.ROW, observed=True).size()
+    emptied = table[empty].drop_duplicates(keys).groupby(metrics.ROW, observed=True).size()
     dropped: dict[tuple[str, ...], int] = {}
-    for row, count in gone.reset_index(name="count").groupby(metrics.ROW, observed=True)["count"]:
+    for row, count in emptied.reset_index(name="count").groupby(metrics.ROW, observed=True)["count"]:
         dropped[tuple(map(str, row))] = int(count.sum())
     kept = table[~empty]
     cold = decisions(kept["cold"])

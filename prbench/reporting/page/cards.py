@@ -136,8 +136,8 @@ def _made(done: Sequence[DoneRecord]) -> str:
 
 def _not_run(board: Board, records: Sequence[CellRecord]) -> str:
     """The methods of `all` that have no row, and the splits of the protocol that no row has."""
-    there = {record.entry.name for record in records}
-    left = [entry.name for entry in registry.load_all("methods") if entry.default and entry.name not in there]
+    with_row = {record.entry.name for record in records}
+    left = [entry.name for entry in registry.load_all("methods") if entry.default and entry.name not in with_row]
     planned = records[0].protocol.splits
     phrases = [f"methods of all: {', '.join(left)}"] if left else []
     phrases += [f"{planned - board.splits} of the protocol's {planned} splits"] if planned > board.splits else []

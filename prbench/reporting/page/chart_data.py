@@ -38,12 +38,12 @@ def chart_data(board: Board, users: pd.DataFrame, curves: pd.DataFrame, results:
     position of its baseline; its curve and parameter line are null unless it has all splits and was chosen without
     test data. Splits, users and numbers that a row lacks are null.
     """
-    here = metrics.over_starts(metrics.with_overall(_of_board(users, board)))
+    board_users = metrics.over_starts(metrics.with_overall(_of_board(users, board)))
     appearance = looks(board)
     position = {row.key: i for i, row in enumerate(board.rows)}
-    splits = sorted(int(split) for split in here["split"].unique())
-    everyone = sorted(int(user) for user in here["user"].unique())
-    accuracy = _accuracies(here, board)
+    splits = sorted(int(split) for split in board_users["split"].unique())
+    everyone = sorted(int(user) for user in board_users["user"].unique())
+    accuracy = _accuracies(board_users, board)
     by_split = _split_curves(metrics.over_starts(_of_board(curves, board)), board)
     shots = _few_shots(board, results)
     rows = []
@@ -114,10 +114,12 @@ def _means(row: Row, population: str) -> dict[str, float | None] | None:
     }
 
 
-def _accuracies(here: pd.DataFrame, board: Board) -> dict[tuple[Key, str], pd.DataFrame]:
+def _accuracies(board_users: pd.DataFrame, board: Board) -> dict[tuple[Key, str], pd.DataFrame]:
     """User accuracy [users, splits] by row and population; NaN where a user was not tested."""
     wide = {}
-    for (method, selection, population), group in here.groupby(["method", "selection", "population"], observed=True):
+    for (method, selection, population), group in board_users.groupby(
+        ["method", "selection", "population"], observed=True
+    ):
         table = group.pivot(index="user", columns="split", values="accuracy")
         wide[(str(method), str(selection)), str(population)] = table.sort_index().sort_index(axis=1)
     return wide
@@ -221,11 +223,11 @@ def _few_shots(board: Board, results: PlacedResults) -> dict[Key, list[dict[str,
     table = metrics.few_shot_curve(metrics.split_metrics(users))
     curves: dict[Key, list[dict[str, Any]]] = {}
     for row in board.rows:
-        here = table[(table["method"] == row.method) & (table["selection"] == row.selection)]
-        here = here[here["n_splits"] == board.splits]
-        points = [_shot(r["shots"], r["accuracy"], r["accuracy_std"]) for r in here.to_dict("records")]
-        cold = here[here["shots"] == metrics.ALL_SHOTS]
-        if len(cold) and not (here["shots"] == 0).any():
+        row_lines = table[(table["method"] == row.method) & (table["selection"] == row.selection)]
+        row_lines = row_lines[row_lines["n_splits"] == board.splits]
+        points = [_shot(r["shots"], r["accuracy"], r["accuracy_std"]) for r in row_lines.to_dict("records")]
+        cold = row_lines[row_lines["shots"] == metrics.ALL_SHOTS]
+        if len(cold) and not (row_lines["shots"] == 0).any():
             points.insert(0, _shot(0, cold["cold_start"].iloc[0], cold["cold_start_std"].iloc[0]))
         if row.rankable:
             curves[row.key] = points

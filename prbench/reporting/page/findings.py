@@ -253,8 +253,8 @@ def _against_baseline(board: Board, families: Families) -> Iterator[KindAndText]
     base = baseline_name([v.pair.b for v in verdicts])
     known = [v for v in verdicts if not math.isnan(v.p)]
     if not known:
-        why = "it needs two splits or more" if board.splits < 2 else "the differences do not vary over the splits"
-        yield "missing", f"no difference from {base} can be tested (corrected resampled t-test: {why})"
+        reason = "it needs two splits or more" if board.splits < 2 else "the differences do not vary over the splits"
+        yield "missing", f"no difference from {base} can be tested (corrected resampled t-test: {reason})"
         return
     better = [v for v in known if v.sign(board.alpha) > 0]
     worse = [v for v in reversed(known) if v.sign(board.alpha) < 0]

@@ -81,6 +81,6 @@ def split_table(board: Board, chart: dict[str, Any]) -> list[tuple[Row, list[Ent
     lines: list[tuple[Row, list[Entry]]] = []
     for row, values in zip(board.rows, chart["rows"], strict=True):
         by_split: Sequence[float | None] = values["split"]["overall"]
-        why = row.note or "no value"
-        lines.append((row, [Entry(DASH, missing=why) if v is None else Entry(f"{v:.1f}", v) for v in by_split]))
+        reason = row.note or "no value"
+        lines.append((row, [Entry(DASH, missing=reason) if v is None else Entry(f"{v:.1f}", v) for v in by_split]))
     return lines

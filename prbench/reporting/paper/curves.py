@@ -48,9 +48,9 @@ def robustness(evidence: Evidence, piece: Piece) -> PieceResult:
     with styled():
         figure, axes = panels(len(boards))
         for ax, (dataset, encoder, board) in zip(axes, boards, strict=True):
-            here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
+            panel = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
             for method in piece.methods:
-                curve = here[here["method"] == method].sort_values("k")
+                curve = panel[panel["method"] == method].sort_values("k")
                 if len(curve):
                     line = {**look[method], "markevery": [k - 1 for k in metrics.WORST]}
                     band(ax, curve["k"], curve["accuracy"], curve["accuracy_std"], line, evidence.title(method))
@@ -64,10 +64,10 @@ def robustness(evidence: Evidence, piece: Piece) -> PieceResult:
 def _worst_grid(board: Board, table: pd.DataFrame, piece: Piece, evidence: Evidence) -> Grid:
     """The marked points of the figure as a table."""
     shown = (*metrics.WORST, 100)
-    here = table[(table["dataset"] == board.dataset) & (table["encoder"] == board.encoder) & table["k"].isin(shown)]
+    points = table[(table["dataset"] == board.dataset) & (table["encoder"] == board.encoder) & table["k"].isin(shown)]
     lines = []
     for method in piece.methods:
-        curve = here[here["method"] == method].set_index("k")
+        curve = points[points["method"] == method].set_index("k")
         if len(curve):
             cells = (
                 TableCell(
@@ -122,11 +122,11 @@ def sweep(evidence: Evidence, piece: Piece) -> PieceResult:
     with styled():
         figure, axes = panels(2 * len(swept))
         for i, (dataset, encoder, board) in enumerate(swept):
-            here = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
+            panel = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
             for ax, metric, name in zip(
                 axes[2 * i : 2 * i + 2], ("overall", "worst10"), ("all users", "worst 10%"), strict=True
             ):
-                _swept(ax, here, metric, evidence, piece, curves)
+                _swept(ax, panel, metric, evidence, piece, curves)
                 ax.set(xlabel=SWEPT.get(piece.parameter, piece.parameter), ylabel=f"accuracy, {name} (%)")
                 ax.set_title(heading(board))
         if len(curves) > 1:
@@ -146,7 +146,7 @@ def _runs_of(piece: Piece) -> list[list[tuple[str, float]]]:
 
 def _swept(
     ax: Axes,
-    here: pd.DataFrame,
+    panel: pd.DataFrame,
     metric: str,
     evidence: Evidence,
     piece: Piece,
@@ -158,7 +158,7 @@ def _swept(
     names = [_family_of([method for method, _ in curve]) for curve in curves]
     look = looks(evidence, names)
     for number, name in enumerate(names):
-        points = here[here["curve"] == number].sort_values(piece.parameter)
+        points = panel[panel["curve"] == number].sort_values(piece.parameter)
         if not len(points):
             continue
         label = piece.labels[number] if number < len(piece.labels) else evidence.title(name)
@@ -202,10 +202,10 @@ def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
     with styled():
         figure, axes = panels(len(curved))
         for ax, (dataset, encoder) in zip(axes, curved, strict=True):
-            here = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
-            order = [*sorted(k for k in set(here["shots"]) if k != ALL_SHOTS), ALL_SHOTS]
+            panel = table[(table["dataset"] == dataset) & (table["encoder"] == encoder)]
+            order = [*sorted(k for k in set(panel["shots"]) if k != ALL_SHOTS), ALL_SHOTS]
             for method in piece.methods:
-                curve = here[here["method"] == method].set_index("shots")
+                curve = panel[panel["method"] == method].set_index("shots")
                 if not len(curve):
                     continue
                 if method == evidence.baseline:
@@ -217,7 +217,7 @@ def few_shot(evidence: Evidence, piece: Piece) -> PieceResult:
                 band(ax, at, curve["accuracy"], curve["accuracy_std"], look[method], evidence.title(method))
             ax.set_xticks(range(len(order)), ["all" if k == ALL_SHOTS else str(k) for k in order])
             ax.set(xlabel="choices of the unseen user", ylabel="accuracy, unseen users (%)")
-            ax.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
+            ax.set_title(setting_heading(dataset, encoder, int(panel["n_splits"].max())))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         output.figure = finished(figure)
     return output
@@ -250,14 +250,14 @@ def noise(evidence: Evidence, piece: Piece) -> PieceResult:
     with styled():
         figure, axes = panels(len(settings))
         for ax, (dataset, encoder) in zip(axes, settings, strict=True):
-            here = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
+            panel = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
             for method in piece.methods:
-                curve = here[here["method"] == method].sort_values("noise")
+                curve = panel[panel["method"] == method].sort_values("noise")
                 if len(curve):
                     x = 100 * curve["noise"]
                     band(ax, x, curve["accuracy"], curve["accuracy_std"], look[method], evidence.title(method))
             ax.set(xlabel="flipped support labels (%)", ylabel="accuracy, unseen users (%)")
-            ax.set_title(setting_heading(dataset, encoder, int(here["n_splits"].max())))
+            ax.set_title(setting_heading(dataset, encoder, int(panel["n_splits"].max())))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         output.figure = finished(figure)
     return output

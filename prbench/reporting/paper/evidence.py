@@ -191,7 +191,7 @@ class Evidence:
                     elif not row.complete:
                         planned = self.board(dataset, encoder, piece).splits
                         reasons.setdefault(f"{len(row.splits)} of {planned} splits ({row.note})", []).append(method)
-            notes += [f"{dataset} ({encoder}), {why}: {', '.join(names)}" for why, names in reasons.items()]
+            notes += [f"{dataset} ({encoder}), {reason}: {', '.join(names)}" for reason, names in reasons.items()]
         return notes
 
     def style(self, method: str) -> dict[str, str]:

@@ -59,9 +59,9 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
     with styled():
         figure, axes = panels(len(boards))
         for ax, (dataset, encoder, board) in zip(axes, boards, strict=True):
-            here = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
-            here.sort(key=lambda r: piece.methods.index(r["method"]))
-            for r in here:
+            panel = [r for r in records if (r["dataset"], r["encoder"]) == (dataset, encoder)]
+            panel.sort(key=lambda r: piece.methods.index(r["method"]))
+            for r in panel:
                 style = {**look[r["method"]], "linestyle": "none"}
                 ax.errorbar(
                     100 * r["flip_rate"],
@@ -71,7 +71,7 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
                     **style,
                     **CAPS,
                 )
-            base = next((r for r in here if r["method"] == evidence.baseline), None)
+            base = next((r for r in panel if r["method"] == evidence.baseline), None)
             if base:
                 ax.axhline(100 * base["accuracy"], color="0.25", linestyle="--", linewidth=0.9)
             for name, bound in board.bounds.items():
@@ -83,7 +83,7 @@ def flips(evidence: Evidence, piece: Piece) -> PieceResult:
             # Most methods flip few decisions: a linear axis would lay them on one another.
             ax.set_xscale("function", functions=(_signed_root, _signed_square))
             ax.set(xlabel="flipped test decisions (%, square-root axis)", ylabel="user accuracy (%)")
-            ax.set(xlim=(-0.05, 1.15 * max(1.0, *(100 * r["flip_rate"] for r in here))), xticks=_ticks(here))
+            ax.set(xlim=(-0.05, 1.15 * max(1.0, *(100 * r["flip_rate"] for r in panel))), xticks=_ticks(panel))
             ax.set_title(heading(board))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         output.figure = finished(figure)
@@ -226,8 +226,8 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
     with styled():
         figure, axes = panels(len(settings))
         for ax, (dataset, encoder) in zip(axes, settings, strict=True):
-            here = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
-            for row in here.to_dict("records"):
+            panel = output.frame[(output.frame["dataset"] == dataset) & (output.frame["encoder"] == encoder)]
+            for row in panel.to_dict("records"):
                 x, y = 100 * row["support_accuracy"], 100 * row["test_accuracy"]
                 style = {**look[str(row["method"])], "linestyle": "none"}
                 ax.errorbar(
@@ -243,7 +243,7 @@ def gap(evidence: Evidence, piece: Piece) -> PieceResult:
             ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
             ax.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, linestyle="--", zorder=1)
             ax.set(xlabel="unseen users, choices shown (%)", ylabel="unseen users, test choices (%)")
-            ax.set_title(setting_heading(dataset, encoder, int(here["test_n_splits"].max())))
+            ax.set_title(setting_heading(dataset, encoder, int(panel["test_n_splits"].max())))
         legend_below(figure, axes, [evidence.title(method) for method in piece.methods])
         output.figure = finished(figure)
     return output
@@ -335,13 +335,13 @@ def reliability(probability: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) 
     bins = np.clip(((probability - 0.5) * 20).astype(int), 0, 9)
     tenths = []
     for b in np.unique(bins):
-        here = bins == b
+        inside = bins == b
         tenths.append(
             {
                 "bin": 0.5 + 0.05 * float(b),
-                "probability": float(probability[here].mean()),
-                "frequency": float(right[here].mean()),
-                "comparisons": int(here.sum()),
+                "probability": float(probability[inside].mean()),
+                "frequency": float(right[inside].mean()),
+                "comparisons": int(inside.sum()),
             }
         )
     return tenths

@@ -75,8 +75,8 @@ def ranks(evidence: Evidence, piece: Piece) -> PieceResult:
 def _by_split(evidence: Evidence, board: Board, rows: list[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Overall accuracy [rows, splits]."""
     frame = metrics.over_starts(evidence.per_split)
-    here = (frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)
-    frame = frame[here & (frame["population"] == "overall") & (frame["shots"] == metrics.ALL_SHOTS)]
+    of_board = (frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)
+    frame = frame[of_board & (frame["population"] == "overall") & (frame["shots"] == metrics.ALL_SHOTS)]
     return np.stack(
         [
             frame[(frame["method"] == row.method) & (frame["selection"] == row.selection)]

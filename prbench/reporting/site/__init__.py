@@ -115,11 +115,11 @@ class _Pages:
     def _of(self, board: Board) -> tuple[pd.DataFrame, PlacedResults]:
         """The users and results of one board."""
 
-        def here(frame: pd.DataFrame) -> pd.DataFrame:
+        def of_board(frame: pd.DataFrame) -> pd.DataFrame:
             return frame[(frame["dataset"] == board.dataset) & (frame["encoder"] == board.encoder)]
 
         cells = [cell for cell in self.results.cells if cell.board == (board.dataset, board.encoder)]
-        return here(self.users), PlacedResults(here(self.results.scores), cells, self.results.folder)
+        return of_board(self.users), PlacedResults(of_board(self.results.scores), cells, self.results.folder)
 
     def _overview(self) -> dict[str, Any]:
         rows = [

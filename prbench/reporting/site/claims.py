@@ -100,14 +100,14 @@ def _grid(claim: Claim, claim_outcomes: Sequence[Outcome], verdict: str) -> Grid
 def _texts(outcome: Outcome) -> list[str]:
     check = outcome.check
     difference = check.measure == "gain"
-    here = percent(outcome.value, signed=difference, digits=2 if difference else 1)
+    number = percent(outcome.value, signed=difference, digits=2 if difference else 1)
     ends = interval(outcome.low, outcome.high) if difference else _between(outcome)
     return [
         check.dataset + (" (other data)" if check.related else ""),
         f"{check.method} − {check.over}" if check.over else check.method,
         check.measure + ("" if check.population == "overall" else f", {check.population}"),
         DASH if check.printed is None else f"{check.printed:.{check.digits}f}",
-        f"spread {here}" if check.measure == "starts" and not math.isnan(outcome.value) else here,
+        f"spread {number}" if check.measure == "starts" and not math.isnan(outcome.value) else number,
         outcome.verdict,
         ends,
         str(outcome.splits or DASH),

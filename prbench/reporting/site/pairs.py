@@ -36,11 +36,11 @@ def meetings(
     """By the names of both rows: each board where both have results of the same choices; overall population."""
     by_names: dict[tuple[tuple[str, str], tuple[str, str]], list[Meeting]] = {}
     for board in boards:
-        here = users[(users["dataset"] == board.dataset) & (users["encoder"] == board.encoder)]
+        board_users = users[(users["dataset"] == board.dataset) & (users["encoder"] == board.encoder)]
         tables = {
-            row.key: here[(here["method"] == row.method) & (here["selection"] == row.selection)].pivot_table(
-                index="user", columns="split", values="accuracy"
-            )
+            row.key: board_users[
+                (board_users["method"] == row.method) & (board_users["selection"] == row.selection)
+            ].pivot_table(index="user", columns="split", values="accuracy")
             for row in board.rows
             if row.splits and not row.oracle
         }
