@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from prbench.base.errors import InputError
+from prbench.commands.execution import Address, Executor, ExecutorName, JobResources, SlurmOptions, execution
 from prbench.commands.options import AsJson, Datasets, Device, OnDevice
 
 
@@ -105,6 +107,14 @@ def embed(
         typer.Option(help="auto: flash_attention_2 where it is installed and the GPU and engine take it, else sdpa."),
     ] = Attention.auto,
     device: OnDevice = Device.auto,
+    executor: ExecutorName = Executor.local,
+    address: Address = None,
+    slurm: SlurmOptions = None,
+    resources: JobResources = None,
+    shares: Annotated[
+        int | None,
+        typer.Option(min=1, help="On a cluster: the number of jobs.", show_default="one for 4,096 texts, at most 64"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count texts and tokens, and estimate the time.")
     ] = False,
@@ -120,14 +130,18 @@ def embed(
     from prbench.embedding import estimate, stage
     from prbench.encoders import team as teams
     from prbench.encoders.base import require_device, resolved_device
-    from prbench.running import prerequisites
+    from prbench.running import embedding_jobs, prerequisites
     from prbench.running.outline import Outline
 
-    require_device(resolved_device(device.value))
+    where = execution(executor, 1, None, address, slurm, resources, device.value)
+    if shares and not where.elsewhere:
+        raise InputError("--shares is for clusters", hint="add --executor slurm or ray")
+    require_device(resolved_device(where.device_here))
     chosen = {"pooling": pooling, "dtype": dtype, "form": form, "system": system, "template_loss": template_loss}
     variant = {name: option.value for name, option in chosen.items() if option is not None}
     how = {"engine": engine.value, "attention": attention.value}
-    team = teams.join(device.value)
+    team = teams.join(where.device_here)
+    lost = 0
     outlines: list[Outline] = []
     try:
         for name in registry.select("datasets", dataset):
@@ -153,11 +167,19 @@ def embed(
                     )
                     output.show_record(counted, as_json)
                 continue
-            stage.embed(loaded, record, family=entry.family, token_budget=token_budget, team=team)
+            told: dict[str, int] = {}
+            if where.elsewhere:
+                done = embedding_jobs.embed(loaded, entry, record, where, shares=shares, token_budget=token_budget)
+                told = embedding_jobs.summary(done)
+                lost += told.get("shares_lost", 0)
+            else:
+                stage.embed(loaded, record, family=entry.family, token_budget=token_budget, team=team)
             plan = stage.plan_embedding(loaded, record, family=entry.family, device=team.device)
             if team.leads:
-                output.show_record(plan.as_dict(), as_json)
+                output.show_record(plan.as_dict() | told, as_json)
         if outlines and team.leads:
             output.show_json(outlined(outlines)) if as_json else show_outlines(outlines)
     finally:
         team.leave()
+    if lost:
+        raise typer.Exit(1)

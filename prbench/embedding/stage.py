@@ -180,17 +180,17 @@ def _encode(job: EmbeddingJob, team: Team, batch: int | None) -> None:
                 _announce(job, section)
         if team.size > 1:
             sections = [replace(s, work=s.work.share(team.index, team.size)) for s in sections]
-        pending = _Pending(store, encoder)
+        pending = Pending(store, encoder)
         with progress(sections[0].work.unit if sections else "texts") as display:
             total = sum(section.work.total for section in sections)
             bar = _Bar(display, display.add_task(f"embedding {job.data.name} with {job.called}", total=total))
             try:
                 for section in sections:
                     section.work.listener = bar.within
-                    for part in _parts(job, section, team.device):
+                    for part in checked_parts(job, section, team.device):
                         rows = [section.rows[row] for row in part.rows]
                         new = [place for place, row in enumerate(rows) if row in section.missing]
-                        pending.add([job.keys[rows[place]] for place in new], _those(part.encoded, new))
+                        pending.add([job.keys[rows[place]] for place in new], those(part.encoded, new))
                         bar.advance(part.done)
             except KeyboardInterrupt:
                 pending.flush()
@@ -235,7 +235,7 @@ def _announce(job: EmbeddingJob, section: Section) -> None:
         )
 
 
-def _those(encoded: Encoded, places: list[int]) -> Encoded:
+def those(encoded: Encoded, places: list[int]) -> Encoded:
     """Some of the texts; the count of contexts cut is that of all."""
     if len(places) == len(encoded.embedding):
         return encoded
@@ -243,7 +243,7 @@ def _those(encoded: Encoded, places: list[int]) -> Encoded:
     return Encoded(encoded.embedding[places], reward, encoded.contexts_cut)
 
 
-def _parts(job: EmbeddingJob, section: Section, device: str) -> Iterator[Part]:
+def checked_parts(job: EmbeddingJob, section: Section, device: str) -> Iterator[Part]:
     """What the encoder makes of each text, checked. Raises InputError with the row of the item that is wrong."""
     assert job.encoder is not None
     try:
@@ -276,7 +276,7 @@ class _Bar:
         self.within(0)
 
 
-class _Pending:
+class Pending:
     """Rows on their way to a shard; `cut` counts the contexts cut of all rows so far."""
 
     def __init__(self, store: EmbeddingStore, encoder: Encoder) -> None:
@@ -287,6 +287,7 @@ class _Pending:
         self.cut = 0
 
     def add(self, keys: list[bytes], encoded: Encoded) -> None:
+        """Take rows up; a shard that is full is stored."""
         self.cut += encoded.contexts_cut
         cut, start = encoded.contexts_cut, 0
         while start < len(keys):
@@ -300,6 +301,7 @@ class _Pending:
                 self.flush()
 
     def flush(self) -> None:
+        """Store what is here as a shard."""
         import torch
 
         if not self.keys:

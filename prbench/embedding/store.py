@@ -171,6 +171,16 @@ class EmbeddingStore:
                 if not follows:
                     self._leave_nothing()
 
+    def begin(self, fingerprint: str, keys: Sequence[bytes]) -> None:
+        """Make the folder ready for processes that each write a share of `keys`, as `writer` would for one.
+
+        Raises InputError as `writer`.
+        """
+        with _held(self.folder, wait=False):
+            with self._alone():
+                self._tidy()
+            self.note_stored_before(fingerprint, keys)
+
     def _leave_nothing(self) -> None:
         """Remove the folder where nothing was stored."""
         self.manifest = read_manifest(self.folder)

@@ -44,9 +44,14 @@ def cell_folder(runs: Path, record: PlannedRecord) -> Path:
 
     Names are shortened for the file system; the key keeps cells of two such methods apart.
     """
-    method = re.sub(r"[^\w.=,\[\]+-]+", "_", record.method)[:LONGEST_NAME]
     start = f"restart-{record.restart}-" if record.restart else ""
-    return runs / record.dataset / record.encoder / method / f"split-{record.split}-{start}{record.key}"
+    name = f"split-{record.split}-{start}{record.key}"
+    return row_folder(runs, record.dataset, record.encoder, record.method) / name
+
+
+def row_folder(runs: Path, dataset: str, encoder: str, method: str) -> Path:
+    """Where the cells of a row belong, under every selection."""
+    return runs / dataset / encoder / re.sub(r"[^\w.=,\[\]+-]+", "_", method)[:LONGEST_NAME]
 
 
 def scores_file(folder: Path, shots: int) -> Path:

@@ -19,7 +19,7 @@ def do(description: AnyDescription, watch: Watch, opened: dict[str, list[OpenDat
     """
     import torch
 
-    from prbench.running import job, probe, tune
+    from prbench.running import embedding_jobs, job, probe, tune
     from prbench.training.compute import limit_memory
 
     enter(description)
@@ -30,6 +30,9 @@ def do(description: AnyDescription, watch: Watch, opened: dict[str, list[OpenDat
         return None
     if description.kind == "probe":
         return probe.perform(description, watch, opened)
+    if description.kind == "embed":
+        embedding_jobs.perform(description, watch)
+        return None
     return job.perform(description, watch, opened)
 
 
@@ -58,10 +61,12 @@ def enter(description: AnyDescription) -> None:
 
 def opened_as(description: AnyDescription) -> str:
     """The name under which `do` looks for an open data set."""
-    from prbench.running import job, probe, tune
+    from prbench.running import embedding_jobs, job, probe, tune
 
     if description.kind == "tune":
         return tune.opened_as(description)
     if description.kind == "probe":
         return probe.opened_as(description)
+    if description.kind == "embed":
+        return embedding_jobs.opened_as(description)
     return job.opened_as(description)

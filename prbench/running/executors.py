@@ -94,7 +94,7 @@ class Work:
     """
 
     settings: Sequence[OpenDataset]
-    needs: Callable[[], Sequence[Needs]]
+    needs: Callable[[Execution], Sequence[Needs]]
     folder: Path
 
 
@@ -109,7 +109,12 @@ def executor_for(execution: Execution, local: Local, work: Work, memory: InMemor
 
         slurm.require(execution)
         require_embedded(work.settings)
-        return slurm.Slurm(execution, work.folder, work.needs())
+        return slurm.Slurm(execution, work.folder, work.needs(execution))
+    if execution.executor == "ray":
+        from prbench.running import ray_cluster, ray_connection
+
+        ray_connection.imported()
+        return ray_cluster.RayCluster(execution, work.needs, work.folder, work.settings, memory)
     if execution.workers == 1:
         return local
     for setting in {id(setting): setting for setting in work.settings}.values():

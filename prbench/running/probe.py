@@ -214,7 +214,7 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto", execution: Execu
                 place = _tested_on(group[0])[:2]
                 places[place] = places.get(place) or _opened(group[0], device, {})
             settings = [] if alone else [places[_tested_on(group[0])[:2]] for group in groups]
-            work = Work(settings, partial(_needs, groups, settings, execution), runs)
+            work = Work(settings, partial(_needs, groups, settings), runs)
             executor = executor_for(execution, local, work, memory)
             listener = _Probes(groups, display, bar)
             executor.run([_described(group, runs, device, execution.job_threads) for group in groups], listener)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from prbench import registry
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.splits import DEFAULT_SEED
-from prbench.registry.schema import TestSample
+from prbench.registry.schema import EncoderEntry, TestSample
 from prbench.training.compute import Precision
 
 
@@ -129,6 +129,11 @@ class Description(PlainRecord):
         """The same job, computed on `device`."""
         raise NotImplementedError
 
+    @property
+    def computes_on(self) -> str:
+        """The device that it is computed on."""
+        raise NotImplementedError
+
 
 class StudyDescription(Description):
     """The search for one method on one data set: `request` names these only; `command` is for its record."""
@@ -140,6 +145,11 @@ class StudyDescription(Description):
     def on(self, device: str) -> Self:
         """As in `Description`."""
         return self.model_copy(update={"request": self.request.model_copy(update={"device": device})})
+
+    @property
+    def computes_on(self) -> str:
+        """As in `Description`."""
+        return self.request.device
 
 
 class ProbesDescription(Description):
@@ -153,6 +163,11 @@ class ProbesDescription(Description):
     def on(self, device: str) -> Self:
         """As in `Description`."""
         return self.model_copy(update={"device": device})
+
+    @property
+    def computes_on(self) -> str:
+        """As in `Description`."""
+        return self.device
 
 
 class JobDescription(Description):
@@ -173,5 +188,33 @@ class JobDescription(Description):
         request = self.request.model_copy(update={"device": device})
         return self.model_copy(update={"request": request, "command": command})
 
+    @property
+    def computes_on(self) -> str:
+        """As in `Description`."""
+        return self.request.device
 
-AnyDescription = Annotated[JobDescription | StudyDescription | ProbesDescription, Field(discriminator="kind")]
+
+class EmbedDescription(Description):
+    """Share `index` of `count` of encoding the texts of a data set that had no embedding when it was divided."""
+
+    kind: Literal["embed"] = "embed"
+    dataset: str
+    encoder: EncoderEntry
+    device: str
+    token_budget: Annotated[int, Field(ge=0)] = 0
+    index: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=1)]
+
+    def on(self, device: str) -> Self:
+        """As in `Description`."""
+        return self.model_copy(update={"device": device})
+
+    @property
+    def computes_on(self) -> str:
+        """As in `Description`."""
+        return self.device
+
+
+AnyDescription = Annotated[
+    JobDescription | StudyDescription | ProbesDescription | EmbedDescription, Field(discriminator="kind")
+]

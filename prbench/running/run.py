@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prbench.base.console import progress
@@ -68,7 +69,7 @@ def execute(plan: Plan, *, execution: Execution = HERE) -> Outcome:
                 set_aside(job, plan, claims)
                 display.advance(bar, len(job.cells) - len(job.open()))
             local = Local(_one_by_one(jobs, plan, memory, claims))
-            work = Work([job.setting for job in jobs], lambda: [needs_of(job, execution) for job in jobs], plan.out)
+            work = Work([job.setting for job in jobs], partial(_needs, jobs), plan.out)
             executor = executor_for(execution, local, work, memory)
             described = [plan.describe(job, execution.job_threads) for job in jobs]
             executor.run(described, _Cells(plan, jobs, display, bar))
@@ -93,9 +94,8 @@ def _one_by_one(
             yield numbers[id(job)], do
 
 
-def needs_of(job: MethodJob, execution: Execution) -> Needs:
-    """What doing a job takes."""
-    return fit_needs(job.make(), job.entry.name, job.setting, execution)
+def _needs(jobs: Sequence[MethodJob], execution: Execution) -> list[Needs]:
+    return [fit_needs(job.make(), job.entry.name, job.setting, execution) for job in jobs]
 
 
 class _Cells(Display):

@@ -187,8 +187,7 @@ def execute(plan: TuningPlan, *, execution: Execution = HERE) -> None:
             bar = display.add_task("", total=budgets, completed=budgets - sum(study.left() for study in studies))
             memory = InMemory(display, claims)
             local = Local(_one_by_one(studies, plan, memory, claims))
-            needs = partial(_needs, studies, execution)
-            work = Work([study.setting for study in studies], needs, plan.out)
+            work = Work([study.setting for study in studies], partial(_needs, studies), plan.out)
             executor = executor_for(execution, local, work, memory)
             described = [_described(study, plan, execution.job_threads) for study in studies]
             executor.run(described, _Studies(plan, studies, display, bar))

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,7 +56,7 @@ def serve(connection: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     outbox = _Outbox(connection)
-    sys.stderr = _Lines(outbox)
+    sys.stderr = TextLines(lambda line: outbox.send(Line(line)))
     opened: dict[str, list[OpenDataset]] = {}
     descriptions: TypeAdapter[AnyDescription] = TypeAdapter(AnyDescription)
     while True:
@@ -101,11 +102,11 @@ class _Outbox:
             self._connection.send(message)
 
 
-class _Lines(io.TextIOBase):
+class TextLines(io.TextIOBase):
     """Sends whole lines to the process that has the terminal, where they do not break its display."""
 
-    def __init__(self, outbox: _Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, send: Callable[[str], None]) -> None:
+        self._send = send
         self._rest = ""
 
     def writable(self) -> bool:
@@ -117,5 +118,5 @@ class _Lines(io.TextIOBase):
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             if line.strip():
-                self._outbox.send(Line(line))
+                self._send(line)
         return len(text)

@@ -20,6 +20,7 @@ import prbench
 from prbench import cli, registry
 from prbench.base.errors import InputError
 from prbench.commands import doctor
+from prbench.running.execution import Execution
 from prbench.running.request import CallBudget
 
 HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "scipy", "matplotlib", "safetensors", "optuna")
@@ -318,9 +319,9 @@ def runner(plant: Callable[..., None]) -> SimpleNamespace:
         seen.plans.append(Plan(**dict(request)))
         return seen.plans[-1]
 
-    def execute(plan: Plan, *, workers: int) -> SimpleNamespace:
+    def execute(plan: Plan, *, execution: Execution) -> SimpleNamespace:
         seen.executed.append(plan)
-        seen.workers = workers
+        seen.execution = execution
         return SimpleNamespace(failed=seen.failed, table=lambda: "the outcome")
 
     plant("running.plan", Plan=Plan, plan=plan)
@@ -335,7 +336,7 @@ def test_run_passes_everything_on(run: Run, runner: SimpleNamespace) -> None:
     done = run(*words.split(), *more.split())
     assert (done.code, done.out) == (0, "the outcome\n")
     assert runner.executed == runner.plans
-    assert runner.workers == 2
+    assert runner.execution.workers == 2
     assert runner.plans[0].arguments == {
         "methods": ("bt", "mrm-no-basis", "mrm-no-meta", "mrm-no-rpo"),
         "datasets": ("simulated",),

@@ -14,7 +14,8 @@ from planted_encoder import entry, texts_data
 from prbench.base.errors import InputError
 from prbench.comparisons import Message, PreferenceData
 from prbench.embedding import stage
-from prbench.embedding.job import store_folder
+from prbench.embedding.job import open_job, store_folder
+from prbench.embedding.shares import encode_share
 from prbench.embedding.stage import embed
 from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import encoder_entry_for, with_options
@@ -98,6 +99,47 @@ def test_an_interrupted_embedding_goes_on_to_the_bit(
             embed(data(), made, token_budget=budget)
     assert 0 < len(EmbeddingStore.open(folder)) < 60
     assert torch.equal(embed(data(), made, token_budget=budget).embedding, whole.embedding)
+
+
+@pytest.mark.parametrize("kind", ["trie", "padded", "own"])
+def test_shares_have_the_bits_of_one_go(kind: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = encoder(kind, model)
+    budget = 300 * (kind != "own")
+    whole = embed(data(), made, token_budget=budget)
+    folder = store_folder("toy", made.name)
+    folder.rename(folder.with_name("at-one-go"))
+
+    def share(index: int) -> float:
+        told: list[float] = []
+        encode_share(open_job(data(), made, None, "cpu", budget), index, 3, "cpu", told.append)
+        return sum(told)
+
+    first = open_job(data(), made, None, "cpu", budget)
+    first.store.begin(first.fingerprint, first.keys)
+    assert share(2) == pytest.approx(1.0)
+    done = len(EmbeddingStore.open(folder))
+    assert 0 < done < 60
+    assert not EmbeddingStore.open(folder).manifest.data  # type: ignore[union-attr]
+    append: Any = EmbeddingStore.append
+
+    def stops(self: EmbeddingStore, *rows: Any, **more: Any) -> None:
+        append(self, *rows, **more)
+        raise InputError("the machine was lost")
+
+    # A share is lost after its first shard, and begun again; one that is done already does nothing.
+    with monkeypatch.context() as once:
+        once.setattr(EmbeddingStore, "append", stops)
+        with pytest.raises(InputError, match="was lost"):
+            share(0)
+    assert done < len(EmbeddingStore.open(folder)) < 60
+    share(0)
+    assert share(2) == 0.0
+    share(1)
+    store = EmbeddingStore.open(folder)
+    assert (len(store), store.verify()) == (60, [])
+    assert list(store.manifest.data) == ["toy"]  # type: ignore[union-attr]
+    again = embed(data(), made, token_budget=budget)
+    assert torch.equal(whole.embedding, again.embedding)
 
 
 def test_the_control_read_by_themselves_the_missing_ones_differ(model: Path) -> None:
