@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -132,10 +132,11 @@ def rows_of(
 
     titles = {first.row_key: title_of(first) for first in firsts}
     others = [titles[first.row_key] for first in firsts if first.selection not in (ORACLE, TUNED)]
+    numbers = _numbers(per_split)
     rows = []
     for first, group in zip(firsts, by_row.values(), strict=True):
         title = titles[first.row_key] + _mark_of(first, others.count(titles[first.row_key]) > 1)
-        rows.append(_row(title, group, planned, per_split, (probed or {}).get(first.row)))
+        rows.append(_row(title, group, planned, numbers.get(first.row), (probed or {}).get(first.row)))
     return rows
 
 
@@ -147,18 +148,14 @@ def _mark_of(first: PlacedCell, several: bool) -> str:
 
 
 def _row(
-    title: str, group: list[PlacedCell], planned: set[int], per_split: pd.DataFrame | None, measured: float | None
+    title: str, group: list[PlacedCell], planned: set[int], found: RowNumbers | None, measured: float | None
 ) -> Row:
     """One row from its cells; `measured` is the share of decisions that rounding probes changed."""
     first, record = group[0], group[0].record
     by_start = _done_splits(group)
     splits = tuple(sorted(by_start[0]))
     random_start = all(cell.record.random_start for cell in group)
-    numbers = RowNumbers()
-    if splits and per_split is not None:
-        names = dict(zip(metrics.ROW, first.row, strict=True))
-        mask = np.logical_and.reduce([(per_split[key] == name).to_numpy() for key, name in names.items()])
-        numbers = _numbers(per_split[mask], len(splits), random_start)
+    numbers = (found if splits and found else RowNumbers()).of(len(splits), random_start)
     rounding, rounding_on = rounding_of(record.entry) if record.published else (math.nan, "")
     if measured is not None:
         rounding, rounding_on = measured, "measured here"
@@ -196,24 +193,59 @@ def _row(
 
 @dataclass(frozen=True)
 class RowNumbers:
-    """Means and spreads of a row, [population][metric], and the spreads over starts, [population]; see `Row`."""
+    """Means and spreads of a row, [population][metric], and the spreads over starts, [population]; see `Row`.
+
+    `n_splits` [population] are the splits that a mean is over.
+    """
 
     mean: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     std: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    n_splits: Mapping[str, int] = field(default_factory=dict)
     start_std: Mapping[str, float] = field(default_factory=dict)
     gain_start_std: Mapping[str, float] = field(default_factory=dict)
 
+    def of(self, n_splits: int, random_start: bool) -> RowNumbers:
+        """These, without the populations that one of `n_splits` lacks; spreads are 0 without a random start."""
+        whole = [population for population, count in self.n_splits.items() if count >= n_splits]
+        spreads, gain_spreads = (
+            values if random_start else dict.fromkeys(values, 0.0) for values in (self.start_std, self.gain_start_std)
+        )
+        return RowNumbers(
+            mean={population: self.mean[population] for population in whole},
+            std={population: self.std[population] for population in whole},
+            n_splits=self.n_splits,
+            start_std=spreads,
+            gain_start_std=gain_spreads,
+        )
 
-def _numbers(per_split: pd.DataFrame, n_splits: int, random_start: bool) -> RowNumbers:
-    """The numbers of one row from its fits' metrics; a population that one of its splits lacks has none."""
-    lines = [line for line in metrics.over_splits(per_split).to_dict("records") if line["n_splits"] >= n_splits]
+
+def _numbers(per_split: pd.DataFrame | None) -> dict[tuple[str, ...], RowNumbers]:
+    """The numbers of every row, by `metrics.ROW`, from its fits' metrics."""
+    if per_split is None:
+        return {}
     gains = per_split.assign(gain=per_split["accuracy"] - per_split["cold_start"])
-    return RowNumbers(
-        mean={line["population"]: {m: float(line[m]) for m in metrics.METRICS} for line in lines},
-        std={line["population"]: {m: float(line[f"{m}_std"]) for m in metrics.METRICS} for line in lines},
-        start_std=_start_spreads(per_split, "accuracy", random_start),
-        gain_start_std=_start_spreads(gains, "gain", random_start),
+    spreads, gain_spreads = (
+        _by_row(metrics.spread_over_starts(table, metric=metric))
+        for table, metric in ((per_split, "accuracy"), (gains, "gain"))
     )
+    return {
+        row: RowNumbers(
+            mean={line["population"]: {m: float(line[m]) for m in metrics.METRICS} for line in lines},
+            std={line["population"]: {m: float(line[f"{m}_std"]) for m in metrics.METRICS} for line in lines},
+            n_splits={line["population"]: int(line["n_splits"]) for line in lines},
+            start_std={line["population"]: float(line["spread"]) for line in spreads[row]},
+            gain_start_std={line["population"]: float(line["spread"]) for line in gain_spreads[row]},
+        )
+        for row, lines in _by_row(metrics.over_splits(per_split)).items()
+    }
+
+
+def _by_row(table: pd.DataFrame) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    by_row: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for line in table.to_dict("records"):
+        record = {str(name): value for name, value in line.items()}
+        by_row.setdefault(tuple(str(record[key]) for key in metrics.ROW), []).append(record)
+    return by_row
 
 
 def _done_splits(cells: list[PlacedCell]) -> dict[int, set[int]]:
@@ -223,15 +255,6 @@ def _done_splits(cells: list[PlacedCell]) -> dict[int, set[int]]:
         splits = done.setdefault(cell.record.restart, set())
         splits |= {cell.record.split} if cell.result else set()
     return done
-
-
-def _start_spreads(per_split: pd.DataFrame, metric: str, random_start: bool) -> dict[str, float]:
-    """The spread over starts of one row's fits by population; 0 where the method has no random start."""
-    table = metrics.spread_over_starts(per_split, metric=metric)
-    return {
-        str(population): float(spread) if random_start else 0.0
-        for population, spread in zip(table["population"], table["spread"], strict=True)
-    }
 
 
 def _incomplete_starts(cells: list[PlacedCell], done: Mapping[int, set[int]]) -> str:
