@@ -40,13 +40,13 @@ def full(name: str, kind: Kind | None = None) -> dict[str, Any]:
         if unused := method_makers.unused_tables(entry):
             record["unused"] = [f"params.{table}: no data set or family of that name is known" for table in unused]
         try:
-            record |= _made(entry)
+            record |= _constructed(entry)
         except InputError as error:
             record["broken"] = str(error)
     return record
 
 
-def _made(entry: MethodEntry) -> dict[str, Any]:
+def _constructed(entry: MethodEntry) -> dict[str, Any]:
     """What only the method itself knows: its hyper-parameters with their defaults, and its parameter counts.
 
     The hyper-parameters are those without any data set's own values. Each says whether the entry (or one that it

@@ -59,7 +59,7 @@ def read_shard(folder: Path, shard: Shard, manifest: Manifest, encoder: Mapping[
         content = read_bytes(path)
     except InputError as error:
         raise _corrupt(path, str(error.args[0]).partition("unreadable: ")[2]) from error
-    if _made_by(content) not in (None, digest(encoder)):
+    if _encoder_named_in(content) not in (None, digest(encoder)):
         raise InputError(
             f"{path} was made by another encoder or revision than its {MANIFEST} names"
             f" ({encoder.get('id')}, revision {encoder.get('revision')})",
@@ -96,7 +96,7 @@ def _corrupt(path: Path, why: str) -> InputError:
     return InputError(f"{path} is corrupt: {why}", hint="delete it and run `prbench embed` again")
 
 
-def _made_by(content: bytes) -> str | None:
+def _encoder_named_in(content: bytes) -> str | None:
     """The encoder that a shard's header names, or None where the header cannot be read."""
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -72,7 +72,7 @@ def encoder_entry_for(name: str) -> EncoderEntry:
     if folder.is_dir():
         folder = folder.resolve()
         entry_name, title = folder_model(folder, registry.names("encoders"))
-        return _made(entry_name, str(folder), title)
+        return _new_entry(entry_name, str(folder), title)
     if name.startswith(("/", "./", "../", "~")):
         raise InputError(f"--encoder {name} is not a folder", hint=_nearest_folder(folder))
     # A run's folder names a hub model as this function named it.
@@ -81,7 +81,7 @@ def encoder_entry_for(name: str) -> EncoderEntry:
         # Its beginning is a folder here: a slip in a path, not a model of the hub.
         raise InputError(f"--encoder {name} is not a folder", hint=_nearest_folder(folder))
     if HUB_ID.fullmatch(hub_id):
-        return _made(hub_id.replace("/", "--"), hub_id, hub_id)
+        return _new_entry(hub_id.replace("/", "--"), hub_id, hub_id)
     known = registry.names("encoders")
     if registry.known_name("encoders", name) not in known:
         raise unknown_folder("--encoder", name, "encoder", known, "prbench list encoders")
@@ -205,7 +205,7 @@ def require_recorded(entry: EncoderEntry, where: Path | str) -> None:
     targets.require_recorded("encoders", name, entry.target, where)
 
 
-def _made(name: str, model: str, title: str) -> EncoderEntry:
+def _new_entry(name: str, model: str, title: str) -> EncoderEntry:
     return EncoderEntry(
         name=name,
         title=title,

@@ -45,7 +45,7 @@ class Adapter:
     labels: int
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """What the folder is, for messages."""
         return f"{self.folder} is a LoRA adapter of the model {self.base}"
 
@@ -115,7 +115,7 @@ def require_peft(adapter: Adapter) -> None:
     """Raise ModelUnavailableError unless peft is installed."""
     if not has_peft():
         raise ModelUnavailableError(
-            f"{adapter.said}: reading it needs the package peft", hint=f"{INSTALL}; or {MERGE}"
+            f"{adapter.description}: reading it needs the package peft", hint=f"{INSTALL}; or {MERGE}"
         )
 
 
@@ -126,8 +126,10 @@ def base_of(adapter: Adapter) -> Snapshot:
         if expanded(adapter.base).is_dir() or HUB_ID.fullmatch(adapter.base):
             return snapshot(adapter.base, adapter.revision)
     except ModelUnavailableError as error:
-        raise ModelUnavailableError(f"{adapter.said}, which cannot be had: {error.args[0]}", hint=BASE) from error
-    raise ModelUnavailableError(f"{adapter.said}, which is not here", hint=BASE)
+        raise ModelUnavailableError(
+            f"{adapter.description}, which cannot be had: {error.args[0]}", hint=BASE
+        ) from error
+    raise ModelUnavailableError(f"{adapter.description}, which is not here", hint=BASE)
 
 
 def revision_of(adapter: Adapter, base: Snapshot) -> str:
@@ -151,7 +153,7 @@ def adapted_config(adapter: Adapter, config: Any) -> Any:
         config.architectures = [kind.__name__]
     elif not (config.architectures or [""])[0].endswith("ForSequenceClassification"):
         raise InputError(
-            f"{adapter.said} for rewards, but neither of them has a reward head",
+            f"{adapter.description} for rewards, but neither of them has a reward head",
             hint="save the head too (peft: modules_to_save), or task_type null reads the states alone",
         )
     return config

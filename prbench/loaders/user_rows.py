@@ -63,7 +63,7 @@ class FileRows:
     notes: list[str]
 
 
-class Dropped:
+class DroppedRows:
     """Rows left out, by reason, with the first places of each."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ def read_file(path: Path, options: ImportOptions | None = None, *, needs_user: b
     rows and for one that cannot be read.
     """
     options = options or ImportOptions()
-    dropped = Dropped()
+    dropped = DroppedRows()
     drop: Drop | None = dropped if options.drop_bad else None
     counts: Counter[str] = Counter()
     shape, columns = columns_of(path, options.shape, options.columns, options.encoding)

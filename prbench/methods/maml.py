@@ -35,7 +35,7 @@ def network_score(network: Network, embedding: Tensor) -> Tensor:
     return hidden @ network["output"]
 
 
-class Kept:
+class Workspace:
     """Memory that every update writes anew: fresh pages each time cost as much as what is written to them."""
 
     def __init__(self) -> None:
@@ -49,18 +49,20 @@ class Kept:
         return self._flat[name][:count].view(shape)
 
 
-def activations(network: Network, pairs: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
+def activations(network: Network, pairs: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
     """Hidden activations [G, 2n, h] and margins [G, n] of pairs [G, n, 2, d] under G networks."""
     flat = pairs.flatten(1, 2)
     weights = network["hidden"].transpose(1, 2)
-    hidden = kept("hidden", (*flat.shape[:2], weights.shape[2]), flat)
+    hidden = workspace("hidden", (*flat.shape[:2], weights.shape[2]), flat)
     torch.baddbmm(network["bias"][:, None], flat, weights, out=hidden).relu_()
-    score = torch.mul(hidden, network["output"][:, None], out=kept("terms", hidden.shape, hidden)).sum(-1)
+    score = torch.mul(hidden, network["output"][:, None], out=workspace("terms", hidden.shape, hidden)).sum(-1)
     score = score.view(pairs.shape[:3])
     return hidden, score[..., 0] - score[..., 1]
 
 
-def backward(output: Tensor, hidden: Tensor, pairs: Tensor, by_margin: Tensor, kept: Kept, *, groups: int) -> Network:
+def backward(
+    output: Tensor, hidden: Tensor, pairs: Tensor, by_margin: Tensor, workspace: Workspace, *, groups: int
+) -> Network:
     """Gradients [groups, ...] of networks from those of the margins [S, B, n] of B users in each of S splits.
 
     `output` [S, B, h] are the users' output weights, `hidden` [S·B, 2n, h] or [S, B·2n, h] the activations of their
@@ -68,17 +70,17 @@ def backward(output: Tensor, hidden: Tensor, pairs: Tensor, by_margin: Tensor, k
     """
     by_score = torch.stack([by_margin, -by_margin], -1).flatten(2)
     shape = (*by_score.shape, output.shape[-1])
-    by_hidden = torch.mul(by_score[..., None], output[:, :, None], out=kept("by hidden", shape, hidden))
+    by_hidden = torch.mul(by_score[..., None], output[:, :, None], out=workspace("by hidden", shape, hidden))
     by_hidden.mul_(hidden.view(shape) > 0)
     # Users are summed one by one: where a user's rows begin depends on the padding, and with it on other splits.
     if groups == len(output):
-        weights = kept("by weight", (groups, shape[-1], pairs.shape[-1]), hidden)
+        weights = workspace("by weight", (groups, shape[-1], pairs.shape[-1]), hidden)
         for user in range(shape[1]):
             rows, read = by_hidden[:, user].transpose(1, 2), pairs[:, user].flatten(1, 2)
             weights = pull_back(rows, read, out=weights) if user == 0 else weights.add_(pull_back(rows, read))
     else:
         rows, read = by_hidden.flatten(0, 1).transpose(1, 2), pairs.flatten(0, 1).flatten(1, 2)
-        weights = pull_back(rows, read, out=kept("by weight", (groups, shape[-1], pairs.shape[-1]), hidden))
+        weights = pull_back(rows, read, out=workspace("by weight", (groups, shape[-1], pairs.shape[-1]), hidden))
     by_user = (by_hidden.sum(2), torch.matmul(by_score[:, :, None], hidden.view(shape))[:, :, 0])
     bias, by_output = (part.sum(1) if groups == len(output) else part.flatten(0, 1) for part in by_user)
     return {"hidden": weights, "bias": bias, "output": by_output}
@@ -154,39 +156,39 @@ class MAML(EpisodicMethod):
         table = PairTable.of(work.trains, device=work.device, scale=self.input_scale)
         initial = [self.initial(table.items.shape[1], rng) for rng in work.rngs]
         shared = {name: torch.stack([net[name] for net in initial]).to(table.items) for name in initial[0]}
-        gather, kept = Gather(table.items), Kept()
+        gather, workspace = Gather(table.items), Workspace()
 
         def gradients(episodes: Episodes) -> list[Tensor]:
             support, weight = table.members(episodes.where, episodes.support)
-            adapted = self.adapt(shared, gather(support), weight, kept)
+            adapted = self.adapt(shared, gather(support), weight, workspace)
             query, weight = table.members(episodes.where, episodes.query)
             pairs = gather(query)
-            hidden, margin = activations(adapted, pairs.flatten(0, 1), kept)
+            hidden, margin = activations(adapted, pairs.flatten(0, 1), workspace)
             margin = margin.view_as(weight)
             losses = (softplus(-margin) * weight).sum(-1)
             _, share = robust_objective(losses, episodes.present, robust=self.robust, rho=self.rho, gamma=self.gamma)
             by_margin = sigmoid(-margin).mul_(weight).mul_(share[:, :, None]).neg_()
             output = adapted["output"].view(*share.shape, -1)
-            return list(backward(output, hidden, pairs, by_margin, kept, groups=len(share)).values())
+            return list(backward(output, hidden, pairs, by_margin, workspace, groups=len(share)).values())
 
         yield from self.train_on_episodes(work, table, shared, gradients)
 
-    def adapt(self, shared: Network, pairs: Tensor, weight: Tensor, kept: Kept) -> Network:
+    def adapt(self, shared: Network, pairs: Tensor, weight: Tensor, workspace: Workspace) -> Network:
         """One inner step of B users in each of S splits: from shared networks [S, ...] to adapted ones [S·B, ...].
 
         `pairs` [S, B, n, 2, d] are the users' choices, `weight` [S, B, n] their weights in the loss. The step is a
         fresh Adam's first, rate · g/(|g| + 1e-8). The adapted networks are in `kept`: valid until its next use.
         """
         users = weight.shape[1]
-        hidden, margin = activations(shared, pairs.flatten(1, 2), kept)
+        hidden, margin = activations(shared, pairs.flatten(1, 2), workspace)
         by_margin = sigmoid(-margin).view_as(weight).mul(weight).neg_()
         output = shared["output"][:, None].expand(-1, users, -1)
-        slopes = backward(output, hidden, pairs, by_margin, kept, groups=weight.shape[0] * users)
+        slopes = backward(output, hidden, pairs, by_margin, workspace, groups=weight.shape[0] * users)
         adapted = {}
         for name, slope in slopes.items():
             apart = slope.view(-1, users, *slope.shape[1:])
-            size = torch.abs(apart, out=kept("size", apart.shape, apart)).add_(1e-8)
-            out = kept(f"adapted {name}", apart.shape, apart)
+            size = torch.abs(apart, out=workspace("size", apart.shape, apart)).add_(1e-8)
+            out = workspace(f"adapted {name}", apart.shape, apart)
             torch.addcdiv(shared[name][:, None], apart, size, value=-self.inner_rate, out=out)
             adapted[name] = out.flatten(0, 1)
         return adapted
@@ -208,7 +210,7 @@ class MAML(EpisodicMethod):
         shared = self._shared()
         users = support.users if users is None else np.unique(users)
         states = {name: tensor.expand(len(users), *tensor.shape).clone() for name, tensor in shared.items()}
-        given, kept = support.users, Kept()
+        given, workspace = support.users, Workspace()
         for i in range(0, len(given), USERS_AT_ONCE):
             some = given[i : i + USERS_AT_ONCE]
             mine = support.take(np.isin(support.user, some)).by_user()
@@ -224,7 +226,7 @@ class MAML(EpisodicMethod):
                 {name: tensor[None] for name, tensor in shared.items()},
                 embedding[None] * self.input_scale,
                 torch.from_numpy(weight).to(shared["hidden"].dtype)[None],
-                kept,
+                workspace,
             )
             where = torch.from_numpy(np.searchsorted(users, some))
             for name, tensor in adapted.items():

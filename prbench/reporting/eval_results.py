@@ -20,7 +20,7 @@ from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import write_text
 from prbench.registry import marks
-from prbench.reporting.exporting import Exported, exported
+from prbench.reporting.exporting import ExportedRow, exported
 from prbench.reporting.page import _slug
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def hub_id(dataset: str) -> str:
     return ""
 
 
-def _entries(export: Exported, place: str) -> list[EvalResultEntry]:
+def _entries(export: ExportedRow, place: str) -> list[EvalResultEntry]:
     from huggingface_hub import EvalResultEntry
 
     record, row = export.record, export.row

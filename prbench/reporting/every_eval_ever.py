@@ -19,7 +19,7 @@ from prbench import registry
 from prbench.base.errors import InputError
 from prbench.base.files import digest, write_json
 from prbench.registry import marks
-from prbench.reporting.exporting import Exported, Number, exported
+from prbench.reporting.exporting import ExportedRow, Number, exported
 from prbench.reporting.page import _slug
 from prbench.results.record import DoneRecord
 
@@ -57,7 +57,7 @@ def every_eval_ever(
         "source_organization_name": organisation,
         "evaluator_relationship": relationship,
     }
-    rows: dict[tuple[str, str, str], list[Exported]] = {}
+    rows: dict[tuple[str, str, str], list[ExportedRow]] = {}
     for export in exported(results, methods):
         rows.setdefault((export.row.method, export.row.selection, export.reader), []).append(export)
     paths = []
@@ -71,7 +71,7 @@ def every_eval_ever(
     return paths
 
 
-def _log(parts: Sequence[Exported], model: str, source: Mapping[str, str]) -> dict[str, Any]:
+def _log(parts: Sequence[ExportedRow], model: str, source: Mapping[str, str]) -> dict[str, Any]:
     first, now = parts[0], f"{time.time():.0f}"
     finished = max(part.finished for part in parts)
     versions = sorted({record.versions.get("prbench", "") for part in parts for record in part.records} - {""})
@@ -98,7 +98,7 @@ def _log(parts: Sequence[Exported], model: str, source: Mapping[str, str]) -> di
     }
 
 
-def _result(part: Exported, number: Number) -> dict[str, Any]:
+def _result(part: ExportedRow, number: Number) -> dict[str, Any]:
     record, dataset = part.record, part.board.dataset
     sizes = {"seen": record.counts.seen_users, "unseen": record.counts.unseen_users}
     uncertainty: dict[str, Any] = {"num_samples": len(part.row.splits)}

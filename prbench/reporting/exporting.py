@@ -41,7 +41,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedRow:
     """A row with all of its splits on one data set, and the record of its first cell."""
 
     board: Board
@@ -70,7 +70,7 @@ class Exported:
         return max(record.finished for record in self.records)
 
 
-def exported(results: Results, methods: str = "") -> list[Exported]:
+def exported(results: Results, methods: str = "") -> list[ExportedRow]:
     """The rows that can be exported, by data set, with a line on stderr for each that cannot.
 
     `methods`: names and patterns, comma-separated; "" for all. Raises InputError where none is left, and as
@@ -92,7 +92,7 @@ def exported(results: Results, methods: str = "") -> list[Exported]:
                 stderr().print(f"{row.title} on {board.dataset} is left out: {reason}", markup=False, soft_wrap=True)
                 continue
             assert table is not None
-            exports.append(Exported(board, row, _cells(standing, board, row), _numbers(table, board, row)))
+            exports.append(ExportedRow(board, row, _cells(standing, board, row), _numbers(table, board, row)))
     if not exports:
         raise InputError("no row can be exported", hint="see `prbench report leaderboard` for the rows there are")
     return exports

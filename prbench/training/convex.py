@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, concatenate
 from prbench.method import FitProblem, Method, Watch
-from prbench.training.gradient import Judged, curves, judge
+from prbench.training.gradient import CandidateScore, curves, judge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,12 +72,16 @@ class ConvexMethod(Method):
         self.stream = problem.rng
         record: dict[str, Any] = {"rule": "last"}
         if problem.choose or len(problem.validation):
-            values: dict[Strengths, Judged] = {}
+            values: dict[Strengths, CandidateScore] = {}
             best: dict[str, Tensor] = {}
             grid = self.grid()
             for candidate, tensors in zip(grid, self.solutions(train, grid, device), strict=True):
                 accepted = self.fresh().accept(tensors, train)
-                value = Judged(problem.choose(accepted)) if problem.choose else judge(accepted, problem.validation)
+                value = (
+                    CandidateScore(problem.choose(accepted))
+                    if problem.choose
+                    else judge(accepted, problem.validation)
+                )
                 if not values or value.accuracy > max(other.accuracy for other in values.values()):
                     strengths, best = candidate, tensors
                 values[candidate] = value

@@ -186,17 +186,17 @@ class GradientMethod(Method):
     @classmethod
     def _choose(
         cls, methods: Sequence[Self], problems: Sequence[FitProblem], device: str, watch: Watch | None
-    ) -> tuple[list[Snapshot], list[dict[str, Judged]]]:
+    ) -> tuple[list[Snapshot], list[dict[str, CandidateScore]]]:
         """For each split the parameters at its best unit, and what every candidate was worth."""
         trains, rngs = [p.train for p in problems], [p.rng for p in problems]
         work = SplitBatch(trains, rngs, [candidates(method.budget) for method in methods], device, watch)
-        judged: list[dict[str, Judged]] = [{} for _ in methods]
+        judged: list[dict[str, CandidateScore]] = [{} for _ in methods]
         kept: dict[int, Snapshot] = {}
         for snapshot in methods[0].train(work):
             i = snapshot.split
             candidate = methods[i].fresh().accept(snapshot.tensors, trains[i], rngs[i])
             choose = problems[i].choose
-            value = Judged(choose(candidate)) if choose else judge(candidate, problems[i].validation)
+            value = CandidateScore(choose(candidate)) if choose else judge(candidate, problems[i].validation)
             if i not in kept or value.accuracy > max(other.accuracy for other in judged[i].values()):
                 kept[i] = snapshot
             judged[i][str(snapshot.unit)] = value
@@ -226,24 +226,24 @@ def candidates(budget: int) -> list[int]:
     return sorted({round(unit) for unit in np.geomspace(1, budget, CANDIDATES)})
 
 
-class Judged(NamedTuple):
+class CandidateScore(NamedTuple):
     """What a candidate is worth: an accuracy and, where known, its standard error over users."""
 
     accuracy: float
     error: float | None = None
 
 
-def judge(method: Method, validation: Comparisons) -> Judged:
+def judge(method: Method, validation: Comparisons) -> CandidateScore:
     """Mean over users of the share of their held-out choices predicted; a tie counts one half.
 
     The error is the standard error of that mean over users, None for a single user.
     """
     values = user_accuracies(method.margins(method.seen_users(), validation), validation.user)
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return Judged(float(values.mean()), error)
+    return CandidateScore(float(values.mean()), error)
 
 
-def curves(judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
+def curves(judged: Mapping[str, CandidateScore]) -> dict[str, dict[str, float]]:
     """The record's `curve`, the accuracy of each candidate, and `curve_error`, its standard error over users."""
     errors = {name: value.error for name, value in judged.items() if value.error is not None}
     record = {"curve": {name: value.accuracy for name, value in judged.items()}}

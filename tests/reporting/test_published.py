@@ -11,7 +11,7 @@ from prbench import registry
 from prbench.base.errors import InputError
 from prbench.reporting import writers
 from prbench.reporting.paper import printed_numbers
-from prbench.reporting.paper.printed_numbers import Accuracy, Published
+from prbench.reporting.paper.printed_numbers import Accuracy, PaperNumbers
 
 MRM = printed_numbers.load("mrm")
 TABLE = ["bt", "mrm"]
@@ -61,9 +61,9 @@ def test_the_file_has_every_number_that_the_paper_prints() -> None:
     assert table_2 == TABLE_2
 
 
-def row(**values: list[float]) -> Published:
+def row(**values: list[float]) -> PaperNumbers:
     only = Accuracy(label="A", method="bt", encoder="skywork-v1", **values)
-    return Published(title="t", source="s", splits=20, accuracy=[only])
+    return PaperNumbers(title="t", source="s", splits=20, accuracy=[only])
 
 
 def test_the_printed_table_contradicts_itself_in_exactly_two_places() -> None:

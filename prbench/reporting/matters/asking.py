@@ -17,7 +17,7 @@ from prbench.reporting.figure import finished, legend_below, panels, styled
 from prbench.reporting.grid import DASH, Grid, TableCell, percent
 from prbench.reporting.matters import tested
 from prbench.reporting.matters.shared import of_row, over_boards, present, star_note
-from prbench.reporting.matters.tested import Tested
+from prbench.reporting.matters.tested import RowTest
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 
@@ -108,8 +108,8 @@ def _record(
     rule: str,
     gain: FloatArray,
     area: FloatArray,
-    whole: Tested,
-    tests: dict[str, Tested],
+    whole: RowTest,
+    tests: dict[str, RowTest],
     alpha: float,
 ) -> dict[str, Any]:
     reached = q95(gain, whole.result.difference) if whole.sign(alpha) > 0 else None
@@ -129,7 +129,7 @@ def _record(
     }
 
 
-def _cells(record: dict[str, Any], most: int, tests: dict[str, Tested], alpha: float) -> list[TableCell]:
+def _cells(record: dict[str, Any], most: int, tests: dict[str, RowTest], alpha: float) -> list[TableCell]:
     enough = DASH
     if record["gains"]:
         enough = f"> {most}" if np.isnan(record["q95"]) else f"{record['q95']:g}"
@@ -146,7 +146,7 @@ def _cells(record: dict[str, Any], most: int, tests: dict[str, Tested], alpha: f
     return [TableCell(text) for text in texts]
 
 
-def _findings(board: Board, tests: dict[str, Tested], alpha: float) -> list[Finding]:
+def _findings(board: Board, tests: dict[str, RowTest], alpha: float) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     if tested.undefined(tests):
         return [Finding("measured", place, "no test tells whether a rule asks better than chance")]

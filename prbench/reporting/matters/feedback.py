@@ -92,7 +92,7 @@ def one_sided(evidence: Evidence, piece: Piece) -> PieceResult:
     return over_boards(evidence, piece, "one-sided", lines)
 
 
-def _findings(board: Board, tests: dict[str, dict[str, tested.Tested]], alpha: float) -> list[Finding]:
+def _findings(board: Board, tests: dict[str, dict[str, tested.RowTest]], alpha: float) -> list[Finding]:
     if any(tested.undefined(family) for family in tests.values()):
         return []
     losing = {side: tested.sorted_by_sign(family, alpha)[0] for side, family in tests.items()}

@@ -18,7 +18,7 @@ from prbench.reporting.board import Board
 from prbench.reporting.grid import Grid, TableCell, interval, percent
 from prbench.reporting.matters import tested
 from prbench.reporting.matters.shared import of_row, over_boards, personal, present, star_note
-from prbench.reporting.matters.tested import Tested
+from prbench.reporting.matters.tested import RowTest
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper import write_pieces
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
@@ -169,7 +169,7 @@ def identity(evidence: Evidence, piece: Piece) -> PieceResult:
     return over_boards(evidence, piece, "halves", lines)
 
 
-def _record(board: Board, key: tuple[str, str], name: str, test: Tested, nothing: float) -> dict[str, Any]:
+def _record(board: Board, key: tuple[str, str], name: str, test: RowTest, nothing: float) -> dict[str, Any]:
     return {
         **dict(zip(metrics.ROW, (board.dataset, board.encoder, *key), strict=True)),
         "title": name,
@@ -183,7 +183,7 @@ def _record(board: Board, key: tuple[str, str], name: str, test: Tested, nothing
     }
 
 
-def _findings(board: Board, tests: dict[str, Tested], alpha: float, what: str) -> list[Finding]:
+def _findings(board: Board, tests: dict[str, RowTest], alpha: float, what: str) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     if tested.undefined(tests):
         above = [name for name, test in tests.items() if test.result.bootstrap.low > 0]

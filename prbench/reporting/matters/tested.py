@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tested:
+class RowTest:
     """One row's difference with its test; `p` is Holm-adjusted over the rows of its table, NaN where undefined."""
 
     name: str
@@ -51,7 +51,7 @@ def by_user(frame: pd.DataFrame, column: str) -> FloatArray:
 
 def family(
     differences: Mapping[str, FloatArray], *, ratio: float, alpha: float, resamples: int, axes: Sequence[str]
-) -> dict[str, Tested]:
+) -> dict[str, RowTest]:
     """Each row's differences [users, splits] from 0, tested; p-values adjusted over all of them by Holm.
 
     `ratio` as `stats.resampling_ratio`, NaN where the corrected test is not defined; `axes` name the random streams.
@@ -63,7 +63,7 @@ def family(
         for name, d in differences.items()
     }
     adjusted = holm_adjusted([result.corrected.p for result in results.values()])
-    return {name: Tested(name, results[name], float(p)) for name, p in zip(results, adjusted, strict=True)}
+    return {name: RowTest(name, results[name], float(p)) for name, p in zip(results, adjusted, strict=True)}
 
 
 def rule_of(count: int, alpha: float) -> str:
@@ -71,13 +71,13 @@ def rule_of(count: int, alpha: float) -> str:
     return f"{TEST}, Holm over the {count} rows, p < {alpha:g}"
 
 
-def sorted_by_sign(tests: Mapping[str, Tested], alpha: float) -> tuple[list[str], list[str], list[str]]:
+def sorted_by_sign(tests: Mapping[str, RowTest], alpha: float) -> tuple[list[str], list[str], list[str]]:
     """The names whose difference is above 0 beyond noise, below it, and neither (undefined tests included)."""
     signs = {name: tested.sign(alpha) for name, tested in tests.items()}
     return tuple([name for name, sign in signs.items() if sign == s] for s in (1, -1, 0))  # type: ignore[return-value]
 
 
-def undefined(tests: Mapping[str, Tested]) -> bool:
+def undefined(tests: Mapping[str, RowTest]) -> bool:
     """Whether no row's test is defined."""
     return all(math.isnan(tested.p) for tested in tests.values())
 

@@ -17,7 +17,7 @@ from prbench.reporting.figure import finished, legend_below, panels, styled
 from prbench.reporting.grid import Grid, TableCell, percent
 from prbench.reporting.matters import tested
 from prbench.reporting.matters.shared import means, of_row, over_boards, present, star_note
-from prbench.reporting.matters.tested import Tested
+from prbench.reporting.matters.tested import RowTest
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 
@@ -114,7 +114,7 @@ def strangers(evidence: Evidence, piece: Piece) -> PieceResult:
 
 
 def _stranger_findings(
-    board: Board, tests: Mapping[str, Tested], gains: Mapping[str, Tested], alpha: float
+    board: Board, tests: Mapping[str, RowTest], gains: Mapping[str, RowTest], alpha: float
 ) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     if tested.undefined(tests):
@@ -219,7 +219,7 @@ def exchanged_users(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[str, 
 
 
 def _exchange_findings(
-    board: Board, tests: Mapping[str, Tested], changed: Mapping[str, float], alpha: float
+    board: Board, tests: Mapping[str, RowTest], changed: Mapping[str, float], alpha: float
 ) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     least, most = min(changed, key=lambda n: changed[n]), max(changed, key=lambda n: changed[n])
@@ -284,7 +284,7 @@ def _row_key(row: Row, board: Board) -> tuple[str, ...]:
     return board.dataset, board.encoder, row.method, row.selection
 
 
-def _record(test: Tested, name: str) -> dict[str, float]:
+def _record(test: RowTest, name: str) -> dict[str, float]:
     result = test.result
     return {
         name: result.difference,

@@ -115,7 +115,7 @@ def provenance(board: Board, results: PlacedResults) -> Provenance:
         ("Versions", _distinct(assignments(record.versions) for record in makers if record.versions)),
         ("Commit", _distinct(record.commit for record in makers)),
         ("Machine", _distinct(record.machine for record in makers)),
-        ("Made", _made(done)),
+        ("Made", _dates(done)),
         ("Splits trained together", _distinct(_text(record.trained_together) for record in done)),
         ("Not run", _not_run(board, records)),
         ("Results format", _distinct(str(record.format) for record in records)),
@@ -128,7 +128,7 @@ def provenance(board: Board, results: PlacedResults) -> Provenance:
     return Provenance(board, facts, commands, keys)
 
 
-def _made(done: Sequence[DoneRecord]) -> str:
+def _dates(done: Sequence[DoneRecord]) -> str:
     """The first and the last day on which cells were made."""
     days = sorted({record.finished[:10] for record in done if record.finished})
     return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else DASH

@@ -72,7 +72,7 @@ def write_pieces(
     baseline: str,
     alpha: float,
     resamples: int,
-    papers: Sequence[numbers.Published] = (),
+    papers: Sequence[numbers.PaperNumbers] = (),
     title: str = "The paper's evaluation",
     also: str | None = None,
 ) -> list[Path]:
@@ -180,7 +180,7 @@ def index_lines(piece: Piece, output: PieceResult, written: Sequence[Path]) -> l
     return lines
 
 
-def notes_on_published(papers: Sequence[numbers.Published]) -> list[str]:
+def notes_on_published(papers: Sequence[numbers.PaperNumbers]) -> list[str]:
     """What is to be known of the printed numbers, with the tables' inner contradictions."""
     lines = ["## The published numbers", ""]
     lines += ["They stand beside ours only on their own data sets and encoders: nothing else compares with them.", ""]

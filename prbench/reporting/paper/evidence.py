@@ -23,7 +23,7 @@ from prbench.reporting.grid import Grid
 from prbench.reporting.looks import style_of
 from prbench.reporting.naming import renamed
 from prbench.reporting.page.findings import Finding
-from prbench.reporting.paper.printed_numbers import Published
+from prbench.reporting.paper.printed_numbers import PaperNumbers
 from prbench.reporting.placing import PlacedCell, PlacedResults
 from prbench.results import probe_tables, probes
 
@@ -60,7 +60,7 @@ class Evidence:
     baseline: str
     alpha: float
     resamples: int
-    published: Sequence[Published] = ()
+    published: Sequence[PaperNumbers] = ()
     pieces: Sequence[Piece] = ()
     _boards: dict[tuple[Any, ...], Board] = field(default_factory=dict)
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)

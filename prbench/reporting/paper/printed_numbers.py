@@ -56,7 +56,7 @@ class Robustness(Record):
     unseen_std: Worst | None = None
 
 
-class Printed(NamedTuple):
+class PrintedAccuracy(NamedTuple):
     """One method's [seen, unseen, overall] in %, and their standard deviations over splits where they are printed.
 
     `doubtful` says that the overall value cannot be a mean of the other two. `judge` is the judge model, where the
@@ -80,7 +80,7 @@ class Printed(NamedTuple):
         return f"{self.means[population]:.1f}{spread}{mark}{by}"
 
 
-class Published(Record):
+class PaperNumbers(Record):
     """What one paper prints. `splits` is over how many it averages, 0 where unknown."""
 
     title: str
@@ -90,14 +90,14 @@ class Published(Record):
     accuracy: list[Accuracy] = Field(default_factory=list)
     robustness: list[Robustness] = Field(default_factory=list)
 
-    def rows(self, dataset: str, encoder: str, *, judged: bool = False) -> dict[str, Printed]:
+    def rows(self, dataset: str, encoder: str, *, judged: bool = False) -> dict[str, PrintedAccuracy]:
         """The accuracies by method on exactly this data set and encoder; empty on any other. With `judged` those of
         judge models on this data set too: their rows stand on every board of it.
         """
         if dataset not in DATASETS:
             return {}
         return {
-            row.method: Printed(values, getattr(row, f"{dataset}_std"), not _between(values), row.judge)
+            row.method: PrintedAccuracy(values, getattr(row, f"{dataset}_std"), not _between(values), row.judge)
             for row in self.accuracy
             if (judged if row.judge else row.encoder == encoder) and (values := getattr(row, dataset))
         }
@@ -135,7 +135,7 @@ class Contradiction(NamedTuple):
         )
 
 
-def contradictions(published: Published) -> Iterator[Contradiction]:
+def contradictions(published: PaperNumbers) -> Iterator[Contradiction]:
     """Rows whose overall accuracy lies outside of seen and unseen by more than rounding can explain."""
     for row in published.accuracy:
         for dataset in DATASETS:
@@ -152,14 +152,14 @@ def _between(values: list[float]) -> bool:
     return min(seen, unseen) - ROUNDING < overall < max(seen, unseen) + ROUNDING
 
 
-def load(name: str) -> Published:
+def load(name: str) -> PaperNumbers:
     """The numbers in reports/published/NAME.toml. Raises InputError when there is no such file or it is malformed."""
     files = [folder / "published" / f"{name}.toml" for folder in folders("reports")]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise InputError(f"there are no published numbers {name!r}", hint=f"expected in {files[0]}")
     try:
-        return Published.model_validate(parse_toml(read_bytes(file)))
+        return PaperNumbers.model_validate(parse_toml(read_bytes(file)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])

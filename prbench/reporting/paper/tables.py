@@ -17,7 +17,7 @@ from prbench.reporting.paper.printed_numbers import OVERALL
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from prbench.reporting.paper.printed_numbers import Printed
+    from prbench.reporting.paper.printed_numbers import PrintedAccuracy
 
 
 TABLE_1 = (
@@ -50,7 +50,7 @@ def accuracy(evidence: Evidence, piece: Piece) -> PieceResult:
     return PieceResult(pd.DataFrame(records), grids, missing=evidence.missing_notes(piece), boards=boards)
 
 
-def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, Printed]]) -> dict[str, Any]:
+def _record(board: Board, row: Row, printed: Mapping[str, Mapping[str, PrintedAccuracy]]) -> dict[str, Any]:
     record: dict[str, Any] = columns.record(columns.View(board), row, columns.by_key(*TABLE_1))
     for source, rows in printed.items() if row.published else ():
         theirs = rows.get(row.own_method)
@@ -74,7 +74,7 @@ def in_spreads(row: Row, population: str, theirs: float) -> float:
 def _accuracy_grid(
     board: Board,
     piece: Piece,
-    printed: Mapping[str, Mapping[str, Printed]],
+    printed: Mapping[str, Mapping[str, PrintedAccuracy]],
     others: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> Grid:
     """`others`: by paper, the methods that it prints on this data set with other encoders alone, and with which."""
