@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ from prbench.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from prbench.base.errors import InputError
     from prbench.running.execution import Execution
     from prbench.running.outline import Outline
     from prbench.running.plan import Plan
@@ -103,7 +104,9 @@ def run(
     slurm: SlurmOptions = None,
     resources: JobResources = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
-    refit: Annotated[bool, typer.Option("--refit", help="Fit results without their models again.")] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Fit results again that were packed without models.")
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -119,7 +122,6 @@ def run(
     """Fit methods on seen users, adapt to unseen ones, score held-out choices. What is finished is not run again."""
     from prbench import registry
     from prbench.base.errors import InputError
-    from prbench.base.screen_text import listed
 
     if print_config:
         typer.echo(config_of(context), nl=False)
@@ -127,34 +129,24 @@ def run(
     if methods is not None and report is not None:
         raise InputError("give one of --methods and --report, not both", hint="--report says itself what to run")
     if split_files is not None:
-        if drawing := [
-            option
-            for option, given in (("--splits", splits), ("--seed", seed), ("--limit", limit))
-            if given is not None
-        ]:
-            raise InputError(f"--split-files {split_files} says which splits to run: leave out {', '.join(drawing)}")
+        drawing = {"--splits": splits is not None, "--seed": seed is not None, "--limit": limit is not None}
+        _require_left_out(f"--split-files {split_files} says which splits to run", drawing)
         if dataset is None:
             from prbench.sharing.split_files import read_folder
 
             dataset = read_folder(split_files).dataset
     seed = 42 if seed is None else seed
     if dataset is None or (methods is None and report is None):
-        missing = ["--dataset"] * (dataset is None) + ["--methods or --report"] * (methods is report)
-        there = [f"data sets: {listed(registry.names('datasets'))}"] * (dataset is None)
-        there += [
-            f"methods: {listed(registry.names('methods'))}, or quick or all; reports: {listed(_planned_reports())}"
-        ] * (methods is report)
-        raise InputError(f"give {' and '.join(missing)}", hint="; ".join(there))
+        raise _nothing_to_run(needs_dataset=dataset is None, needs_methods=methods is report)
     where = execution(executor, workers, threads, address, slurm, resources, device.value)
     if (workers > 1 or where.elsewhere) and (max_calls or max_tokens or max_cost):
         hint = "leave out --workers and --executor, or --max-calls and the like"
         raise InputError("several workers share no budget", hint=hint)
     if report is not None:
-        given = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
-        given |= {"--limit": limit is not None}
-        given |= {"--refit": refit, "--tuned": tuned is not None, "--precision": precision is not Precision.highest}
-        if named := [option for option, used in given.items() if used]:
-            raise InputError(f"--report {report} says itself what to run: leave out {', '.join(named)}")
+        decided = {"--shots": shots != "all", "--selection": selection is not None, "--set": bool(setting)}
+        decided |= {"--limit": limit is not None, "--refit": refit, "--tuned": tuned is not None}
+        decided |= {"--precision": precision is not Precision.highest}
+        _require_left_out(f"--report {report} says itself what to run", decided)
         names = registry.select("datasets", dataset)
         from prbench.running.request import CallBudget
         from prbench.training.compute import compute_threads
@@ -184,14 +176,14 @@ def run(
         raise InputError(
             f"--tuned {tuned}: nothing is to run tuned", hint="add --selection tuned, or leave --tuned out"
         )
-    chosen = registry.select("methods", methods), registry.select("datasets", dataset)
-    counts = numbers(shots, "--shots")
+    method_names, dataset_names = registry.select("methods", methods), registry.select("datasets", dataset)
+    shot_counts = numbers(shots, "--shots")
     from prbench.running.request import CallBudget, RunRequest
     from prbench.training.compute import compute_threads
 
     request = RunRequest(
-        methods=tuple(chosen[0]),
-        datasets=tuple(chosen[1]),
+        methods=tuple(method_names),
+        datasets=tuple(dataset_names),
         encoder=encoder,
         judge=judge,
         test_sample=sample(test_sample, "--test-sample") if test_sample else None,
@@ -201,7 +193,7 @@ def run(
         restarts=restarts,
         limit=limit,
         seed=seed,
-        shots=tuple(counts),
+        shots=tuple(shot_counts),
         selection=selection,
         device=where.device_here,
         overrides=tuple(setting or ()),
@@ -212,6 +204,31 @@ def run(
     )
     with compute_threads(threads, workers):
         _run_methods(request, dry_run, as_json, where)
+
+
+def _require_left_out(rule: str, options: Mapping[str, bool]) -> None:
+    """Raise InputError, which begins with the `rule`, where one of the options was given."""
+    from prbench.base.errors import InputError
+
+    if named := [option for option, given in options.items() if given]:
+        raise InputError(f"{rule}: leave out {', '.join(named)}")
+
+
+def _nothing_to_run(*, needs_dataset: bool, needs_methods: bool) -> InputError:
+    """The error for a run without a data set, or without methods and report, with the names to choose from."""
+    from prbench import registry
+    from prbench.base.errors import InputError
+    from prbench.base.screen_text import listed
+
+    missing, names = [], []
+    if needs_dataset:
+        missing.append("--dataset")
+        names.append(f"data sets: {listed(registry.names('datasets'))}")
+    if needs_methods:
+        missing.append("--methods or --report")
+        names.append(f"methods: {listed(registry.names('methods'))}, or quick or all")
+        names.append(f"reports: {listed(_planned_reports())}")
+    return InputError(f"give {' and '.join(missing)}", hint="; ".join(names))
 
 
 def _run_methods(request: RunRequest, dry_run: bool, as_json: bool, where: Execution) -> None:
