@@ -88,7 +88,7 @@ def planted(runs: Path) -> None:
 
     def change(record: dict[str, Any]) -> None:
         record["command"] = "prbench run --encoder /home/alice/models/minilm --dataset tiny"
-        record.fit.persona = "I prefer tea over coffee. " * 40
+        record["fit"]["persona"] = "I prefer tea over coffee. " * 40
         record["fit"]["log"] = {
             "/home/alice/log": ["file:///home/alice/x", r"C:\Users\alice\x", "~/alice/secret-host/y"]
         }
