@@ -32,7 +32,7 @@ def probe(
         typer.Option(
             metavar=LIST,
             help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, "
-            "mistakes, one-sided, groups, halves, taxes.",
+            "mistakes, one-sided, groups, halves, inference, taxes.",
         ),
     ] = None,
     injection: Annotated[

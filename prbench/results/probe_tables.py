@@ -80,6 +80,7 @@ TABLES: dict[str, dict[str, str]] = {
         "gain_gap_p": REAL,
     },
     "halves": {"user": WHOLE, "users": WHOLE, "rank": REAL, "first": REAL},
+    "inference": {"attribute": TEXT, "users": WHOLE, "classes": WHOLE, "auc": REAL, "p": REAL},
     "taxes": {"user": WHOLE, "prompt": WHOLE, "cold": REAL, "adapted": REAL, "tossed": REAL},
     "asking": {"user": WHOLE, "rule": WHOLE, "questions": WHOLE, "accuracy": REAL, "cold": REAL},
 }
@@ -101,6 +102,7 @@ one-sided: test choices after the support (`both`), after what it chose against 
 drawn items against what it rejected; the share of each user's drawn pairs that are false, where utilities are known.
 groups: each group of ten and more unseen users by an attribute, and the attribute's gaps, over all finished `splits`.
 halves: the rank of a user's own other half among those of all `users`, and the chance that it is picked first.
+inference: how well each attribute of so many unseen `users` is read off their states, and by chance.
 taxes: how often a user's state prefers a prompt's reply of higher shared quality, before adapting, after it, and
 after tossed labels.
 units: the variance over unseen users of each dimension of a latent state, in units of the prior's.

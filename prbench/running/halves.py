@@ -47,12 +47,12 @@ def halves(method: Method, setting: OpenDataset, split: Split) -> dict[str, Any]
     users = split.unseen[(counts[:, split.unseen] >= LEAST).all(axis=0)]
     if len(users) < 2:
         raise NotApplicableError(f"fewer than two unseen users have {LEAST} choices in both halves of their support")
-    pairs = _fixed_pairs(comparisons, split)
+    pairs = fixed_pairs(comparisons, split)
     views = []
     for s in (0, 1):
         support = comparisons.take(rows[(side == s) & np.isin(data.user[rows], users)])
         states = method.adapt_unseen(support, users=users, rng=rng)
-        views.append(np.stack([_view(method, states, int(user), pairs) for user in users]))
+        views.append(np.stack([view(method, states, int(user), pairs) for user in users]))
     if not all(np.isfinite(view).all() for view in views):
         raise FloatingPointError("some margins are not finite")
     rank, first = own_ranks(distances(views[0], views[1]))
@@ -64,7 +64,7 @@ def halves(method: Method, setting: OpenDataset, split: Split) -> dict[str, Any]
     }
 
 
-def _fixed_pairs(comparisons: Comparisons, split: Split) -> Comparisons:
+def fixed_pairs(comparisons: Comparisons, split: Split) -> Comparisons:
     """`PAIRS` pairs of different items among those that seen users trained on."""
     train = comparisons.take(split.seen_train)
     items = np.unique(np.concatenate([train.chosen, train.rejected]))
@@ -75,6 +75,7 @@ def _fixed_pairs(comparisons: Comparisons, split: Split) -> Comparisons:
     return Comparisons(comparisons.items, none, items[first], items[second], none, none)
 
 
-def _view(method: Method, states: Any, user: int, pairs: Comparisons) -> Any:
+def view(method: Method, states: Any, user: int, pairs: Comparisons) -> Any:
+    """What a user's state makes of fixed pairs: margins [pairs]."""
     asked = Comparisons(pairs.items, np.full(len(pairs), user), pairs.chosen, pairs.rejected, pairs.group, pairs.row)
     return method.margins(states, asked).double().numpy()

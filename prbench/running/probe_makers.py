@@ -8,7 +8,18 @@ from typing import Any
 
 from prbench.method import Method
 from prbench.protocol.splits import Split
-from prbench.running import asking, best_of_n, controls, groups, halves, mistakes, one_sided, taxes, updates
+from prbench.running import (
+    asking,
+    best_of_n,
+    controls,
+    groups,
+    halves,
+    inference,
+    mistakes,
+    one_sided,
+    taxes,
+    updates,
+)
 from prbench.running.open_dataset import OpenDataset
 
 Maker = Callable[[Method, OpenDataset, Split, Path], dict[str, Any]]
@@ -33,6 +44,7 @@ MAKERS: dict[str, Maker] = {
     "one-sided": _alone(one_sided.one_sided),
     "groups": groups.groups,
     "halves": _alone(halves.halves),
+    "inference": _alone(inference.inference),
     "taxes": _alone(taxes.taxes),
 }
 
@@ -43,7 +55,7 @@ def applies(kind: str, method: Method, setting: OpenDataset) -> bool:
         return bool(method.latent_state)
     if kind == "best-of-n":
         return best_of_n.own_pools(setting, setting.splits[0]).largest >= best_of_n.LEAST
-    if kind == "groups":
+    if kind in ("groups", "inference"):
         return bool(setting.data.attributes)
     if kind == "taxes":
         return setting.data.truth is not None and setting.data.truth.quality is not None

@@ -45,7 +45,7 @@ def test_the_report_lists_pieces_that_are_there_for_methods_that_are_there() -> 
     pieces = read_pieces(entry.options["pieces"], "reports/matters.toml")
     assert pieces[0].methods == registry.select("methods", "all")
     asked = {kind for one in pieces for kind in one.probes}
-    assert asked == set(TABLES) - {"halves"}
+    assert asked == set(TABLES) - {"halves", "inference"}
 
 
 def test_gains_over_strangers_are_means_of_strangers_then_of_users_then_of_splits() -> None:
@@ -434,6 +434,26 @@ def test_gaps_between_groups_are_one_family_and_rest_on_the_most_splits() -> Non
     assert "differs between groups of users for LoRe by device, of 2" in said
 
 
+def test_attributes_that_states_tell_are_one_family() -> None:
+    def make(method: str, split: int) -> pd.DataFrame:
+        p = 0.002 if method == "lore" else 0.4
+        rows = [
+            {"attribute": name, "users": 24, "classes": 2, "auc": value, "p": p if name == "drink" else 0.6}
+            for name, value in (("drink", 0.8 + 0.1 * (split % 2)), ("hand", 0.5))
+        ]
+        return lines(method, split, rows)
+
+    made = planted("inference", make).make(piece("inference:attributes", ["lore", "mrm"]))
+    lore = record(made, method="lore", attribute="drink")
+    assert lore["auc"] == pytest.approx(0.85)
+    # Twice the mean of p, then Holm over four lines.
+    assert lore["p"] == pytest.approx(0.004)
+    assert lore["p_holm"] == pytest.approx(0.016)
+    assert record(made, method="mrm", attribute="hand")["p"] == 1
+    (said,) = map(str, made.findings)
+    assert "tells an attribute that nobody gave it: LoRe the drink, of 4 methods and attributes" in said
+
+
 def test_membership_is_read_from_scores_of_the_support_and_identity_from_its_table() -> None:
     def make(method: str, split: int) -> pd.DataFrame:
         noise = Rng("halves", split, method).numpy().random(6) < 0.1
@@ -467,6 +487,7 @@ def test_the_report_on_privacy_lists_pieces_that_are_there() -> None:
         "accuracy",
         "membership",
         "re-identification",
+        "attributes",
     ]
 
 
