@@ -20,6 +20,7 @@ SHORTER: dict[str, dict[str, Any]] = {
     "gpo": {"epochs": 4, "depth": 2},
     "np": {"epochs": 10, "rate": 1e-3, "width": 64},
     "bt-offset": {"tolerance": 1e-3},
+    "vpl": {"rate": 1e-3, "width": 64},
     "maml": {"epochs": 50, "rate": 0.01},
     "mrm-no-basis": {"epochs": 40},
     # Without a user's choices only a longer training of the heads shows.
