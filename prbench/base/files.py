@@ -148,6 +148,19 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_git_blob(path: Path) -> str:
+    """The id that git gives a file's bytes: the sha1 of "blob <size>", a zero byte and the bytes, in hex.
+
+    Raises OSError as `file_sha256` does.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as file:
+        head = b"blob %d\0" % path.stat().st_size
+        # Not for secrecy: it is the only hash that is published of some files.
+        return hashlib.file_digest(file, lambda: hashlib.sha1(head, usedforsecurity=False)).hexdigest()
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from prbench.base.errors import InputError
 from prbench.comparisons import PreferenceData
+from prbench.data.downloads import GIT, RawFiles
 from prbench.protocol.properties import properties
 from prbench.protocol.repeats import repeats
 from prbench.protocol.splits import make_split
@@ -68,11 +70,20 @@ def describe(data: PreferenceData, entry: DatasetEntry) -> dict[str, Any]:
     out["split_0"] = first_split(data, entry)
     out["protocol"] = entry.protocol.model_dump()
     if entry.download:
-        pinned = all(entry.download.files.values())
-        out["files"] = "pinned by sha256" if pinned else "not pinned: no sha256 is published of some"
+        out["files"] = _pins(entry.download.files.values())
+        like = RawFiles(entry).like_copies()
+        if like:
+            out["copies"] = {path: "as published" if same else "other bytes" for path, same in like.items()}
     out["counts"] = dict(data.counts)
     out["fingerprint"] = data.fingerprint
     return out
+
+
+def _pins(hashes: Collection[str]) -> str:
+    """How the raw files are pinned."""
+    if not all(hashes):
+        return "not pinned: no sha256 is published of some"
+    return "pinned by git blob id" if any(pin.startswith(GIT) for pin in hashes) else "pinned by sha256"
 
 
 def first_split(data: PreferenceData, entry: DatasetEntry) -> dict[str, int] | None:

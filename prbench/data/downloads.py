@@ -11,36 +11,39 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from prbench.base.errors import InputError
-from prbench.base.files import file_sha256, home, raw_data_folder
+from prbench.base.files import file_git_blob, file_sha256, home, raw_data_folder, writing
 from prbench.base.git_lfs import require_contents
 from prbench.base.network import hub_address, reachable, require_usable_network_settings
 from prbench.registry.schema import DatasetEntry, JudgeEntry
 
 HUB = "hf://datasets/"
+GIT = "git:"
+"""What a pin begins with that is a git blob id and not a sha256."""
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """One raw file: its upstream path and address, its bytes (0: unknown), its sha256 ("": not pinned), where it is.
+    """One raw file: its upstream path and address, its bytes (0: unknown), its hash ("": not pinned), where it is.
 
+    The hash is a sha256, or "git:" and a git blob id.
     `here` is its place on this machine, or None; `place` is where prbench looks for it first without PRBENCH_DATA.
     """
 
     path: str
     address: str
     size: int
-    sha256: str
+    hash: str
     here: Path | None
     place: Path
 
     @property
     def pinned(self) -> str:
-        """Its sha256, or that there is none."""
-        return self.sha256 or "not pinned"
+        """Its hash, or that there is none."""
+        return self.hash or "not pinned"
 
 
 class RawFiles:
-    """The raw files that a data set's entry names, each pinned by its sha256 where the entry gives one.
+    """The raw files that a data set's entry names, each pinned by the hash that the entry gives, if any.
 
     A file is looked for in this order: `PRBENCH_DATA/<family>/<path>`, `PRBENCH_DATA/<data set>/<path>`,
     `PRBENCH_HOME/raw/<family>/<path>`, and then downloaded to the last of these. What comes from the Hugging Face hub
@@ -53,8 +56,12 @@ class RawFiles:
         self.name = entry.name
         self.family = entry.family
         self.base = entry.download.base.rstrip("/") if entry.download else ""
+        self.elsewhere = (
+            {k: base.rstrip("/") for k, base in entry.download.elsewhere.items()} if entry.download else {}
+        )
         self.hashes = dict(entry.download.files) if entry.download else {}
         self.sizes = dict(entry.download.sizes) if entry.download else {}
+        self.copies = dict(entry.download.copies) if entry.download else {}
         instead = dict(entry.download.instead) if entry.download else {}
         for path in (*self.hashes, *instead, entry.family, *([] if self.is_remote else [self.base])):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
@@ -70,17 +77,20 @@ class RawFiles:
         """Whether the files can be downloaded."""
         return "://" in self.base
 
-    @property
-    def is_hub(self) -> bool:
-        """Whether the files come from the Hugging Face hub."""
-        return self.base.startswith(HUB)
+    def base_of(self, path: str) -> str:
+        """What `path` is published under."""
+        return self.elsewhere.get(path, self.base)
+
+    def on_hub(self, path: str) -> bool:
+        """Whether `path` comes from the Hugging Face hub."""
+        return self.base_of(path).startswith(HUB)
 
     def url(self, path: str) -> str:
         """Where `path` is published."""
-        if self.is_hub:
-            repository, revision = self._repository()
+        if self.on_hub(path):
+            repository, revision = self._repository(path)
             return f"https://huggingface.co/datasets/{repository}/resolve/{quote(revision, safe='')}/{quote(path)}"
-        return f"{self.base}/{quote(path)}"
+        return f"{self.base_of(path)}/{quote(path)}"
 
     def listing(self) -> list[RawFile]:
         """Every file, by upstream path, and whether it is here; nothing is downloaded, and no hash is checked."""
@@ -94,11 +104,11 @@ class RawFiles:
 
     def _in_hub_cache(self, path: str) -> Path | None:
         """The file in the hub's own cache, where it is there."""
-        if not self.is_hub:
+        if not self.on_hub(path):
             return None
         from huggingface_hub import try_to_load_from_cache
 
-        repository, revision = self._repository()
+        repository, revision = self._repository(path)
         cached = try_to_load_from_cache(repository, path, repo_type="dataset", revision=revision)
         return Path(cached) if isinstance(cached, str) else None
 
@@ -110,8 +120,15 @@ class RawFiles:
         versions = {}
         for path, pinned in self.hashes.items():
             local = None if pinned else self._at_hand(path)
-            versions[path] = pinned or (self._sha256(local) if local else self._repository()[1])
+            versions[path] = pinned or (self._hash(local) if local else self._repository(path)[1])
         return versions
+
+    def like_copies(self) -> dict[str, bool]:
+        """Of the files here with copies elsewhere, by upstream path: whether the bytes are those of the copy."""
+        local = {path: self._at_hand(path) or self._in_hub_cache(path) for path in sorted(self.copies)}
+        return {
+            path: self._hash(file, self.copies[path]) == self.copies[path] for path, file in local.items() if file
+        }
 
     def paths(self) -> list[Path]:
         """Every file, in the sorted order of their upstream paths."""
@@ -137,7 +154,7 @@ class RawFiles:
             raise KeyError(f"the entry of data set {self.name} names no file {path!r}")
         local = self._at_hand(path)
         if local is None:
-            local = self._from_hub(path) if self.is_hub else self._download(path)
+            local = self._from_hub(path) if self.on_hub(path) else self._download(path)
         require_contents(local)
         if self.hashes[path]:
             self._check(local, self.hashes[path])
@@ -158,26 +175,24 @@ class RawFiles:
     def _own_folder(self) -> Path:
         return home() / "raw" / self.family
 
-    def _repository(self) -> tuple[str, str]:
-        """Owner and name, and revision, of the hub's data set."""
-        repository, _, revision = self.base.removeprefix(HUB).partition("@")
+    def _repository(self, path: str) -> tuple[str, str]:
+        """Owner and name, and revision, of the hub's data set that has `path`."""
+        repository, _, revision = self.base_of(path).removeprefix(HUB).partition("@")
         return repository, revision or "main"
 
-    def _sha256(self, local: Path) -> str:
+    def _hash(self, local: Path, like: str = "") -> str:
+        """The hash of a file, of the kind that the pin `like` is."""
         try:
-            return file_sha256(local)
+            return GIT + file_git_blob(local) if like.startswith(GIT) else file_sha256(local)
         except OSError as error:
             raise InputError(f"cannot read {local}: {error.strerror or error}") from error
 
     def _check(self, local: Path, expected: str) -> None:
-        sha256 = self._sha256(local)
-        if sha256 != expected:
-            remedy = (
-                f"remove it and get it again: `prbench data get {self.name}`" if self.is_remote else "import it again"
-            )
-            raise InputError(
-                f"{local} is not the expected file: its sha256 is {sha256}, expected {expected}", hint=remedy
-            )
+        actual = self._hash(local, expected)
+        if actual != expected:
+            again = f"remove it and get it again: `prbench data get {self.name}`"
+            remedy = again if self.is_remote else "import it again"
+            raise InputError(f"{local} is not the expected file: {_differ(actual, expected)}", hint=remedy)
 
     def _by_hand(self, path: str) -> str:
         local = self._own_folder() / path
@@ -188,7 +203,7 @@ class RawFiles:
 
         from prbench.base.hub_errors import hub_errors
 
-        repository, revision = self._repository()
+        repository, revision = self._repository(path)
         with hub_errors(
             f"{path} of the Hugging Face data set {repository}",
             page=f"https://huggingface.co/datasets/{repository}",
@@ -223,6 +238,16 @@ class RawFiles:
             raise InputError(f"cannot download {url}: no connection", hint=by_hand)
         try:
             local.parent.mkdir(parents=True, exist_ok=True)
+            if self.hashes[path].startswith(GIT):
+                # pooch knows no such hash: the file gets its name once it was compared.
+                with writing(local) as part:
+                    part.unlink()
+                    pooch.retrieve(url, known_hash=None, fname=part.name, path=part.parent)
+                    actual = self._hash(part, self.hashes[path])
+                    if actual != self.hashes[path]:
+                        message = f"{url} is not the expected file: {_differ(actual, self.hashes[path])}"
+                        raise InputError(message, hint=by_hand)
+                return local
             pooch.retrieve(url, known_hash=f"sha256:{self.hashes[path]}", fname=local.name, path=local.parent)
         except requests.RequestException as error:
             response = getattr(error, "response", None)
@@ -236,3 +261,9 @@ class RawFiles:
         except OSError as error:
             raise InputError(f"cannot write {local}: {error.strerror or error}", hint=by_hand) from error
         return local
+
+
+def _differ(actual: str, expected: str) -> str:
+    """The two hashes of a file that is not the expected one."""
+    kind = "git blob id" if expected.startswith(GIT) else "sha256"
+    return f"its {kind} is {actual.removeprefix(GIT)}, expected {expected.removeprefix(GIT)}"

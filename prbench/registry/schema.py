@@ -11,6 +11,9 @@ from prbench.hyperparameters import OpenShare, Share
 
 Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+GitBlob = Annotated[str, StringConstraints(pattern=r"^git:[0-9a-f]{40}$")]
+"""The id of a file's bytes in git, for files of which no sha256 is published."""
+Pin = Sha256 | GitBlob
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
 DAY = r"^([0-9]{4}(-[0-9]{2}){0,2})?$"
 """YYYY-MM-DD, YYYY-MM or YYYY, or nothing."""
@@ -109,25 +112,37 @@ class MethodEntry(Record):
 
 
 class Download(Record):
-    """Where a data set's raw files come from: `base` + "/" + path, each with its sha256.
+    """Where a data set's raw files come from: `base` + "/" + path, each with its sha256, or "git:" and git's blob id.
 
     `base` is a URL, a folder below PRBENCH_HOME, or "hf://datasets/OWNER/NAME@REVISION". A file of the hub whose hash
     is not known has "" as its hash. `instead` are other files with the same contents, which nothing downloads: they
     are read where PRBENCH_DATA has all of them. `sizes` are the files' bytes, about, where they are known: for
-    estimates, and checked by nothing.
+    estimates, and checked by nothing. `copies` are the hashes of copies that were published elsewhere, of files that
+    `files` does not pin: other bytes are accepted too, and `prbench data info` says which were found. `elsewhere`
+    gives the files that lie under another base theirs.
     """
 
     base: str
-    files: dict[str, Sha256 | Literal[""]]
+    files: dict[str, Pin | Literal[""]]
     sizes: dict[str, int] = Field(default_factory=dict)
-    instead: dict[str, Sha256] = Field(default_factory=dict)
+    instead: dict[str, Pin] = Field(default_factory=dict)
+    copies: dict[str, Pin] = Field(default_factory=dict)
+    elsewhere: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
-        if not self.base.startswith("hf://datasets/") and "" in self.files.values():
-            raise ValueError('only files of "hf://datasets/..." may go without a sha256')
-        if unknown := sorted(set(self.sizes) - set(self.files)):
-            raise ValueError(f"sizes names {unknown[0]!r}, which is not one of the files")
+        unpinned = {self.elsewhere.get(path, self.base) for path, pin in self.files.items() if not pin}
+        if not all(base.startswith("hf://datasets/") for base in unpinned):
+            raise ValueError('only files of "hf://datasets/..." may go without a hash')
+        for table, paths in (("sizes", self.sizes), ("copies", self.copies), ("elsewhere", self.elsewhere)):
+            if unknown := sorted(set(paths) - set(self.files)):
+                raise ValueError(f"{table} names {unknown[0]!r}, which is not one of the files")
+        if local := sorted(
+            path for path, base in self.elsewhere.items() if "://" not in base or "://" not in self.base
+        ):
+            raise ValueError(f"elsewhere names {local[0]!r}: both bases must be addresses")
+        if pinned := sorted(path for path in self.copies if self.files[path]):
+            raise ValueError(f"copies names {pinned[0]!r}, which files pins already")
         return self
 
 

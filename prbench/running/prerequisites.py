@@ -90,9 +90,9 @@ class Prerequisites:
 
     def addresses(self) -> set[str]:
         """The servers that what is missing would come from."""
-        hub = RawFiles(self.entry).is_hub
-        files = [urlsplit(file.address) for file in self._lacking()]
-        found = {hub_address() if hub else f"{part.scheme}://{part.netloc}" for part in files}
+        raw = RawFiles(self.entry)
+        files = [(raw.on_hub(file.path), urlsplit(file.address)) for file in self._lacking()]
+        found = {hub_address() if hub else f"{part.scheme}://{part.netloc}" for hub, part in files}
         if not (self.stored or self.model.weights) and not self.model.lacks.startswith("pip "):
             found.add(hub_address())
         return found

@@ -22,6 +22,19 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def git_blob(text: str) -> str:
+    """The pin of a text as git names it: `git hash-object` gives the same for it."""
+    content = text.encode()
+    return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def pinned_by_git(entry: DatasetEntry, **files: str) -> DatasetEntry:
+    """`entry` with other files, which hold the given texts, pinned by their git blob ids."""
+    assert entry.download is not None
+    pins = {path: git_blob(text) for path, text in files.items()}
+    return entry.model_copy(update={"download": entry.download.model_copy(update={"files": pins})})
+
+
 def an_entry(base: str = "https://nowhere.invalid/data", **files: str) -> DatasetEntry:
     """An entry whose files hold the given texts, by their path with '__' for '/'."""
     return DatasetEntry.model_validate(
@@ -152,6 +165,68 @@ def test_a_file_placed_by_hand_is_checked_too(prbench_home: Path) -> None:
         RawFiles(an_entry(a="half a download")).path("a")
     good = put(prbench_home, "raw/toy/a", "half a download")
     assert RawFiles(an_entry(a="half a download")).path("a") == good
+
+
+def test_a_git_blob_id_is_a_pin(at_hand: Path) -> None:
+    # As `printf text | git hash-object --stdin` says.
+    assert git_blob("text") == "git:f3a34851d44d6b97c90fbb99dd3d18c261b9a237"
+    entry = pinned_by_git(an_entry(), a="text")
+    file = put(at_hand, "toy/a", "text")
+    assert RawFiles(entry).path("a") == file
+    assert RawFiles(entry).identity() == {"a": git_blob("text")}
+    put(at_hand, "toy/a", "tampered")
+    with pytest.raises(InputError) as caught:
+        RawFiles(entry).path("a")
+    message = str(caught.value)
+    assert "git blob id" in message
+    assert git_blob("tampered")[4:] in message
+    assert "\n" not in message
+
+
+def test_a_download_is_compared_with_its_git_blob_id(
+    server: tuple[str, Path, list[str]], prbench_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, served, asked = server
+    put(served, "a", "text")
+    entry = pinned_by_git(an_entry(base), a="text")
+    local = RawFiles(entry).path("a")
+    assert local.read_text() == "text"
+    assert RawFiles(entry).path("a") == local
+    assert asked == ["/a"]
+    local.unlink()
+    put(served, "a", "other")
+    with pytest.raises(InputError, match=f"is not the expected file: its git blob id is {git_blob('other')[4:]}"):
+        RawFiles(entry).path("a")
+    assert [path for path in prbench_home.rglob("*") if path.is_file()] == []
+    assert capsys.readouterr().out == ""
+
+
+def test_bytes_as_published_elsewhere_are_known_and_others_are_taken_too(at_hand: Path) -> None:
+    toy = an_entry().model_dump()
+    toy["download"] = {
+        "base": "hf://datasets/a/b@main",
+        "files": {"a": "", "b": ""},
+        "copies": {"a": git_blob("as published"), "b": git_blob("as published")},
+    }
+    entry = DatasetEntry.model_validate(toy)
+    put(at_hand, "toy/a", "as published")
+    other = put(at_hand, "toy/b", "something else")
+    raw = RawFiles(entry)
+    assert raw.like_copies() == {"a": True, "b": False}
+    assert raw.path("b") == other
+    assert raw.identity() == {"a": sha256("as published"), "b": sha256("something else")}
+
+
+def test_a_file_may_lie_under_another_base() -> None:
+    toy = an_entry("https://one.invalid/data", a="text").model_dump()
+    toy["download"]["files"]["b"] = ""
+    with pytest.raises(ValueError, match="may go without a hash"):
+        DatasetEntry.model_validate(toy)
+    toy["download"]["elsewhere"] = {"b": "hf://datasets/owner/name@main"}
+    raw = RawFiles(DatasetEntry.model_validate(toy))
+    assert raw.url("a") == "https://one.invalid/data/a"
+    assert raw.url("b") == "https://huggingface.co/datasets/owner/name/resolve/main/b"
+    assert raw.identity()["b"] == "main"
 
 
 @pytest.mark.parametrize("path", ["../a", "/etc/a", "x/../../a", "..\\a"])

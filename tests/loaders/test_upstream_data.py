@@ -39,6 +39,10 @@ dim = 6
 HUB_ENTRIES = (
     "arena-personalrewardbench",
     "community-alignment",
+    "community-alignment-all",
+    "coval",
+    "coval-world",
+    "multipref",
     "personalllm",
     "prism",
     "prism-personalrewardbench",
@@ -48,6 +52,10 @@ HUB_ENTRIES = (
     "reddit150",
     "reddit150-published-code",
     "rewardbench2",
+    "uf-p-2",
+    "uf-p-2-release",
+    "uf-p-4",
+    "uf-p-4-release",
 )
 
 
@@ -90,7 +98,8 @@ def files(folder: Path) -> list[Path]:
 def test_every_hub_entry_loads_only_on_request_and_names_its_family_and_licence() -> None:
     for name in HUB_ENTRIES:
         entry = registry.get("datasets", name)
-        assert RawFiles(entry).is_hub, name
+        raw = RawFiles(entry)
+        assert all(raw.on_hub(file.path) for file in raw.listing()), name
         assert not entry.default, name
         assert entry.licence, name
         assert data.make_loader(entry)
@@ -153,7 +162,7 @@ def test_the_hub_is_asked_for_a_data_set_at_its_revision(
 
 
 def test_only_hub_files_may_go_without_a_hash_and_a_hash_given_is_checked(at_hand: Path) -> None:
-    with pytest.raises(ValidationError, match="may go without a sha256"):
+    with pytest.raises(ValidationError, match="may go without a hash"):
         Download(base="https://example.org/data", files={"a": ""})
     entry = registry.get("datasets", "prism")
     pinned = entry.model_copy(
