@@ -17,6 +17,10 @@ from prbench.comparisons import FloatArray, IntArray, PreferenceData
 LEAST_REPEATS, LEAST_REPEATERS = 100, 20
 """With fewer repeated judgements, or of fewer users, no bound is drawn from their consistency."""
 
+RANKED_FOR_BOTH = "pairs ordered in a personal and a world ranking"
+RANKED_OTHERWISE = "of these, ordered the other way round for the world"
+"""Counts of a loader, from which the gap between people's own taste and what they find right for all follows."""
+
 
 class Votes(NamedTuple):
     """First votes of distinct users by pair: how many there are, and how many of them are for one fixed side,
@@ -38,13 +42,16 @@ def properties(data: PreferenceData) -> dict[str, Any]:
     below 100 repeats or 20 users, and for c below one half. `choices`: least, median and most per user.
     `per_item`: judgements per item. `pairs_shared`: share of distinct pairs that two and more people judged.
     `longer_wins`: share won by the longer response, equal lengths left out. `groups`: what the planted groups of
-    simulated users are called.
+    simulated users are called. `world_gap`, where the source asked for both: share of the pairs that people
+    order by their own taste and for the world in which the two differ.
     """
     votes = first_votes(data)
     pairs = len(votes.total)
     votes = Votes(*(column[votes.total > 1] for column in votes))
     agreed, repeats, repeaters = consistency(data)
     per_user = np.bincount(data.user, minlength=data.n_users)
+    both = data.counts.get(RANKED_FOR_BOTH, 0)
+    gap = {"world_gap": data.counts.get(RANKED_OTHERWISE, 0) / both} if both else {}
     return {
         "disagreement": disagreement(votes),
         "majority": majority_of_others(votes),
@@ -59,6 +66,7 @@ def properties(data: PreferenceData) -> dict[str, Any]:
         "per_item": 2 * len(data) / data.n_items if data.n_items else None,
         "longer_wins": longer_wins(data),
         "groups": None if data.truth is None else list(data.truth.groups),
+        **gap,
     }
 
 

@@ -30,12 +30,17 @@ CAPTION = (
 COLUMNS = (
     "dataset", "encoder", "disagreement", "shared_pairs", "shared_votes", "majority", "consistency", "repeats",
     "repeaters", "consistency_bound", "choices_least", "choices_median", "choices_most", "per_item", "pairs_shared",
-    "pairs_known", "longer_wins", "ceiling", "floor", "room",
+    "pairs_known", "longer_wins", "world_gap", "ceiling", "floor", "room",
 )  # fmt: skip
 PLAIN = (
     "disagreement", "shared_pairs", "shared_votes", "majority", "consistency", "repeats", "repeaters",
-    "consistency_bound", "per_item", "pairs_shared", "longer_wins",
+    "consistency_bound", "per_item", "pairs_shared", "longer_wins", "world_gap",
 )  # fmt: skip
+WORLD_GAP = (
+    " World differs: of the pairs that people order by their own taste and by what is right for the world, those in "
+    "% that the two order the other way round."
+)
+"""Added to the caption where a data set has both rankings."""
 
 
 def properties_frame(cells: Iterable[PlacedCell]) -> pd.DataFrame:
@@ -81,14 +86,18 @@ def _mean(values: list[float]) -> float:
 
 def properties_grid(frame: pd.DataFrame, *, label: str = "properties") -> Grid:
     """The table of `properties_frame`'s rows."""
-    header = (
+    known = (
         "Data set", "Choices per user", "Disagreement", "Majority", "on pairs", "Consistency", "of repeats",
-        "Bound with", "Per item", "Pairs known", "Longer wins", "Room",
+        "Bound with", "Per item", "Pairs known", "Longer wins",
     )  # fmt: skip
-    return Grid("The data", header, [_line(r) for r in frame.to_dict("records")], (), [CAPTION], label)
+    # Few sources ask for both, and the table is wide.
+    both = bool(frame["world_gap"].notna().any())
+    lines = [_line(r, world_gap=both) for r in frame.to_dict("records")]
+    header = (*known, *(["World differs"] if both else []), "Room")
+    return Grid("The data", header, lines, (), [CAPTION + (WORLD_GAP if both else "")], label)
 
 
-def _line(r: Mapping[Any, Any]) -> list[TableCell]:
+def _line(r: Mapping[Any, Any], *, world_gap: bool) -> list[TableCell]:
     identified = r["consistency_bound"]
     unknown = DASH if math.isnan(r["repeats"]) else "not identified"
     choices = (r["choices_median"], r["choices_least"], r["choices_most"])
@@ -104,6 +113,7 @@ def _line(r: Mapping[Any, Any]) -> list[TableCell]:
         DASH if math.isnan(r["per_item"]) else f"{r['per_item']:.1f}",
         percent(r["pairs_known"]),
         percent(r["longer_wins"]),
+        *([percent(r["world_gap"])] if world_gap else []),
         percent(r["room"], signed=True),
     ]
     return [TableCell(text) for text in texts]

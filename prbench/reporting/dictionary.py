@@ -106,6 +106,7 @@ FILES: dict[str, dict[str, str]] = {
         "pairs_shared": "share of pairs that several people judged",
         "pairs_known": "share of test pairs that anybody trained on, mean over splits",
         "longer_wins": "share of pairs that the longer response wins",
+        "world_gap": "of the pairs ordered by own taste and for the world, the share ordered the other way round",
         "ceiling": "overall accuracy of the true rewards of simulated users",
         "floor": "their best overall accuracy without personalisation",
         "room": "ceiling minus floor",

@@ -155,6 +155,7 @@ class Properties(SparsePart):
     per_item: float | None = None
     longer_wins: float | None = None
     groups: list[str] | None = None
+    world_gap: float | None = None
 
 
 class Tuned(RecordPart):

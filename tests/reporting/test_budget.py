@@ -106,3 +106,14 @@ def test_the_data_table_prints_what_records_tell_and_dashes_where_they_do_not() 
         "d (e)", "80 (50–900)", "25.0", "70.0", "1,200", "82.0", "50", "not identified", "12.3", "75.0", DASH, "+25.0",
     ]  # fmt: skip
     assert {part.text for part in old[1:]} == {DASH}
+
+
+def test_the_table_of_the_data_has_the_gap_to_the_ranking_for_the_world_where_one_has_it() -> None:
+    bare = {"counts": {}, "truth": None}
+    told = [cell(0, 1, dataset="both", properties={"world_gap": 0.125}, **bare), cell(0, 1, dataset="own", **bare)]
+    grid = properties_grid(properties_frame(told))
+    place = grid.header.index("World differs")
+    assert [row[place].text for row in grid.rows] == ["12.5", DASH]
+    assert {len(row) for row in grid.rows} == {len(grid.header)}
+    assert "World differs" in grid.notes[0]
+    assert "World differs" not in properties_grid(properties_frame(told[1:])).header
