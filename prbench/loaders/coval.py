@@ -49,10 +49,10 @@ class CoVal:
         """The comparisons in the file's order. Raises InputError naming the line that is not to the schema."""
         path = raw.path(FILE)
         without = f"assessments without a {self.ranking} ranking"
-        found = Builder(
+        builder = Builder(
             "prompts", "assessments", without, FURTHER, TIES, SAME_TEXT, RANKED_FOR_BOTH, RANKED_OTHERWISE
         )
-        counts = found.counts
+        counts = builder.counts
         for line, record in json_lines(path):
             where = f"{path}, line {line}"
             prompt, context, replies = _prompt(record, where)
@@ -64,22 +64,22 @@ class CoVal:
                     raise InputError(f"{here}: annotator_id is missing or not a text")
                 counts["assessments"] += 1
                 personal, world = (_rankings(assessment, kind, replies, here) for kind in ("personal", "world"))
-                own = personal if self.ranking == "personal" else world
-                counts[without] += not own
-                counts[FURTHER] += max(len(own) - 1, 0)
+                rankings = personal if self.ranking == "personal" else world
+                counts[without] += not rankings
+                counts[FURTHER] += max(len(rankings) - 1, 0)
                 if personal and world:
                     one, other = set(strict_pairs(personal[0])), set(strict_pairs(world[0]))
                     turned = {(worse, better) for better, worse in other}
                     counts[RANKED_OTHERWISE] += len(one & turned)
                     counts[RANKED_FOR_BOTH] += len(one & (other | turned))
-                for ranking in own[:1]:
+                for ranking in rankings[:1]:
                     counts[TIES] += sum(len(tied) * (len(tied) - 1) // 2 for tied in ranking)
                     for better, worse in strict_pairs(ranking):
                         if replies[better] == replies[worse]:
                             counts[SAME_TEXT] += 1
                             continue
-                        found.add(annotator, context, replies[better], replies[worse], group=prompt)
-        data = found.build(name, empty=f"the file holds no {self.ranking} ranking that prefers a reply")
+                        builder.add(annotator, context, replies[better], replies[worse], group=prompt)
+        data = builder.build(name, empty=f"the file holds no {self.ranking} ranking that prefers a reply")
         return keep_frequent(data, self.min_comparisons)
 
 
@@ -104,22 +104,22 @@ def _rankings(assessment: dict[str, Any], kind: str, replies: dict[str, str], wh
     blocks = assessment.get("ranking_blocks")
     if not isinstance(blocks, dict | None):
         raise InputError(f"{where}: ranking_blocks is not an object")
-    found = (blocks or {}).get(kind) or []
-    if not isinstance(found, list) or not all(isinstance(block, dict) for block in found):
+    entries = (blocks or {}).get(kind) or []
+    if not isinstance(entries, list) or not all(isinstance(block, dict) for block in entries):
         raise InputError(f"{where}: ranking_blocks.{kind} is not a list of objects")
-    texts = [block.get("ranking") for block in found]
+    texts = [block.get("ranking") for block in entries]
     if not all(isinstance(text, str | None) for text in texts):
         raise InputError(f"{where}: a {kind} ranking is not a text")
-    said = f"{where}: the {kind} ranking"
-    return [parse_ranking(text, set(replies), said) for text in texts if text and text.strip()]
+    place = f"{where}: the {kind} ranking"
+    return [parse_ranking(text, set(replies), place) for text in texts if text and text.strip()]
 
 
 def _assessments(record: dict[str, Any], where: str) -> list[dict[str, Any]]:
     metadata = record.get("metadata")
-    found = metadata.get("assessments") if isinstance(metadata, dict) else None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    assessments = metadata.get("assessments") if isinstance(metadata, dict) else None
+    if not isinstance(assessments, list) or not all(isinstance(each, dict) for each in assessments):
         raise InputError(f"{where}: metadata.assessments is not a list of objects")
-    return found
+    return assessments
 
 
 def _prompt(record: dict[str, Any], where: str) -> tuple[str, Context, dict[str, str]]:
@@ -134,12 +134,12 @@ def _prompt(record: dict[str, Any], where: str) -> tuple[str, Context, dict[str,
         raise InputError(f"{where}: responses is not a list of objects")
     replies: dict[str, str] = {}
     for response in responses:
-        letter, said = response.get("response_index"), response.get("messages")
+        letter, turns = response.get("response_index"), response.get("messages")
         if not isinstance(letter, str) or not letter.strip() or letter in replies:
             raise InputError(f"{where}: response_index is {str(letter)[:40]!r}, expected a letter, each once")
-        if not _is_messages(said) or [message["role"] for message in said] != ["assistant"]:
+        if not _is_messages(turns) or [message["role"] for message in turns] != ["assistant"]:
             raise InputError(f"{where}: response {letter} is not one message of the assistant")
-        replies[letter] = said[0]["content"]
+        replies[letter] = turns[0]["content"]
     return key, as_context(messages), replies
 
 

@@ -49,19 +49,19 @@ class Humour:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The comparisons in the file's order. Raises InputError naming the line that is not to the schema."""
-        found = Builder("answers", TIES, SAME_TEXT)
+        builder = Builder("answers", TIES, SAME_TEXT)
         context = as_context(QUESTION)
         for answer in read_answers(raw.path(FILE)):
-            found.counts["answers"] += 1
+            builder.counts["answers"] += 1
             if answer.funnier is None:
-                found.counts[TIES] += 1
+                builder.counts[TIES] += 1
             elif answer.texts[0] == answer.texts[1]:
-                found.counts[SAME_TEXT] += 1
+                builder.counts[SAME_TEXT] += 1
             else:
                 chosen, rejected = answer.texts[answer.funnier], answer.texts[1 - answer.funnier]
-                found.add(answer.worker, context, chosen, rejected, group=tuple(sorted(answer.texts)))
+                builder.add(answer.worker, context, chosen, rejected, group=tuple(sorted(answer.texts)))
         return keep_frequent(
-            found.build(name, empty="the file holds no answer that prefers a text"), self.min_comparisons
+            builder.build(name, empty="the file holds no answer that prefers a text"), self.min_comparisons
         )
 
 
@@ -74,8 +74,8 @@ def read_answers(path: Path) -> Iterator[Answer]:
         try:
             header = next(rows, [])
             if header != list(COLUMNS):
-                have = f"it has {columns_shown(header)}" if header else "it is empty"
-                raise InputError(f"{path} does not have the columns {', '.join(COLUMNS)}", hint=have)
+                header_text = f"it has {columns_shown(header)}" if header else "it is empty"
+                raise InputError(f"{path} does not have the columns {', '.join(COLUMNS)}", hint=header_text)
             for cells in rows:
                 line = rows.line_num
                 where = f"{path}, line {line}"

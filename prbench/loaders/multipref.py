@@ -48,8 +48,8 @@ class MultiPref:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The comparisons in the file's order. Raises InputError naming the row that is not to the schema."""
-        found = Builder("pairs", *(f"judgements of {kind} workers" for kind in PEOPLE), TIES, SAME_TEXT)
-        counts = found.counts
+        builder = Builder("pairs", *(f"judgements of {kind} workers" for kind in PEOPLE), TIES, SAME_TEXT)
+        counts = builder.counts
         for where, record in records(raw.path(FILE), (*TEXTS, *PEOPLE.values()), ()):
             for column in TEXTS:
                 if not isinstance(record[column], str):
@@ -67,8 +67,8 @@ class MultiPref:
                         counts[SAME_TEXT] += 1
                     else:
                         context = as_context(record["text"])
-                        found.add(worker, context, replies[side], replies[1 - side], group=record["prompt_id"])
-        data = found.build(name, empty="the file holds no judgement that prefers a reply")
+                        builder.add(worker, context, replies[side], replies[1 - side], group=record["prompt_id"])
+        data = builder.build(name, empty="the file holds no judgement that prefers a reply")
         return keep_frequent(data, self.min_comparisons)
 
 
@@ -76,10 +76,10 @@ def _judgements(value: Any, aspect: str, where: str) -> list[tuple[str, int | No
     """(worker, side preferred or None) of each annotation."""
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise InputError(f"{where} is not a list of annotations")
-    found = []
+    judgements = []
     for annotation in value:
         worker = annotation.get("evaluator")
         if not isinstance(worker, str) or not worker:
             raise InputError(f"{where}: evaluator is missing or not a text")
-        found.append((worker, SIDES[one_of(annotation.get(aspect), SIDES, where, aspect)]))
-    return found
+        judgements.append((worker, SIDES[one_of(annotation.get(aspect), SIDES, where, aspect)]))
+    return judgements

@@ -87,8 +87,8 @@ class UFP:
 
     def load(self, raw: RawSource, name: str) -> PreferenceData:
         """The users' choices. Raises InputError naming the row that is not to the schema, or too few pairs."""
-        found = Builder("pairs", UNRATED, EQUAL)
-        pairs = read_pairs(raw, found)
+        builder = Builder("pairs", UNRATED, EQUAL)
+        pairs = read_pairs(raw, builder)
         sign = np.sign(pairs.difference)
         coin = sign == 0
         if self.ties == "coin":
@@ -96,32 +96,32 @@ class UFP:
             sign = np.where(coin, 2 * draw.integers(0, 2, sign.shape) - 1, sign)
         kept = self._controversial(sign)
         asked = kept[:, None] & (sign[:, : self.kinds] != 0)
-        found.counts[AGREED] = int((~kept).sum())
-        found.counts["controversial pairs"] = int(kept.sum())
+        builder.counts[AGREED] = int((~kept).sum())
+        builder.counts["controversial pairs"] = int(kept.sum())
         if self.ties == "drop":
-            found.counts[TIED] = int((kept[:, None] & coin[:, : self.kinds]).sum())
+            builder.counts[TIED] = int((kept[:, None] & coin[:, : self.kinds]).sum())
         else:
-            found.counts[COINS] = int((kept[:, None] & coin[:, : self.kinds]).sum())
-            found.counts[BY_COIN] = 0
+            builder.counts[COINS] = int((kept[:, None] & coin[:, : self.kinds]).sum())
+            builder.counts[BY_COIN] = 0
         for user in range(self.users):
             kind = user % self.kinds
             person = f"simulated-{ASPECTS[kind]}-{user}"
             rng = Rng(self.seed, "uf-p", "user", user)
             for mark, wanted in enumerate((self.train_prompts, self.test_prompts)):
-                have = np.flatnonzero(asked[:, kind] & (pairs.mark == mark))
-                if len(have) < wanted:
+                eligible = np.flatnonzero(asked[:, kind] & (pairs.mark == mark))
+                if len(eligible) < wanted:
                     part = ("training", "test")[mark]
-                    said = f"{name}: the {part} part has {len(have)} pairs for users of {ASPECTS[kind]}"
-                    raise InputError(f"{said}, {wanted} are asked for", hint=f"ask for fewer {part} prompts")
-                drawn = rng.child(mark).numpy().choice(have, size=wanted, replace=False)
+                    message = f"{name}: the {part} part has {len(eligible)} pairs for users of {ASPECTS[kind]}"
+                    raise InputError(f"{message}, {wanted} are asked for", hint=f"ask for fewer {part} prompts")
+                drawn = rng.child(mark).numpy().choice(eligible, size=wanted, replace=False)
                 for pair in drawn.tolist():
                     first, second = pairs.replies[pair]
                     chosen, rejected = (first, second) if sign[pair, kind] > 0 else (second, first)
                     prompt = pairs.prompts[pair]
-                    found.add(person, as_context(prompt), chosen, rejected, group=prompt, mark=mark)
+                    builder.add(person, as_context(prompt), chosen, rejected, group=prompt, mark=mark)
                     if self.ties == "coin":
-                        found.counts[BY_COIN] += bool(coin[pair, kind])
-        return found.build(name, empty="no pair is controversial")
+                        builder.counts[BY_COIN] += bool(coin[pair, kind])
+        return builder.build(name, empty="no pair is controversial")
 
     def _controversial(self, sign: IntArray) -> NDArray[np.bool_]:
         """On which pairs two users disagree, [n]."""
@@ -130,8 +130,8 @@ class UFP:
         return np.asarray(differ, dtype=bool)
 
 
-def read_pairs(raw: RawSource, found: Builder) -> Pairs:
-    """The pairs whose replies are both rated in all four aspects; what is left out is counted in `found`.
+def read_pairs(raw: RawSource, builder: Builder) -> Pairs:
+    """The pairs whose replies are both rated in all four aspects; what is left out is counted in `builder`.
 
     A rating belongs to a prompt and a reply; where UltraFeedback rates a reply to a prompt more than once, the first
     counts (VPL joins the two files row by row instead).
@@ -149,13 +149,13 @@ def read_pairs(raw: RawSource, found: Builder) -> Pairs:
         if not isinstance(prompt, str):
             raise InputError(f"{where}: prompt is missing or not a text")
         sides = _reply(record["chosen"], f"{where}: chosen"), _reply(record["rejected"], f"{where}: rejected")
-        found.counts["pairs"] += 1
+        builder.counts["pairs"] += 1
         rows += 1
         rated = [ratings.get(_key(prompt, side)) for side in sides]
         if sides[0] == sides[1] or not all(side.strip() for side in sides):
-            found.counts[EQUAL] += 1
+            builder.counts[EQUAL] += 1
         elif rated[0] is None or rated[1] is None:
-            found.counts[UNRATED] += 1
+            builder.counts[UNRATED] += 1
         else:
             prompts.append(prompt)
             replies.append(sides)
