@@ -76,6 +76,24 @@ def test_a_dry_run_plans_what_it_can_and_lists_all_that_is_missing(capsys: pytes
     assert missing["prism: survey.jsonl"]["address"].startswith("https://huggingface.co/datasets/HannahRoseKirk/")
 
 
+def test_a_dry_run_tells_the_pins_and_the_addresses_of_files_of_several_sources(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = planned(capsys, *DRY, "humour,coval-world,multipref,uf-p-4-release", "--splits", "1")
+    assert plan["cells"] == []
+    missing = {each["missing"]: each for each in plan["missing"]}  # type: ignore[attr-defined]
+    humour = missing["humour: results.tsv"]
+    assert humour["sha256"] == "git:1914b9b19f8905c6d9f29c4e8e28fd8521bfa845"
+    assert humour["address"].startswith("https://raw.githubusercontent.com/UKPLab/")
+    assert missing["coval-world: comparisons.jsonl"]["size"] == "18.4 MB"
+    for path, repository in (
+        ("flan.jsonl", "openbmb/UltraFeedback"),
+        ("default/train/0000.parquet", "argilla/ultrafeedback-binarized-preferences-cleaned"),
+    ):
+        address = missing[f"uf-p-4-release: {path}"]["address"]
+        assert address.startswith(f"https://huggingface.co/datasets/{repository}/resolve/")
+
+
 @pytest.mark.parametrize(
     "words",
     [
