@@ -74,7 +74,7 @@ class UserStates:
         tensors = {"users": torch.from_numpy(self.users), **self.tensors}
         # Said apart from the digest, so that a state that lost it does not pass for one of an earlier prbench.
         known = {**(metadata or {}), SEALED: "yes"}
-        save_tensors(path, tensors, {**known, SEAL: _digest_of(tensors, known)}, private=True)
+        save_tensors(path, tensors, {**known, SEAL: tensors_digest(tensors, known)}, private=True)
 
     @classmethod
     def load(cls, path: Path) -> tuple[UserStates, dict[str, str]]:
@@ -87,7 +87,7 @@ class UserStates:
             from prbench.base.console import stderr
 
             stderr().print(f"{path} carries no digest, as states of an earlier prbench: unverified", soft_wrap=True)
-        if (digest is not None or SEALED in metadata) and digest != _digest_of(tensors, metadata):
+        if (digest is not None or SEALED in metadata) and digest != tensors_digest(tensors, metadata):
             raise InputError(f"{path} is damaged: it does not match its sha256", hint="adapt again")
         metadata.pop(SEALED, None)
         users = tensors.pop("users")
@@ -354,13 +354,15 @@ class FitProblem:
     """One split's fitting job.
 
     `choose`, where given, replaces the validation accuracy as the judge of a candidate (a fitted copy of the
-    method); only the test-oracle rule uses it, to show what choosing on test data claims.
+    method); only the test-oracle rule uses it, to show what choosing on test data claims. `checkpoints` is a folder
+    for methods that keep what is trained so far.
     """
 
     train: Comparisons
     validation: Comparisons
     rng: Rng
     choose: Callable[[Method], float] | None = None
+    checkpoints: Path | None = None
 
 
 # Called with the share of the whole fit that has been done since the last call.
@@ -378,7 +380,7 @@ SEAL = "sha256"
 SEALED = "sealed"
 
 
-def _digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """The sha256 of named tensors and of text that belongs to them."""
     import hashlib
 

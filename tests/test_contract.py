@@ -28,6 +28,12 @@ SHORTER: dict[str, dict[str, Any]] = {
     # At 50 updates of 1e-4, and half of eight coordinates dropped, nothing is learned.
     "pal-b-t2i": {"epochs": 100, "rate": 0.01, "pairs_per_update": 32},
 }
+# They train a tiny language model with trl, which takes seconds a fit; nothing else of them differs here.
+TRAINED_JUDGES: dict[str, dict[str, Any]] = {
+    "synthesizeme-ft": {"rate": 0.01, "passes": 1, "support": 4},
+    "persrm-sft": {"reasoning": 16, "traces": 4, "batch": 4},
+    "persrm-rl": {"reasoning": 16, "traces": 4, "batch": 4, "completions": 2},
+}
 SHORTER_VARIANTS: dict[str, dict[str, Any]] = {
     "mrm": {"epochs": 40, "rate": 0.05},
     "lore": {"steps": 200, "adapt_steps": 100},
@@ -64,6 +70,8 @@ BROKEN = {
 
 def shorter(name: str) -> dict[str, Any]:
     """The hyper-parameters with which an entry is checked."""
+    if name in TRAINED_JUDGES:
+        return TRAINED_JUDGES[name]
     return SHORTER.get(name, SHORTER_VARIANTS.get(registry.get("methods", name).extends or name, {}))
 
 
@@ -72,7 +80,9 @@ CHECKED_VARIANTS = {"mrm-k1", "mrm-first-order", "mrm-gamma-0", "pal-fast-users"
 
 
 def left_out(name: str) -> bool:
-    """Whether the entry varies a checked one by the value of an option."""
+    """Whether the entry varies a checked one by the value of an option, or needs trl."""
+    if name in TRAINED_JUDGES:
+        return True
     entry = registry.get("methods", name)
     return entry.extends is not None and not entry.default and name not in CHECKED_VARIANTS
 

@@ -160,7 +160,8 @@ def _as_texts(items: Items, reader: Reader) -> Items:
     if items.reward is None:
         raise ValueError("the toy items have no reward")
     values = torch.cat([items.embedding, items.reward[:, None]], dim=1).tolist()
-    responses = tuple(" ".join(f"{value:.6f}" for value in row) for row in values)
+    # The sign at the end is for what is trained on texts: the scripted judge reads the numbers alone.
+    responses = tuple(" ".join(f"{value:.6f}" for value in row) + (" +" if row[-1] > 0 else " -") for row in values)
     where = np.arange(len(responses), dtype=np.int64)
     text = ItemText((as_context("Which numbers?"),), responses, np.zeros_like(where), where, reader)
     return Items(torch.empty(len(responses), 0), length=items.length, identity=items.identity, text=text)

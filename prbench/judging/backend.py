@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from prbench.base.errors import InputError
 from prbench.comparisons import Context, Message
+
+if TYPE_CHECKING:
+    from prbench.judging.adapted import AdaptedModel, OwnWeights
 
 CHARACTERS_PER_TOKEN = 4
 """How tokens are estimated where there is no tokenizer."""
@@ -85,6 +89,8 @@ class Backend(ABC):
     writes: ClassVar[bool] = True
     # Whether an answer costs so little that none is kept.
     instant: ClassVar[bool] = False
+    # Whether its own weights are here and can be trained.
+    trains: ClassVar[bool] = False
     # Where to compute, set by whoever builds it.
     device: str = "cpu"
 
@@ -102,6 +108,14 @@ class Backend(ABC):
     def prepare(self) -> None:
         """Get ready for calls, once. Raises InputError, in one line, where no call can succeed."""
         return
+
+    def own_weights(self) -> OwnWeights:
+        """The model itself, loaded apart from what answers, to be trained. Raises InputError where it is not here."""
+        raise InputError("this judge model's weights are not here", hint="take a local judge model")
+
+    def tuned(self, model: AdaptedModel, tensors: Mapping[str, Any]) -> Backend:
+        """This model with an adapter's numbers on its own weights, as a judge model of its own."""
+        raise InputError("this judge model's weights are not here", hint="take a local judge model")
 
     @property
     def context(self) -> int | None:

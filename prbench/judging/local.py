@@ -7,10 +7,10 @@ import importlib.util
 import inspect
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -21,10 +21,9 @@ from prbench.comparisons import Message
 from prbench.encoders.adapters import merged, read_adapter, weights_sha256
 from prbench.encoders.chat import DATE, TODAY, unreadable
 from prbench.encoders.hub_models import snapshot, with_weights
+from prbench.judging.adapted import AdaptedModel, OwnWeights
 from prbench.judging.backend import Answer, Backend, Request, Tell
-
-if TYPE_CHECKING:
-    pass
+from prbench.method import tensors_digest
 
 PACKAGE = "package:"
 AT_ONCE = 4096
@@ -55,6 +54,8 @@ class LocalModel(Backend):
     label begins as another does ("1" and "10"), the shorter one is what is left. Prompts that begin alike share the
     computation of their beginning. Texts are likeliest ones where the temperature is 0.
     """
+
+    trains: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -104,6 +105,26 @@ class LocalModel(Backend):
     def tokens(self, messages: Sequence[Message]) -> int:
         """The tokens of a prompt as the chat template writes it."""
         return len(self._ids(messages))
+
+    def own_weights(self) -> OwnWeights:
+        """The weights once more, apart from those that answer. Raises InputError where they cannot be had."""
+        self._read_tokenizer()
+        reader, model = copy.deepcopy(self._tokenizer), self._load()
+        reader.chat_template = self._template
+        # Weights that were read from a quantised file are whole numbers' floats here: nothing of it may stay.
+        if self.gguf and hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        return OwnWeights(model, reader, self._ids, self._said, self._max_length)
+
+    def tuned(self, model: AdaptedModel, tensors: Mapping[str, Any]) -> LocalModel:
+        """This model with an adapter's numbers, as a judge model of its own."""
+        made = TunedModel.__new__(TunedModel)
+        made.__dict__.update(self.__dict__)
+        made.adapted, made.tensors = model, dict(tensors)
+        made._model = model.peft.get_base_model()
+        known = inspect.signature(type(made._model).forward).parameters
+        made._cache_name = "cache" if "cache" in known else "past_key_values"
+        return made
 
     def prepare(self) -> None:
         """Load the weights. Raises InputError where they cannot be had."""
@@ -158,17 +179,11 @@ class LocalModel(Backend):
     def _choose(self, labels: tuple[str, ...], shared: int, batch: Sequence[_Prompt]) -> Iterator[tuple[int, Answer]]:
         """The log-probabilities of the labels after each prompt."""
         import torch
-        from transformers import DynamicCache
 
         began = time.perf_counter()
         tokens = [tuple(self._tokenizer.encode(label, add_special_tokens=False)) for label in labels]
         device = self._model.device
-        past: dict[str, Any] = {}
-        if shared:
-            start = torch.tensor([batch[0].ids[:shared]], device=device)
-            past = {self._cache_name: DynamicCache(config=self._model.config)}
-            self._model(input_ids=start, use_cache=True, logits_to_keep=1, **past)
-            past[self._cache_name].batch_repeat_interleave(len(batch))
+        past = self._computed(batch[0].ids[:shared], len(batch))
         rows = [prompt.ids[shared:] for prompt in batch]
         last = torch.tensor([len(row) - 1 for row in rows], device=device)
         width = int(last.max()) + 1
@@ -209,6 +224,19 @@ class LocalModel(Backend):
                 ),
             )
 
+    def _computed(self, ids: Sequence[int], count: int) -> dict[str, Any]:
+        """The keys and values of a beginning that `count` prompts have, as an argument of the model; none of none."""
+        import torch
+        from transformers import DynamicCache
+
+        if not ids:
+            return {}
+        past: Any = DynamicCache(config=self._model.config)
+        start = torch.tensor([list(ids)], device=self._model.device)
+        self._model(input_ids=start, use_cache=True, logits_to_keep=1, **{self._cache_name: past})
+        past.batch_repeat_interleave(count)
+        return {self._cache_name: past}
+
     def _after(self, ids: Sequence[int]) -> Any:
         """The log-probabilities of every token after `ids`."""
         import torch
@@ -226,9 +254,12 @@ class LocalModel(Backend):
         device, first = self._model.device, batch[0].request
         end = self._tokenizer.eos_token_id
         width = max(len(prompt.ids) for prompt in batch)
-        # Filled up on the left, where the mask hides it: new tokens come at the right.
-        ids = torch.tensor([[end] * (width - len(p.ids)) + list(p.ids) for p in batch], device=device)
-        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in batch], device=device)
+        shared = min(_common([p.ids for p in batch]), *(len(p.ids) - 1 for p in batch))
+        shared = shared if len(batch) > 1 and shared >= LEAST_SHARED else 0
+        # Filled up on the left of what differs, where the mask hides it: new tokens come at the right.
+        rows = [(list(p.ids[:shared]), width - len(p.ids), list(p.ids[shared:])) for p in batch]
+        ids = torch.tensor([[*begin, *[end] * gap, *rest] for begin, gap, rest in rows], device=device)
+        mask = torch.tensor([[*[1] * shared, *[0] * gap, *[1] * len(rest)] for _, gap, rest in rows], device=device)
         settings = copy.deepcopy(self._model.generation_config)
         sampling = first.temperature > 0
         settings.update(
@@ -244,7 +275,8 @@ class LocalModel(Backend):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # What is drawn depends on what is asked alone, and on which of several samples it is.
             torch.manual_seed(int(digest(first.content(), length=15), 16))
-            made = self._model.generate(ids, attention_mask=mask, generation_config=settings)
+            past = self._computed(batch[0].ids[:shared], len(batch))
+            made = self._model.generate(ids, attention_mask=mask, generation_config=settings, **past)
         seconds = (time.perf_counter() - began) / len(batch)
         for prompt, row in zip(batch, made[:, width:], strict=True):
             text = self._tokenizer.decode(row, skip_special_tokens=True)
@@ -261,8 +293,16 @@ class LocalModel(Backend):
             )
 
     def _writing(self, prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
-        """Prompts whose texts are written together: the likeliest ones in batches, drawn ones alone."""
-        for (_, temperature), group in _grouped(prompts, lambda p: (p.request.limit, p.request.temperature)):
+        """Prompts whose texts are written together: the likeliest ones in batches of what begins alike, drawn ones
+        alone.
+        """
+
+        def kind(p: _Prompt) -> tuple[int, float, Any]:
+            messages = p.request.messages
+            start = messages[:-1], messages[-1].content[: p.request.shared]
+            return p.request.limit, p.request.temperature, start
+
+        for (_, temperature, _), group in _grouped(prompts, kind):
             batch: list[_Prompt] = []
             for prompt in sorted(group, key=lambda p: len(p.ids)):
                 room = (len(batch) + 1) * (len(prompt.ids) + prompt.request.limit)
@@ -272,20 +312,25 @@ class LocalModel(Backend):
                 batch.append(prompt)
             yield batch
 
-    def _ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """A prompt as tokens, up to where the answer begins."""
+    def _said(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """A conversation as the chat template takes it."""
         self._read_tokenizer()
         said = [{"role": role, "content": self._defused(content)} for role, content in messages]
-        if self.system == "folded" and said and said[0]["role"] == "system":
+        if self.system == "folded" and len(said) > 1 and said[0]["role"] == "system":
             joined = f"{said[0]['content']}\n\n{said[1]['content']}"
-            said = [{"role": "user", "content": joined}, *said[2:]]
+            said = [{"role": said[1]["role"], "content": joined}, *said[2:]]
+        return said
+
+    def _ids(self, messages: Sequence[Message], answered: bool = False) -> tuple[int, ...]:
+        """A conversation as tokens: up to where the answer begins, or with its answer, the last message."""
+        said = self._said(messages)
         from jinja2 import TemplateError
 
         try:
             ids = self._tokenizer.apply_chat_template(
                 said,
                 chat_template=self._template,
-                add_generation_prompt=True,
+                add_generation_prompt=not answered,
                 tokenize=True,
                 return_dict=False,
                 date_string=DATE.strftime("%d %b %Y"),
@@ -367,6 +412,22 @@ class LocalModel(Backend):
     def _revision_asked(self) -> str:
         """What a hub model is looked up by; a folder has no revision to ask for."""
         return "main" if Path(self.model).expanduser().is_dir() else self._revision
+
+
+class TunedModel(LocalModel):
+    """A local model with an adapter that was trained here; several of one model share its weights."""
+
+    adapted: AdaptedModel
+    tensors: dict[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        """The model's files, and the adapter's numbers."""
+        return {**super().identity(), "tuned": tensors_digest(self.tensors, {})}
+
+    def answer(self, requests: Sequence[Request], tell: Tell) -> None:
+        """As in `Backend`, with this one's numbers in place of those that another may have loaded."""
+        self.adapted.load(self.tensors)
+        super().answer(requests, tell)
 
 
 def _found(model: str, revision: str, gguf: str) -> tuple[Path, str, str]:

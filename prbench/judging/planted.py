@@ -6,15 +6,20 @@ that a prompt shows, and prefers the reply with the larger weighted sum.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from prbench.comparisons import FloatArray
 from prbench.judging.backend import Answer, Backend, Request, Tell
+from prbench.method import tensors_digest
+
+if TYPE_CHECKING:
+    from prbench.judging.adapted import AdaptedModel, OwnWeights
 
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
 _EXAMPLE = re.compile(r"<example>(.*?)</example>", re.DOTALL)
@@ -38,10 +43,27 @@ class PlantedJudge(Backend):
 
     # Its answers cost nothing: none is kept.
     instant: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+
+    # What stands for the numbers of an adapter that was trained beside it.
+    adapter: str = ""
 
     def identity(self) -> dict[str, Any]:
         """Its class: the rule is its code."""
-        return {"kind": "planted", "class": type(self).__qualname__}
+        found = {"kind": "planted", "class": type(self).__qualname__}
+        return {**found, "adapter": self.adapter} if self.adapter else found
+
+    def tuned(self, model: AdaptedModel, tensors: Mapping[str, Any]) -> PlantedJudge:
+        """The same rule: no training changes a script."""
+        made = copy.copy(self)
+        made.adapter = tensors_digest(tensors, {})
+        return made
+
+    def own_weights(self) -> OwnWeights:
+        """A tiny model with random weights: the rule itself has none."""
+        from prbench.judging.planted_weights import planted_weights
+
+        return planted_weights()
 
     def features(self, reply: str) -> FloatArray:
         """The numbers of a reply, [k]."""

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from prbench.base.errors import InputError
 from prbench.comparisons import Items
@@ -70,6 +70,9 @@ class OutOfBudgetError(InputError):
 class Reader:
     """A judge model with its store of answers, its budget and its count of what was asked."""
 
+    # Whether answers are made up to count them: nothing is trained then.
+    dry: ClassVar[bool] = False
+
     def __init__(
         self,
         entry: JudgeEntry,
@@ -105,6 +108,15 @@ class Reader:
             self._seconds[name] = self._beside(name)
         return self._seconds[name]
 
+    def tuned(self, backend: Backend) -> Reader:
+        """This judge model with what was trained on it, counted and limited together with it."""
+        return self._sharing(self.entry, backend)
+
+    def _sharing(self, entry: JudgeEntry, backend: Backend) -> Reader:
+        made = Reader(entry, backend, budget=self.budget, watch=self.watch)
+        made.tally, made.spent = self.tally, self.spent
+        return made
+
     def _beside(self, name: str) -> Reader:
         from prbench.judging import build_backend, judge_entry_for
 
@@ -115,9 +127,7 @@ class Reader:
                 f"{self.entry.name} has prices in {self.entry.currency} and {name} in {entry.currency}",
                 hint="give both entries prices in one currency: one budget holds for both",
             )
-        made = Reader(entry, build_backend(entry, device=self.backend.device), budget=self.budget, watch=self.watch)
-        made.tally, made.spent = self.tally, self.spent
-        return made
+        return self._sharing(entry, build_backend(entry, device=self.backend.device))
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """The answers, in the order of the requests. Equal requests are asked once.

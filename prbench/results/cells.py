@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 FORMAT = record_module.FORMAT
 DONE = digests.DONE
 MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+"""The folder, in that of a cell, of what a long training has kept; it is gone once the cell is done."""
 REPEAT = "repeat the run: it makes this cell again"
 REFIT = "`prbench run --refit` makes it again, with its model"
 AGAIN = f"delete this file and {REPEAT}"
@@ -114,6 +117,9 @@ def write_undone(runs: Path, record: PlannedRecord, state: CellState, reason: st
         # Said apart from the digest, so that a record that lost it does not pass for one of an earlier prbench.
         whole |= {SEALED: True}
         write_json(temporary / "cell.json", sealed(json.loads(canonical_json(whole))))
+        if (folder / CHECKPOINTS).is_dir():
+            # What was trained before the failure is gone on with.
+            shutil.copytree(folder / CHECKPOINTS, temporary / CHECKPOINTS)
     return folder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prbench.base.console import progress
 from prbench.base.seeds import Rng
@@ -13,6 +13,7 @@ from prbench.comparisons import Comparisons
 from prbench.judging.backend import LABELS, Answer, Request
 from prbench.judging.reader import Reader
 from prbench.protocol.selection import fit_problem
+from prbench.running.described import described_jobs
 from prbench.running.method_job import MethodJob
 from prbench.running.open_dataset import adapt_rng, support_of
 from prbench.running.plan import Plan
@@ -28,6 +29,8 @@ class DryReader(Reader):
 
     A made-up text is as long as it may be and chooses either reply with equal chances.
     """
+
+    dry: ClassVar[bool] = True
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader.entry, reader.backend, store=reader.store)
@@ -74,6 +77,8 @@ def estimates(plan: Plan) -> list[dict[str, Any]]:
     """
     jobs = [job for job in plan.jobs if job.setting.reader is not None and job.open() and not job.skip]
     found = []
+    for name, dry in _describing(plan).items():
+        found.append({"method": f"descriptions for {name[1]}", "dataset": name[0], **_counted(dry)})
     with progress() as display:
         bar = display.add_task("estimating", total=len(jobs))
         for job in jobs:
@@ -90,6 +95,20 @@ def _estimated(job: MethodJob, shots: Sequence[int]) -> dict[str, Any]:
     if data.items.text is not None and job.make().unsupported(data) is None:
         items = replace(data.items, text=replace(data.items.text, reader=dry))
         _ask_all(job, replace(data, items=items), shots)
+    return _counted(dry)
+
+
+def _describing(plan: Plan) -> dict[tuple[str, str], DryReader]:
+    """By data set and encoder, what writing the descriptions of all splits would ask."""
+    found: dict[tuple[str, str], DryReader] = {}
+    for setting in described_jobs([job.setting for job in plan.jobs if job.open() and not job.skip]):
+        assert setting.judge is not None
+        name = setting.entry.name, setting.encoder.name
+        setting.descriptions(found.setdefault(name, DryReader(setting.judge)))
+    return found
+
+
+def _counted(dry: DryReader) -> dict[str, Any]:
     spent = dry.spent
     values = (spent.calls, dry.stored["answers"], spent.tokens_in, spent.tokens_out, round(spent.cost, 6))
     return {
@@ -102,9 +121,9 @@ def _estimated(job: MethodJob, shots: Sequence[int]) -> dict[str, Any]:
 def _ask_all(job: MethodJob, data: Comparisons, shots: Sequence[int]) -> None:
     """Everything that the job would ask."""
     setting = job.setting
-    for split in setting.splits:
+    for split, fitted in zip(setting.splits, setting.fitting_splits(type(job.make())), strict=True):
         method, rng = job.make(), adapt_rng(setting, split, job.restart)
-        problem = fit_problem(job.rule, setting.data, data, split, setting.entry.protocol, job.restart)
+        problem = fit_problem(job.rule, setting.data, data, fitted, setting.entry.protocol, job.restart)
         method.fit_seen(problem.train, problem.validation, rng=problem.rng)
         test = data.take(split.seen_test)
         method.margins(method.seen_users(), test)

@@ -27,6 +27,7 @@ from prbench.results import cells as results
 from prbench.results import own_code, superseded
 from prbench.results.claims import Claims
 from prbench.results.record import CellState, DoneRecord
+from prbench.running.encoder_parts import described
 from prbench.running.judged import judged_part
 from prbench.running.method_job import MethodJob
 from prbench.running.open_dataset import OpenDataset
@@ -35,6 +36,7 @@ from prbench.running.plan import plan as make_plan
 from prbench.running.request import JobDescription
 from prbench.running.scoring import score_split, score_unseen
 from prbench.training.compute import computing, peak_memory
+from prbench.training.text_method import TrainedTextMethod
 
 
 def claimed(jobs: Sequence[MethodJob], plan: Plan, claims: Claims) -> Generator[MethodJob]:
@@ -58,7 +60,8 @@ def perform(description: JobDescription, watch: Watch, opened: dict[str, list[Op
         opened.clear()
         opened[same] = open_settings(request)
     plan = make_plan(request, opened=opened[same], command=description.command)
-    [job] = [job for job in plan.jobs if job.restart == description.restart]
+    wanted = description.restart, description.split
+    [job] = [job for job in plan.jobs if (job.restart, job.split) == wanted]
     with closing(claimed([job], plan, Claims(plan.out, description.lost))) as claims:
         for mine in claims:
             run_job(mine, plan, watch)
@@ -70,7 +73,9 @@ def opened_as(description: JobDescription) -> str:
     request = description.request
     alike = {"datasets", "encoder", "judge", "test_sample", "splits", "split_files", "limit", "seed", "device"}
     kind = [reads_text(registry.get("methods", name)) for name in request.methods]
-    return f"{kind} {request.model_dump_json(include=alike)}"
+    parts = described(request.encoder)
+    writing = [text for text in request.overrides if parts and text.startswith(f"{parts.method}.")]
+    return f"{kind} {writing} {request.model_dump_json(include=alike)}"
 
 
 def ends_of(job: MethodJob) -> list[CellEnd]:
@@ -173,17 +178,22 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
     setting = job.setting
     comparisons = setting.comparisons()
     # Every split is trained, also those already stored: on a GPU rounding depends on the batch, and a resumed run
-    # must give the same numbers as an uninterrupted one.
-    entry = setting.entry
+    # must give the same numbers as an uninterrupted one. A judge model is trained for one split after another.
+    entry, kind = setting.entry, type(job.make())
+    fitted = list(missing) if issubclass(kind, TrainedTextMethod) else list(range(len(setting.splits)))
+    splits = setting.fitting_splits(kind)
     problems = [
-        fit_problem(job.rule, setting.data, comparisons, split, entry.protocol, job.restart)
-        for split in setting.splits
+        replace(
+            fit_problem(job.rule, setting.data, comparisons, splits[i], entry.protocol, job.restart),
+            checkpoints=job.cells[i].folder / results.CHECKPOINTS,
+        )
+        for i in fitted
     ]
     watched = []
     if job.rule == "validation" and job.cells[0].record.code:
         watched = [WatchedComparisons.of_rows(problem.validation) for problem in problems]
         problems = [replace(problem, validation=rows) for problem, rows in zip(problems, watched, strict=True)]
-    methods = [job.make() for _ in setting.splits]
+    methods = [job.make() for _ in fitted]
     if plan.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     require_memory(methods[0], comparisons, job.name)
@@ -200,7 +210,7 @@ def _fit_and_score(job: MethodJob, missing: Sequence[int], plan: Plan, watch: Ca
         stderr().print(escape(f"{job.name} on {entry.name} {said}"), soft_wrap=True)
     for i in missing:
         with _failures(job, [i], plan):
-            _score_and_store(job, i, methods[i], plan, seconds / len(methods), fitting, chose)
+            _score_and_store(job, i, methods[fitted.index(i)], plan, seconds / len(methods), fitting, chose)
 
 
 def require_memory(method: Method, comparisons: Comparisons, name: str) -> None:
@@ -237,7 +247,7 @@ def _score_and_store(
         encoder_fingerprint=setting.encoder_fingerprint(),
         seconds={"fit": seconds, **spent},
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        trained_together=len(setting.splits),
+        trained_together=1 if isinstance(method, TrainedTextMethod) else len(setting.splits),
         peak_memory_mb=round(peak_memory(plan.device) / 2**20, 1),
         parameters={"shared": count.shared, "per_user": count.per_user},
         fit=fit,

@@ -26,6 +26,7 @@ from prbench.results import cells as cells_module
 from prbench.results import superseded
 from prbench.results.key import CellKey
 from prbench.results.record import CellState, PlannedRecord, Recorded
+from prbench.running.described import DescribedDataset
 from prbench.running.open_dataset import OpenDataset
 from prbench.running.record import device_name, judged, split_counts, split_truth
 from prbench.running.request import RunRequest
@@ -72,7 +73,13 @@ class MethodJob:
     def work(self) -> str:
         """The name under which programs claim it: all splits of a method from one start, trained together."""
         record = self.cells[0].record
-        return canonical_json([*record.row, *([self.restart] if self.restart else [])])
+        apart = [] if self.split is None else [f"split {self.split}"]
+        return canonical_json([*record.row, *([self.restart] if self.restart else []), *apart])
+
+    @property
+    def split(self) -> int | None:
+        """The split's number where the setting is one split's own; None where it holds all."""
+        return self.setting.splits[0].index if isinstance(self.setting, DescribedDataset) else None
 
     def open(self) -> list[int]:
         """The positions of the cells that still need work."""

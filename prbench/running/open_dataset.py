@@ -25,6 +25,7 @@ from prbench.encoders import OWN, encoder_entry_for
 from prbench.judging import judge_entry_for, open_reader, recorded_entry
 from prbench.judging.prompts import VERSION
 from prbench.judging.reader import Budget, Reader
+from prbench.method import Method
 from prbench.protocol import splits
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.properties import properties
@@ -36,6 +37,7 @@ from prbench.registry.schema import DatasetEntry, EncoderEntry, JudgeEntry, Prot
 from prbench.running import prerequisites
 from prbench.running.judged import CallNotes
 from prbench.sharing import split_files as split_files_module
+from prbench.training.text_method import TrainedTextMethod
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,7 +48,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class OpenDataset:
-    """A data set with what reads its texts, an encoder or a judge model, and the splits to run on it."""
+    """A data set with what reads its texts, an encoder or a judge model, and the splits to run on it.
+
+    `unsampled` are the splits before a sample was taken of them, where one was.
+    """
 
     entry: DatasetEntry
     encoder: EncoderEntry | JudgeEntry
@@ -56,12 +61,22 @@ class OpenDataset:
     splits: list[Split]
     device: str
     reader: Reader | None = None
+    unsampled: list[Split] | None = None
     _comparisons: Comparisons | None = None
 
     @cached_property
     def properties(self) -> dict[str, Any]:
         """What the data are like: see `prbench.protocol.properties`."""
         return properties(self.data)
+
+    def fitting_splits(self, method: type[Method]) -> list[Split]:
+        """The splits to fit on: a method that trains for all users learns of those outside a sample too."""
+        whole = self.unsampled is not None and issubclass(method, TrainedTextMethod)
+        return self.unsampled if whole and self.unsampled is not None else self.splits
+
+    def undescribed(self, rows: Comparisons) -> Comparisons:
+        """The rows as they are before anything is known of their users: the same ones, unless texts tell of users."""
+        return rows
 
     @property
     def embedded(self) -> bool:
@@ -186,11 +201,11 @@ def open_judged(
         protocol = protocol.model_copy(update={"test_sample": None if sample == TestSample() else sample})
     entry = entry.model_copy(update={"protocol": protocol})
     data = data or datasets.load(entry)
-    drawn = drawing.draw(data, entry)
+    whole = drawn = drawing.draw(data, entry)
     if protocol.test_sample is not None:
         drawn = [sampled(data, split, protocol.test_sample) for split in drawn]
     fingerprint = digest({"judge": judge.identity, "prompts": VERSION})
-    return OpenDataset(entry, judge.entry, data, fingerprint, None, drawn, device, judge)
+    return OpenDataset(entry, judge.entry, data, fingerprint, None, drawn, device, judge, whole)
 
 
 def open_judge(name: str, device: str, budget: Budget | None = None) -> Reader:

@@ -26,6 +26,8 @@ from prbench.results import cells as cells_module
 from prbench.results import scores
 from prbench.results.record import CellState
 from prbench.running import tuned as tuning_records
+from prbench.running.described import open_described
+from prbench.running.encoder_parts import described
 from prbench.running.method_job import MethodJob, Variant, planned_job
 from prbench.running.open_dataset import (
     OpenDataset,
@@ -72,12 +74,16 @@ class Plan:
 
     def describe(self, job: MethodJob, threads: int) -> JobDescription:
         """A job of this plan as plain data, to be run on `threads` compute threads."""
+        parts = described(self.request.encoder)
+        named = {job.entry.name, *([parts.method] if parts else [])}
         own = self.request.model_copy(
             update={
                 "methods": (job.entry.name,),
                 "datasets": (unlimited(job.setting.entry.name),),
                 "selection": job.selection,
-                "overrides": tuple(t for t in self.request.overrides if t.startswith(f"{job.entry.name}.")),
+                "overrides": tuple(
+                    t for t in self.request.overrides if t.startswith(tuple(f"{name}." for name in named))
+                ),
             }
         )
         record, title = job.cells[0].record, f"{job.title} on {job.setting.entry.name}"
@@ -85,6 +91,7 @@ class Plan:
             request=own,
             command=record.command,
             restart=job.restart,
+            split=job.split,
             registry=registry.used(),
             threads=threads,
             title=title,
@@ -149,7 +156,8 @@ def plan(request: RunRequest, *, opened: Sequence[OpenDataset] | None = None, co
 
     settings = opened or open_settings(request)
     changed = set_options.parse_sets(request.overrides)
-    if unused := sorted(set(changed) - set(request.methods)):
+    parts = described(request.encoder)
+    if unused := sorted(set(changed) - {*request.methods, *([parts.method] if parts else [])}):
         raise InputError(f"--set {unused[0]}: that method is not run", hint="add it to --methods")
     command = command or request.command()
     jobs = [job for setting in settings for job in _jobs_on(setting, request, selections, changed, command)]
@@ -166,7 +174,13 @@ def open_settings(request: RunRequest) -> list[OpenDataset]:
     texts = [entry.name for entry in entries if reads_text(entry)]
     device = resolved_device(request.device)
     settings: list[OpenDataset] = []
-    if len(texts) < len(entries):
+    parts = described(request.encoder)
+    reader = None
+    if request.judge is not None and (texts or parts):
+        reader = open_judge(request.judge, device, Budget(**request.budget.model_dump()))
+    if len(texts) < len(entries) and parts:
+        settings = open_described(request, parts, device, reader)
+    elif len(texts) < len(entries):
         settings = open_datasets(
             request.datasets,
             encoder=request.encoder,
@@ -185,8 +199,7 @@ def open_settings(request: RunRequest) -> list[OpenDataset]:
         if not settings:
             raise InputError(said, hint=hint)
         stderr().print(escape(f"skipped: {said} ({hint})"), soft_wrap=True)
-    if texts and request.judge is not None:
-        reader = open_judge(request.judge, device, Budget(**request.budget.model_dump()))
+    if texts and reader is not None:
         draw = drawing(request.datasets, request.splits, request.seed, request.split_files)
         data = {setting.entry.name: setting.data for setting in settings}
         settings += [

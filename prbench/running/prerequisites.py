@@ -18,6 +18,7 @@ from prbench.embedding.store import EmbeddingStore
 from prbench.encoders import encoder_entry_for
 from prbench.encoders.presence import Presence, presence
 from prbench.registry.schema import DatasetEntry, EncoderEntry
+from prbench.running.encoder_parts import plain_encoder
 
 # More files of one data set than this are counted instead of named.
 NAMED = 4
@@ -104,7 +105,7 @@ def prerequisites(name: str, encoder: str | None) -> Prerequisites:
     Raises InputError for unknown names and for an entry that is wrong.
     """
     entry = registry.get("datasets", name)
-    chosen = encoder_entry_for(encoder or entry.encoder)
+    chosen = encoder_entry_for(plain_encoder(encoder) or entry.encoder)
     raw = RawFiles(entry)
     # No server has an import's files: where they are gone, opening the data set says so.
     files = tuple(raw.listing()) if raw.is_remote else ()

@@ -174,13 +174,14 @@ class JobDescription(Description):
     """All splits of one method on one data set and encoder, under one selection, from one random start each.
 
     `request` names this method, data set and selection only, `restart` numbers the start; `command` is that of the
-    whole run, for the records.
+    whole run, for the records. `split` is given where each split has items of its own and is run by itself.
     """
 
     kind: Literal["run"] = "run"
     request: RunRequest
     command: str
     restart: Annotated[int, Field(ge=0)] = 0
+    split: Annotated[int, Field(ge=0)] | None = None
 
     def on(self, device: str) -> Self:
         """As in `Description`; the command says so too."""

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from prbench.comparisons import Comparisons
+from prbench.base.seeds import Rng
+from prbench.comparisons import Comparisons, IntArray
 from prbench.judging.method import PairwiseMethod
 from prbench.judging.verdicts import Judged
 from prbench.method import ComparedFeatures, Method, UserStates
@@ -58,8 +59,17 @@ def score_unseen(method: Method, setting: OpenDataset, split: Split, shots: int,
     spent = time.perf_counter() - start
     features = method.features_of(test)
     margin, judged = margins_of(method, states, test, features)
-    cold = method.margins(method.cold_start(split.unseen, comparisons.items, rng=rng), test, features)
+    cold = _cold(method, setting, split.unseen, test, features, rng)
     return Scored(score_columns("unseen", test, margin, cold), spent, judged)
+
+
+def _cold(
+    method: Method, setting: OpenDataset, users: IntArray, test: Comparisons, features: ComparedFeatures, rng: Rng
+) -> torch.Tensor:
+    """The margins of `test` before any choice of its users is known; `features` are those of `test` itself."""
+    bare = setting.undescribed(test)
+    ready = features if bare is test else method.features_of(bare)
+    return method.margins(method.cold_start(users, test.items, rng=rng), bare, ready)
 
 
 def score_split(
@@ -75,9 +85,7 @@ def score_split(
     features = method.features_of(test)
     margin, judged = margins_of(method, method.seen_users(), test, features)
     scoring = time.perf_counter() - start
-    cold = method.margins(
-        method.cold_start(split.seen, comparisons.items, rng=adapt_rng(setting, split, restart)), test, features
-    )
+    cold = _cold(method, setting, split.seen, test, features, adapt_rng(setting, split, restart))
     seen = score_columns("seen", test, margin, cold)
     scores, adapting, unseen = {}, 0.0, None
     for k in shots:

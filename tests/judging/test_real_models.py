@@ -113,3 +113,50 @@ def test_an_adapted_model_loads(tmp_path: Path) -> None:
     assert after.logprobs == pytest.approx([float(logits[letter]) for letter in letters], abs=1e-4)
     assert before.logprobs != pytest.approx(after.logprobs, abs=1e-3)
     assert plain.identity() != tuned.identity()
+
+
+@pytest.fixture
+def transformers_server(tmp_path: Path, prbench_home: Path) -> Iterator[tuple[str, str]]:
+    """`transformers serve` with a tiny random model: the address, and what it calls the model."""
+    import os
+    import subprocess
+    import sys
+    import time
+
+    import requests
+    import tiny_llama
+
+    folder = tiny_llama.build(tmp_path / "model", reward=False, template=TEMPLATE, positions=4096)
+    start = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
+    command = [sys.executable, "-c", start, "serve", str(folder), "--host", "127.0.0.1"]
+    command += ["--port", "8241", "--device", "cpu", "--dtype", "float32"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, **quiet)  # type: ignore[call-overload]
+    try:
+        for _ in range(240):
+            assert server.poll() is None, "the server ended: make test-extras installs transformers[serving]"
+            try:
+                requests.get("http://127.0.0.1:8241/health", timeout=2)
+                break
+            except requests.RequestException:
+                time.sleep(0.5)
+        yield "http://127.0.0.1:8241/v1", str(folder)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def test_a_server_that_ignores_what_it_is_asked_for(transformers_server: tuple[str, str]) -> None:
+    """It answers HTTP 200 without log-probabilities and without the asked form: no verdict is guessed from that."""
+    address, model = transformers_server
+    served = Endpoint(url=address, model=model, key="", concurrency=1, timeout=120.0, repeats=1)
+    entry = judge_entry_for("smollm2-135m").model_copy(update={"name": "served"})
+    reader = Reader(entry, served)
+    answers = reader.ask([verdict(pair) for pair in PAIRS[:2]])
+    assert served._known().way == "schema"
+    for answer in answers:
+        assert answer.logprobs is None
+        # A random model hits a letter by chance at most.
+        assert answer.failure == "unparsable" or answer.text in ("A", "B")
+        assert answer.tokens_in > 0
+    assert reader.tally.failures["unparsable"] == sum(bool(answer.failure) for answer in answers)
