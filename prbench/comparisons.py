@@ -8,7 +8,7 @@ number, `group[i]` the unit (conversation, argument pair, ...) that is never div
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +38,8 @@ Context = tuple[Message, ...]
 
 # Columns that are compared of every pair before whole embeddings are.
 COMPARED_FIRST = 4
+ROWS_AT_ONCE = 16_384
+TEXTS_AT_ONCE = 4096
 
 
 def as_context(value: str | Sequence[Mapping[str, str]]) -> Context:
@@ -201,9 +203,14 @@ class Comparisons:
         import torch
 
         embedding = self.items.embedding
-        chosen = embedding.index_select(0, torch.from_numpy(self.chosen))
-        rejected = embedding.index_select(0, torch.from_numpy(self.rejected))
-        return chosen.to(dtype or embedding.dtype).sub_(rejected)
+        found = torch.empty((len(self), self.items.dim), dtype=dtype or embedding.dtype, device=embedding.device)
+        # In blocks: with both sides whole there would be three such matrices at a time.
+        for part in (slice(i, i + ROWS_AT_ONCE) for i in range(0, len(self), ROWS_AT_ONCE)):
+            chosen, rejected = (
+                embedding.index_select(0, torch.from_numpy(side[part])) for side in (self.chosen, self.rejected)
+            )
+            found[part] = chosen.to(found.dtype).sub_(rejected)
+        return found
 
 
 def concatenate(parts: Iterable[Comparisons]) -> Comparisons:
@@ -216,6 +223,22 @@ def concatenate(parts: Iterable[Comparisons]) -> Comparisons:
         arrays = [getattr(part, name) for part in parts]
         columns[name] = None if any(column is None for column in arrays) else np.concatenate(arrays)
     return Comparisons(items=parts[0].items, **columns)
+
+
+def _spelled(*columns: Sequence[object]) -> Iterator[bytes]:
+    """The bytes of `repr` of a tuple of tuples, in pieces: the whole would hold every text once more, or twice."""
+    for number, column in enumerate(columns):
+        yield b"((" if number == 0 else b", ("
+        for start in range(0, len(column), TEXTS_AT_ONCE):
+            part = ", ".join(map(repr, column[start : start + TEXTS_AT_ONCE]))
+            yield (part if start == 0 else f", {part}").encode()
+        yield b",)" if len(column) == 1 else b")"
+    yield b",)" if len(columns) == 1 else b")"
+
+
+def _update(state: hashlib._Hash, column: NDArray[Any]) -> None:
+    """Hash the bytes of an array, without a copy of them."""
+    state.update(np.ascontiguousarray(column).data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,17 +330,18 @@ class PreferenceData:
     def fingerprint(self) -> str:
         """16 hex digits that change whenever a text, a choice or a user's identity changes."""
         state = hashlib.sha256()
-        state.update(repr((self.contexts, self.responses)).encode())
+        for piece in _spelled(self.contexts, self.responses):
+            state.update(piece)
         for name in ("item_context", "user", "chosen", "rejected", "group", "block", "mark", "time"):
             column = getattr(self, name)
             state.update(name.encode())
             if column is not None:
-                state.update(np.ascontiguousarray(column).tobytes())
+                _update(state, column)
         state.update(repr(self.user_keys).encode())
         if self.embedded is not None:
-            state.update(self.embedded.embedding.contiguous().numpy().tobytes())
+            _update(state, self.embedded.embedding.contiguous().numpy())
             if self.embedded.context is not None:
-                state.update(self.embedded.context.contiguous().numpy().tobytes())
+                _update(state, self.embedded.context.contiguous().numpy())
         return state.hexdigest()[:16]
 
     @cached_property
@@ -390,8 +414,9 @@ class PreferenceData:
         The result is called NAME[limit=MOST]. What is drawn depends on the data set's name and on the user alone.
         """
         rows: list[IntArray] = []
-        for user in range(self.n_users):
-            user_rows = np.flatnonzero(self.user == user)
+        counts = np.bincount(self.user, minlength=self.n_users)
+        rows_of = np.split(np.argsort(self.user, kind="stable"), np.cumsum(counts)[:-1])
+        for user, user_rows in enumerate(rows_of):
             order = Rng("limit", self.name, user).numpy().permutation(np.unique(self.group[user_rows]))
             place = np.argsort(order)[np.searchsorted(np.sort(order), self.group[user_rows])]
             rows.append(user_rows[np.argsort(place, kind="stable")][:most])

@@ -203,6 +203,8 @@ def import_file(
         stderr().print(f"nothing was imported: {len(file_rows.rows):,} comparisons were understood so", markup=False)
         return
     entry_file = user_file.import_table(file, name, replace=replace, file_rows=file_rows, attributes=table.values)
+    # The rows are not needed beside what is loaded of them.
+    del file_rows
     if about_repeats := repeats_note(data.load(registry.get("datasets", name))):
         stderr().print(about_repeats, markup=False, soft_wrap=True)
     _imported(entry_file)

@@ -119,7 +119,7 @@ def open_job(
         store = EmbeddingStore.open_for(folder, encoder.fingerprint())
     job = EmbeddingJob(data, entry, encoder, unavailable, store, [])
     try:
-        job.keys = keys_of(store.encoder, [job.text(row) for row in range(len(data.responses))])
+        job.keys = keys_of(store.encoder, map(job.text, range(len(data.responses))))
     except TextError as error:
         raise job.cannot_encode(error.row, error.why) from error
     return job

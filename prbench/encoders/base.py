@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -252,7 +252,7 @@ def require_unicode(texts: Sequence[Text]) -> None:
             raise TextError(row, SURROGATE) from error
 
 
-def keys_of(fingerprint: Mapping[str, Any], texts: Sequence[Text]) -> list[bytes]:
+def keys_of(fingerprint: Mapping[str, Any], texts: Iterable[Text]) -> list[bytes]:
     """The sha256 of an encoder's fingerprint and each text: 32 bytes per text.
 
     Raises TextError for a text that is not valid Unicode.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from prbench.base.errors import InputError
 from prbench.base.files import write_json
 from prbench.comparisons import Context
 from prbench.loaders.new_entry import check_name, publish
-from prbench.loaders.table import ATTRIBUTES, COUNTS, TABLE
+from prbench.loaders.table import ATTRIBUTES, COUNTS, TABLE, write_table
 from prbench.loaders.user_rows import FileRows, ImportOptions, Row, read_file
 
 
@@ -32,12 +33,7 @@ def import_table(
     """
     check_name(name, replace=replace)
     file_rows = file_rows or read_file(path, options)
-    columns: dict[str, list[Any]] = {
-        column: [_as_json(row.context) if column == "context" else getattr(row, column) for row in file_rows.rows]
-        for column in Row._fields
-        if column != "where"
-    }
-    users = len(set(columns["user"]))
+    users = len({row.user for row in file_rows.rows})
     if users < 2:
         raise InputError(
             f"{path} has one user only; a data set needs at least two",
@@ -45,21 +41,16 @@ def import_table(
         )
 
     def write(folder: Path) -> None:
-        import pandas as pd
-
         # The users' own ids are in it.
         (folder / TABLE).touch(mode=0o600)
-        frame = pd.DataFrame({column: values for column, values in columns.items() if values[0] is not None})
-        frame.to_parquet(folder / TABLE, index=False)
+        write_table(folder / TABLE, map(_record, file_rows.rows))
         if file_rows.counts:
             write_json(folder / COUNTS, dict(file_rows.counts))
         if attributes:
             write_json(folder / ATTRIBUTES, attributes, private=True)
 
-    n = len(columns["user"])
-    items = {
-        (c, r) for side in ("chosen", "rejected") for c, r in zip(columns["context"], columns[side], strict=True)
-    }
+    n = len(file_rows.rows)
+    items = {(row.context, reply) for row in file_rows.rows for reply in (row.chosen, row.rejected)}
     return publish(
         name,
         write,
@@ -77,7 +68,7 @@ def import_table(
             "expect": {
                 "users": users,
                 "comparisons": n,
-                "prompts": len(set(columns["context"])),
+                "prompts": len({row.context for row in file_rows.rows}),
                 "items": len(items),
             },
         },
@@ -110,5 +101,12 @@ def read_rows(path: Path, *, needs_user: bool = True) -> Iterator[Row]:
     yield from read_file(path, needs_user=needs_user).rows
 
 
+def _record(row: Row) -> dict[str, Any]:
+    """A row as the table has it: without its place and what is not given."""
+    record = {**row._asdict(), "context": _as_json(row.context)}
+    return {column: value for column, value in record.items() if column != "where" and value is not None}
+
+
+@lru_cache(maxsize=2**16)
 def _as_json(context: Context) -> str:
     return json.dumps([message._asdict() for message in context], ensure_ascii=False)

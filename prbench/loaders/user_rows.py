@@ -96,6 +96,9 @@ class _Collector:
         self._options, self._columns, self._counts = options, columns, counts
         self._blank_is_empty = blank_is_empty
         self._repeats_prompt: list[bool] = []
+        # What recurs is held once.
+        self._texts: dict[str, str] = {}
+        self._contexts: dict[Context, Context] = {}
         self.users, self._conversations = Identities(columns["user"]), Identities(columns["conversation"])
 
     def enter(self, where: str, record: dict[str, Any]) -> None:
@@ -119,8 +122,9 @@ class _Collector:
             self._conversations.add(conversation, where)
         # The ids follow once all rows are known.
         unnamed = None if conversation is None else ""
-        row = Row(where, None, understood.context, understood.chosen, understood.rejected, unnamed, time)
-        self.rows.append(row)
+        context = self._contexts.setdefault(understood.context, understood.context)
+        chosen, rejected = (self._texts.setdefault(side, side) for side in (understood.chosen, understood.rejected))
+        self.rows.append(Row(where, None, context, chosen, rejected, unnamed, time))
         self._repeats_prompt.append(understood.repeats_prompt)
 
     def _require_in_every_row_or_none(
@@ -140,10 +144,12 @@ class _Collector:
         """All rows with their ids, and without prompts in replies. Raises InputError where only some have them."""
         rows = _without_prompts(self.rows, self._repeats_prompt, self._options.prompt_in_replies, self._counts)
         if keys := self._conversations.resolved():
-            rows = [row._replace(conversation=key) for row, key in zip(rows, keys, strict=True)]
+            for i, key in enumerate(keys):
+                rows[i] = rows[i]._replace(conversation=self._texts.setdefault(key, key))
         # Where no user is asked for, some rows may name one.
         if len(keys := self.users.resolved()) == len(rows):
-            rows = [row._replace(user=key) for row, key in zip(rows, keys, strict=True)]
+            for i, key in enumerate(keys):
+                rows[i] = rows[i]._replace(user=self._texts.setdefault(key, key))
         return rows
 
 

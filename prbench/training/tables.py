@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from prbench.comparisons import Comparisons, IntArray, concatenate
+from prbench.comparisons import ROWS_AT_ONCE, Comparisons, IntArray, concatenate
 from prbench.training.steady import width_for
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ class DifferenceTable:
         together = concatenate(trains) if len(trains) > 1 else trains[0]
         rows, first = np.unique(together.row, return_index=True)
         dtype = torch.float64 if together.items.embedding.dtype == torch.float64 else torch.float32
-        return cls(without_residue(together.take(first).differences(dtype=dtype).to(device)), rows)
+        matrix = together.take(first).differences(dtype=dtype).to(device)
+        # In place and in blocks: the table may be the largest thing there is.
+        for start in range(0, len(matrix), ROWS_AT_ONCE):
+            part = matrix[start : start + ROWS_AT_ONCE]
+            part.copy_(without_residue(part))
+        return cls(matrix, rows)
 
     def positions(self, comparisons: Comparisons) -> IntArray:
         """Where the comparisons are in the table."""

@@ -320,12 +320,12 @@ def test_one_user_is_no_data_set(tmp_path: Path, prbench_home: Path) -> None:
 def test_a_full_disk_leaves_nothing(tmp_path: Path, prbench_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    import pandas as pd
+    import pyarrow.parquet as pq
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(InputError, match="the disk is full"):
         import_table(as_jsonl(tmp_path / "a.jsonl", ROWS), "mine")
     assert nothing_left(prbench_home)
