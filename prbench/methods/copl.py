@@ -145,11 +145,11 @@ class CoPL(GradientMethod):
         draw = rng.child("edges").torch()
         size, last = self.choices_per_batch, max(wanted)
         per_epoch = -(-len(train) // size)
-        for step, some in enumerate(shuffled_batches(len(train), size, rng.child("order"), last), start=1):
+        for step, batch in enumerate(shuffled_batches(len(train), size, rng.child("order"), last), start=1):
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in network.items()}
             with torch.enable_grad():
                 users, items = self.propagate(leaves, edges, draw)
-                mine, good, bad = users[owner[some]], items[chosen[some]], items[rejected[some]]
+                mine, good, bad = users[owner[batch]], items[chosen[batch]], items[rejected[batch]]
                 loss = -logsigmoid((mine * (good - bad)).sum(1)).mean()
                 loss = loss + self.decay * sum(part.square().sum() for part in (mine, good, bad))
             adam.step([g[None] for g in torch.autograd.grad(loss, list(leaves.values()))], self.rate)
@@ -244,8 +244,8 @@ class CoPL(GradientMethod):
             logits = hypothesis_logits(moved, owner, len(users), others, temperature=self.temperature, total="mean")
             near = torch.from_numpy(self.neighbours(support, users))
             mixture = logits.masked_fill(~near, -torch.inf).softmax(-1) @ others
-            some = near.any(1)
-            vectors[some] = mixture[some]
+            with_neighbours = near.any(1)
+            vectors[with_neighbours] = mixture[with_neighbours]
         return UserStates(users, {"vector": vectors})
 
     def neighbours(self, support: Comparisons, users: IntArray) -> Any:

@@ -180,13 +180,13 @@ class GPO(ContextMethod):
         [S, B, t], and to nothing else; where a user has none, to the null token.
         """
         null = network["null"][:, None, None].expand(-1, tokens.shape[1], 1, -1)
-        there = torch.cat([~shown.any(-1, keepdim=True), shown], -1)
+        mask = torch.cat([~shown.any(-1, keepdim=True), shown], -1)
         x = torch.cat([null, tokens], 2)
         for i in range(self.depth):
-            context = x[:, :, : there.shape[-1]]
+            context = x[:, :, : mask.shape[-1]]
             if i == self.depth - 1:
                 x = x[:, :, 1 + first :]
-            x = x + attend(network, f"{i}.attention", x, context, there, heads=HEADS)
+            x = x + attend(network, f"{i}.attention", x, context, mask, heads=HEADS)
             x = normalised(network, f"{i}.attention-norm", x)
             x = x + layers(network, (f"{i}.feed.0", f"{i}.feed.1"), x, relu)
             x = normalised(network, f"{i}.feed-norm", x)
@@ -295,17 +295,17 @@ def _embedded(network: Mapping[str, Tensor], first: Tensor, chosen: Tensor) -> T
 
 def _batches(context: Sequence[int], asked: Sequence[int], users: Sequence[int]) -> Iterator[list[int]]:
     """The users in groups of similar size, each padded to at most `TOKENS_AT_ONCE` tokens or a single user."""
-    some: list[int] = []
+    group: list[int] = []
     widest = [0, 0]
     for t, n, user in sorted(zip(context, asked, users, strict=True)):
         wider = [max(widest[0], t), max(widest[1], n)]
-        if some and sum(wider) * (len(some) + 1) > TOKENS_AT_ONCE:
-            yield some
-            some, wider = [], [t, n]
-        some.append(user)
+        if group and sum(wider) * (len(group) + 1) > TOKENS_AT_ONCE:
+            yield group
+            group, wider = [], [t, n]
+        group.append(user)
         widest = wider
-    if some:
-        yield some
+    if group:
+        yield group
 
 
 def _parts(index: IntArray, size: int) -> list[IntArray]:

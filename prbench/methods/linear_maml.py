@@ -135,12 +135,12 @@ class LinearMAML(EpisodicMethod):
         start = require_fitted(self._start, self)
         users = support.users if users is None else np.unique(users)
         weights = start.expand(len(users), -1).clone()
-        for some in _portions(support):
-            mine = support.take(np.isin(support.user, some))
-            weights[torch.from_numpy(np.searchsorted(users, some))] = fit_weights(
+        for portion in _portions(support):
+            mine = support.take(np.isin(support.user, portion))
+            weights[torch.from_numpy(np.searchsorted(users, portion))] = fit_weights(
                 mine.differences(dtype=start.dtype) * self._scale,
-                torch.from_numpy(np.searchsorted(some, mine.user)),
-                start.expand(len(some), -1),
+                torch.from_numpy(np.searchsorted(portion, mine.user)),
+                start.expand(len(portion), -1),
                 link="identity",
                 steps=self.inner_steps,
                 rate=self.inner_rate,

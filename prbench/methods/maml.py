@@ -210,14 +210,14 @@ class MAML(EpisodicMethod):
         shared = self._shared()
         users = support.users if users is None else np.unique(users)
         states = {name: tensor.expand(len(users), *tensor.shape).clone() for name, tensor in shared.items()}
-        given, workspace = support.users, Workspace()
-        for i in range(0, len(given), USERS_AT_ONCE):
-            some = given[i : i + USERS_AT_ONCE]
-            mine = support.take(np.isin(support.user, some)).by_user()
-            owner = np.searchsorted(some, mine.user)
+        support_users, workspace = support.users, Workspace()
+        for i in range(0, len(support_users), USERS_AT_ONCE):
+            portion = support_users[i : i + USERS_AT_ONCE]
+            mine = support.take(np.isin(support.user, portion)).by_user()
+            owner = np.searchsorted(portion, mine.user)
             count = np.bincount(owner)
             within = np.arange(len(mine)) - (np.cumsum(count) - count)[owner]
-            pair = np.zeros((len(some), count.max(), 2), dtype=np.int64)
+            pair = np.zeros((len(portion), count.max(), 2), dtype=np.int64)
             pair[owner, within, 0], pair[owner, within, 1] = mine.chosen, mine.rejected
             weight = np.zeros(pair.shape[:2])
             weight[owner, within] = 1 / count[owner]
@@ -228,7 +228,7 @@ class MAML(EpisodicMethod):
                 torch.from_numpy(weight).to(shared["hidden"].dtype)[None],
                 workspace,
             )
-            where = torch.from_numpy(np.searchsorted(users, some))
+            where = torch.from_numpy(np.searchsorted(users, portion))
             for name, tensor in adapted.items():
                 states[name][where] = tensor
         return UserStates(users, states)

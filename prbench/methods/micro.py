@@ -152,11 +152,11 @@ class MiCRo(NetworkMethod):
             if not any(map(len, parts)):
                 return
             row = np.zeros((len(parts), self.choices_per_batch), dtype=np.int64)
-            for s, some in enumerate(parts):
-                row[s, : len(some)] = positions[s][some]
-            there = np.arange(self.choices_per_batch) < np.array([[len(some)] for some in parts])
+            for s, batch in enumerate(parts):
+                row[s, : len(batch)] = positions[s][batch]
+            mask = np.arange(self.choices_per_batch) < np.array([[len(batch)] for batch in parts])
             yield Update(
-                torch.from_numpy(row).to(work.device), torch.from_numpy(there).to(work.device, table.items.dtype)
+                torch.from_numpy(row).to(work.device), torch.from_numpy(mask).to(work.device, table.items.dtype)
             )
 
     def log_shares(self, network: Mapping[str, Tensor], context: Tensor | None) -> Tensor:

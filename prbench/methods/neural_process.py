@@ -148,10 +148,10 @@ class NP(LatentMethod):
 
         Only those `shown` [S, B, n] are there. `keep` multiplies the attention weights: dropout.
         """
-        there = shown.clone()
+        mask = shown.clone()
         # Attention needs something to attend to; of a user without context nothing is summed.
-        there[..., 0] |= ~shown.any(-1)
-        attended = attend(network, "attention", first, first, there, heads=HEADS, keep=keep)
+        mask[..., 0] |= ~shown.any(-1)
+        attended = attend(network, "attention", first, first, mask, heads=HEADS, keep=keep)
         return layers(network, ("context.1", "context.2"), (attended * shown[..., None]).sum(2), relu)
 
     def items(self, network: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
@@ -166,22 +166,22 @@ class NP(LatentMethod):
         cold = self.encode(network, empty, torch.zeros(1, 1, 1, dtype=torch.bool), None)[0, 0]
         z = cold.expand(len(users), -1).clone()
         kept, slot = sampled(support, self.most_context, rng)
-        for some in np.array_split(kept.users, -(-len(kept.users) // USERS_AT_ONCE) or 1):
-            if not len(some):
+        for portion in np.array_split(kept.users, -(-len(kept.users) // USERS_AT_ONCE) or 1):
+            if not len(portion):
                 break
             self.require_dim(support.items, network["target.0.weight"].shape[-1])
-            where = np.isin(kept.user, some)
+            where = np.isin(kept.user, portion)
             mine = kept.take(where)
-            owner, place = torch.from_numpy(np.searchsorted(some, mine.user)), torch.from_numpy(slot[where])
+            owner, place = torch.from_numpy(np.searchsorted(portion, mine.user)), torch.from_numpy(slot[where])
             pair = torch.from_numpy(np.stack([mine.chosen, mine.rejected], -1))
             rows = support.items.embedding[pair].to(z.dtype).flatten(1)
-            first = z.new_zeros(len(some), self.most_context, self.width)
+            first = z.new_zeros(len(portion), self.most_context, self.width)
             first[owner, place] = linear(network, "context.0", rows[None])[0]
             shown = torch.zeros(first.shape[:2], dtype=torch.bool)
             shown[owner, place] = True
-            z[torch.from_numpy(np.searchsorted(users, some))] = self.encode(network, first[None], shown[None], None)[
-                0
-            ]
+            z[torch.from_numpy(np.searchsorted(users, portion))] = self.encode(
+                network, first[None], shown[None], None
+            )[0]
         return UserStates(users, {"z": z})
 
     def item_features(self, items: Items) -> Tensor:
@@ -204,9 +204,9 @@ class BatchNorm:
     def __init__(self, zeros: Tensor) -> None:
         self.mean, self.variance = zeros.clone(), zeros + 1
 
-    def __call__(self, network: Mapping[str, Tensor], x: Tensor, there: Tensor) -> Tensor:
-        """The rows x [S, n, width], normalised by the statistics of those that are `there` [S, n]."""
-        weight = there[..., None].to(x.dtype)
+    def __call__(self, network: Mapping[str, Tensor], x: Tensor, mask: Tensor) -> Tensor:
+        """The rows x [S, n, width], normalised by the statistics of those where `mask` [S, n] is true."""
+        weight = mask[..., None].to(x.dtype)
         count = weight.sum(1, keepdim=True)
         mean = (x * weight).sum(1, keepdim=True) / count.clamp_min(1)
         variance = ((x - mean).square() * weight).sum(1, keepdim=True) / count.clamp_min(1)

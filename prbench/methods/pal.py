@@ -241,7 +241,7 @@ class PALB(Prototypes):
         context: Tensor | None,
         mixed: Tensor,
         scale: Tensor,
-        there: Tensor,
+        mask: Tensor,
         draws: Sequence[torch.Generator],
     ) -> tuple[Tensor, Tensor]:
         """See `Prototypes.training_terms`."""
@@ -250,7 +250,7 @@ class PALB(Prototypes):
         if not self.bound:
             return margin, margin.new_zeros(len(margin))
         beyond = (torch.linalg.vector_norm(ideal, dim=-1) - self.longest).relu()
-        return margin, self.bound * (beyond * there).sum(-1)
+        return margin, self.bound * (beyond * mask).sum(-1)
 
     def _margins(
         self,

@@ -160,14 +160,14 @@ class SPL(VPL):
             misfit = softplus(score[..., 1] - score[..., 0]) * batch.asked
             # log q(start) − log |dz/dstart| − log N(z; 0, 1); the constants of both densities cancel.
             kl = 0.5 * (z.square() - drawn.square() - posterior.log_var).sum(-1) - log_det
-            there = batch.asked.amax(-1)
+            mask = batch.asked.amax(-1)
             weight = self.kl_weight * annealing(noise.drawn - 1, self.kl_cycle)
             besides = weight * kl.clamp_min(FREE_NATS)
             if self.guide_weight:
                 with torch.no_grad():
                     reversed_ = self.read(network, pairs.flip(3).flatten(3), batch.shown)
                 besides = besides + self.guide_weight * guide(posterior, reversed_)
-            per_user = (besides * there).sum(-1) / there.sum(-1).clamp_min(1)
+            per_user = (besides * mask).sum(-1) / mask.sum(-1).clamp_min(1)
             return misfit.sum((1, 2)) / batch.asked.sum((1, 2)).clamp_min(1) + per_user
 
         for snapshot in self.train_on(work, met, losses):
@@ -210,15 +210,15 @@ class SPL(VPL):
         """z [u, width] of u users who have `count` [u] choices each, before `ends` [u] in `support`."""
         network = unstacked(self.network)
         place = np.arange(count.max())
-        there = place < count[:, None]
-        row = np.where(there, (ends - count)[:, None] + place, 0)
+        mask = place < count[:, None]
+        row = np.where(mask, (ends - count)[:, None] + place, 0)
         sides = np.stack([support.chosen[row], support.rejected[row]], -1)
         # Items recur: each passes the tower once.
         used, at = np.unique(sides, return_inverse=True)
         items = support.items.embedding[torch.from_numpy(used)].to(network["item.weight"].dtype)
         read = layers(network, TOWER, items[None], act)[0]
         pairs = read[torch.from_numpy(at.reshape(sides.shape))][None]
-        shown = torch.from_numpy(there).to(read.dtype)[None]
+        shown = torch.from_numpy(mask).to(read.dtype)[None]
         return self.flowed(network, self.read(network, pairs.flatten(3), shown).mean, pairs, shown)[0][0]
 
     def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:

@@ -144,8 +144,8 @@ class VPL(LatentMethod):
             z = self.sample(posterior, noise.next().to(table.items))
             score = self.decode(network, linear(network, "item", rows(gathers[1], batch.target)), z[:, :, None, None])
             misfit = softplus(score[..., 1] - score[..., 0]) * batch.asked
-            there = batch.asked.amax(-1)
-            kl = (divergence(posterior) * there).sum(-1) / there.sum(-1).clamp_min(1)
+            mask = batch.asked.amax(-1)
+            kl = (divergence(posterior) * mask).sum(-1) / mask.sum(-1).clamp_min(1)
             weight = self.kl_weight * annealing(noise.drawn - 1, self.kl_cycle)
             return misfit.sum((1, 2)) / batch.asked.sum((1, 2)).clamp_min(1) + weight * kl
 
@@ -195,24 +195,24 @@ class VPL(LatentMethod):
             return UserStates(users, {"z": z})
         self.require_dim(support.items, network["item.weight"].shape[-1])
         support, _ = sampled(support, self.context_limit, rng)
-        given, count = np.unique(support.user, return_counts=True)
+        support_users, count = np.unique(support.user, return_counts=True)
         ends = np.cumsum(count)
-        some: list[int] = []
+        group: list[int] = []
         # Users with about as many choices go together, so that little is padded.
         for i in np.argsort(count, kind="stable").tolist():
-            if some and count[i] * (len(some) + 1) > ROWS_AT_ONCE:
-                z[np.searchsorted(users, given[some])] = self._read_users(support, ends[some], count[some])
-                some = []
-            some.append(i)
-        z[np.searchsorted(users, given[some])] = self._read_users(support, ends[some], count[some])
+            if group and count[i] * (len(group) + 1) > ROWS_AT_ONCE:
+                z[np.searchsorted(users, support_users[group])] = self._read_users(support, ends[group], count[group])
+                group = []
+            group.append(i)
+        z[np.searchsorted(users, support_users[group])] = self._read_users(support, ends[group], count[group])
         return UserStates(users, {"z": _to_length(z) if self.rescale == "both" else z})
 
     def _read_users(self, support: Comparisons, ends: IntArray, count: IntArray) -> Tensor:
         """The means [u, width] of u users who have `count` [u] choices each, before `ends` [u] in `support`."""
         network = unstacked(self.network)
         place = np.arange(count.max())
-        there = place < count[:, None]
-        row = np.where(there, (ends - count)[:, None] + place, 0)
+        mask = place < count[:, None]
+        row = np.where(mask, (ends - count)[:, None] + place, 0)
         weight = network["pair.0.weight"]
         halves = weight[0].chunk(2, -1)
         first = network["pair.0.bias"][:, None, None]
@@ -221,7 +221,7 @@ class VPL(LatentMethod):
             used, at = np.unique(item[row], return_inverse=True)
             projected = support.items.embedding[torch.from_numpy(used)].to(weight.dtype) @ half.T
             first = first + projected[torch.from_numpy(at.reshape(row.shape))]
-        shown = torch.from_numpy(there).to(weight.dtype)
+        shown = torch.from_numpy(mask).to(weight.dtype)
         return self.read(network, self.encode(network, first), shown[None]).mean[0]
 
     def item_features(self, items: Items) -> Tensor:

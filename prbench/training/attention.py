@@ -37,12 +37,12 @@ def attend(
     name: str,
     x: Tensor,
     source: Tensor,
-    there: Tensor,
+    mask: Tensor,
     *,
     heads: int,
     keep: Tensor | None = None,
 ) -> Tensor:
-    """The layer `name`: tokens x [S, B, n, width] attend to `source` [S, B, t, width] where `there` [S, B, t].
+    """The layer `name`: tokens x [S, B, n, width] attend to `source` [S, B, t, width] where `mask` [S, B, t].
 
     Every user needs a token that is there. `keep` [S, B, heads, n, t], where given, multiplies the attention
     weights: dropout. Returns [S, B, n, width].
@@ -59,7 +59,7 @@ def attend(
     query, key, value = (
         part.reshape(-1, part.shape[2], heads, width // heads).transpose(1, 2) for part in (query, key, value)
     )
-    seen = there.flatten(0, 1)[:, None, None]
+    seen = mask.flatten(0, 1)[:, None, None]
     if keep is None:
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen.expand(-1, 1, query.shape[2], -1))
     else:

@@ -64,8 +64,8 @@ def _with_values(matrix: Tensor, values: Tensor) -> Tensor:
 
 def passed(edges: Edges, vectors: Tensor, *, to_users: bool) -> Tensor:
     """The sums of the neighbours' vectors, weighted by the edges: [users, width] from the items' or the reverse."""
-    there, back = (edges.from_users, edges.from_items) if to_users else (edges.from_items, edges.from_users)
-    out: Tensor = _Pass.apply(vectors, there, back)  # type: ignore[no-untyped-call]
+    forth, back = (edges.from_users, edges.from_items) if to_users else (edges.from_items, edges.from_users)
+    out: Tensor = _Pass.apply(vectors, forth, back)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -73,9 +73,9 @@ class _Pass(torch.autograd.Function):
     """there · x, whose gradient is back · gradient: torch's own would need the sparse matrix's."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, forth: Tensor, back: Tensor) -> Tensor:
         ctx.back = back
-        return there @ x
+        return forth @ x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

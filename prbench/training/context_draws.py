@@ -154,9 +154,9 @@ def _padded(
 ) -> tuple[IntArray, IntArray]:
     width = max([1, *(len(slot_rows) for update in rows for slot_rows in update)])
     where = np.zeros((len(rows), slots, width), dtype=np.int64)
-    there = np.zeros_like(where)
+    mask = np.zeros_like(where)
     for s, update in enumerate(rows):
         for b, slot_rows in enumerate(update):
             where[s, b, : len(slot_rows)] = positions[s][slot_rows]
-            there[s, b, : len(slot_rows)] = 1
-    return where, there
+            mask[s, b, : len(slot_rows)] = 1
+    return where, mask

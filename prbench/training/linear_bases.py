@@ -120,10 +120,10 @@ class LinearBases(GradientMethod):
         users = support.users if users is None else np.unique(users)
         weights = self.cold_weights(users).clone()
         if len(support):
-            given = support.users
-            where = torch.from_numpy(np.searchsorted(users, given))
-            owner = torch.from_numpy(np.searchsorted(given, support.user))
-            weights[where] = self.adapt_weights(self.project(support), owner, self.start_weights(given, rng))
+            support_users = support.users
+            where = torch.from_numpy(np.searchsorted(users, support_users))
+            owner = torch.from_numpy(np.searchsorted(support_users, support.user))
+            weights[where] = self.adapt_weights(self.project(support), owner, self.start_weights(support_users, rng))
         return UserStates(users, {"weight": weights})
 
     def item_features(self, items: Items) -> Tensor:

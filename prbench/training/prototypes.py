@@ -89,12 +89,12 @@ class Prototypes(NetworkMethod):
         context: Tensor | None,
         mixed: Tensor,
         scale: Tensor,
-        there: Tensor,
+        mask: Tensor,
         draws: Sequence[torch.Generator],
     ) -> tuple[Tensor, Tensor]:
         """The margins [S, R], and what a split's loss has besides its choices' mean [S]: nothing by default.
 
-        `there` [S, R] is 1 where there is a choice. A method with noise of its own draws split s's from `draws[s]`.
+        `mask` [S, R] is 1 where there is a choice. A method with noise of its own draws split s's from `draws[s]`.
         For the others see `training_margins`.
         """
         margin = self.training_margins(network, pairs, context, mixed, scale)
@@ -205,13 +205,15 @@ class Prototypes(NetworkMethod):
         ]
         nothing: IntArray = np.empty(0, dtype=np.int64)
         for _ in range(steps):
-            row, owner, there = (np.zeros((len(streams), size), dtype=np.int64) for _ in range(3))
+            row, owner, mask = (np.zeros((len(streams), size), dtype=np.int64) for _ in range(3))
             for s, stream in enumerate(streams):
-                some = next(stream, nothing)
-                row[s, : len(some)], owner[s, : len(some)] = positions[s][some], owners[s][some]
-                there[s, : len(some)] = 1
-            row_, owner_, there_ = (torch.from_numpy(part).to(work.device) for part in (row, owner, there))
-            yield Update(row_, owner_, there_.to(table.items.dtype))
+                batch = next(stream, nothing)
+                row[s, : len(batch)], owner[s, : len(batch)] = positions[s][batch], owners[s][batch]
+                mask[s, : len(batch)] = 1
+            row_batch, owner_batch, mask_batch = (
+                torch.from_numpy(part).to(work.device) for part in (row, owner, mask)
+            )
+            yield Update(row_batch, owner_batch, mask_batch.to(table.items.dtype))
 
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons, rng: Rng) -> Self:
         """The seen users keep the logits of the joint training."""
@@ -234,10 +236,12 @@ class Prototypes(NetworkMethod):
         if len(support):
             # By row: the batches must not depend on the order that the choices come in.
             support = support.take(np.lexsort((support.row, support.user)))
-            given, count = np.unique(support.user, return_counts=True)
-            streams = [rng.child("user", int(user)) for user in given]
+            support_users, count = np.unique(support.user, return_counts=True)
+            streams = [rng.child("user", int(user)) for user in support_users]
             start = torch.stack([torch.randn(self.prototypes, generator=stream.torch()) for stream in streams])
-            weights[np.searchsorted(users, given)] = self._fit_weights(support, count, start.to(weights), streams)
+            weights[np.searchsorted(users, support_users)] = self._fit_weights(
+                support, count, start.to(weights), streams
+            )
         return UserStates(users, {"weight": weights})
 
     def _fit_weights(self, support: Comparisons, count: IntArray, weights: Tensor, streams: Sequence[Rng]) -> Tensor:
@@ -254,18 +258,18 @@ class Prototypes(NetworkMethod):
         for _ in range(self.adapt_epochs):
             shuffled = [start + draw.permutation(n) for start, n, draw in zip(first, count, orders, strict=True)]
             for at in range(0, int(count.max()), size):
-                some = np.flatnonzero(count > at)
-                row, there = _side_by_side([shuffled[user][at : at + size] for user in some.tolist()])
-                logits = weights[some].requires_grad_()
+                active = np.flatnonzero(count > at)
+                row, mask = _side_by_side([shuffled[user][at : at + size] for user in active.tolist()])
+                logits = weights[active].requires_grad_()
                 with torch.enable_grad():
                     user = self.user_vectors(network, logits.softmax(-1))[:, None]
                     chosen, rejected = (
                         self.rate_items(network, ready.features[where[row]], user)
                         for where in (ready.chosen, ready.rejected)
                     )
-                    losses = (self.loss(chosen - rejected) * there).sum(-1) / there.sum(-1)
+                    losses = (self.loss(chosen - rejected) * mask).sum(-1) / mask.sum(-1)
                     (gradient,) = torch.autograd.grad(losses.sum(), logits)
-                lazy.step_some(some, gradient, self.adapt_rate)
+                lazy.step_some(active, gradient, self.adapt_rate)
         return weights
 
     def score_features(self, states: UserStates, position: Tensor, features: Tensor) -> Tensor:
@@ -319,5 +323,5 @@ def _side_by_side(parts: Sequence[IntArray]) -> tuple[Tensor, Tensor]:
     row = np.zeros((len(parts), width), dtype=np.int64)
     for i, part in enumerate(parts):
         row[i, : len(part)] = part
-    there = np.arange(width) < np.array([[len(part)] for part in parts])
-    return torch.from_numpy(row), torch.from_numpy(there)
+    mask = np.arange(width) < np.array([[len(part)] for part in parts])
+    return torch.from_numpy(row), torch.from_numpy(mask)

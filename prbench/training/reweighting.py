@@ -140,11 +140,13 @@ class WeightedHeads(Method):
         users = support.users if users is None else np.unique(users)
         weights = self.cold_weights(len(users))
         if len(support):
-            given = support.users
-            owner = torch.from_numpy(np.searchsorted(given, support.user))
+            support_users = support.users
+            owner = torch.from_numpy(np.searchsorted(support_users, support.user))
             ready = self.features_of(support)
-            weighed = self.weigh(ready.features[ready.chosen], ready.features[ready.rejected], owner, len(given))
-            weights[torch.from_numpy(np.searchsorted(users, given))] = weighed
+            weighed = self.weigh(
+                ready.features[ready.chosen], ready.features[ready.rejected], owner, len(support_users)
+            )
+            weights[torch.from_numpy(np.searchsorted(users, support_users))] = weighed
         return UserStates(users, {"weight": weights})
 
     def item_features(self, items: Items) -> Tensor:

@@ -35,8 +35,9 @@ class Snapshot(NamedTuple):
 class SplitBatch:
     """Splits to train together.
 
-    Split i trains on `trains[i]`, draws from `rngs[i]`, and ends with the last of the units `wanted[i]`, after each
-    of which its parameters are wanted. `watch` is told the share of the longest split's work as it gets done.
+    Split i trains on `trains[i]` and draws from `rngs[i]`. `wanted[i]` are the epochs (or steps) after which it
+    yields a snapshot; its training ends with the largest. `watch` is told the share of the longest split's work as it
+    gets done.
     """
 
     trains: Sequence[Comparisons]

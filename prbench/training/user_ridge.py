@@ -90,8 +90,8 @@ class UserRidge:
             offset = base[block.where]
             solved = _newton(block, offset, strength, z)
             coordinates.append(solved)
-            here = block.present > 0
-            margins[block.where[here]] = (offset + _times(block.factor, solved))[here]
+            present = block.present > 0
+            margins[block.where[present]] = (offset + _times(block.factor, solved))[present]
         return coordinates, margins
 
     def vectors(self, coordinates: list[Tensor]) -> Tensor:

@@ -88,7 +88,7 @@ def _by_split(evidence: Evidence, board: Board, rows: list[Row]) -> np.ndarray[A
 
 
 def indistinguishable_groups(board: Board, rows: list[Row]) -> list[tuple[int, ...]]:
-    """The largest groups of rows of which no test tells any two apart: places in `rows`, two at least, sorted.
+    """Maximal groups of at least two rows with no significant difference inside, as sorted places in `rows`.
 
     Two rows are told apart where the Holm-adjusted p of their comparison is below the board's level. Rows whose
     comparison has no p (a single split) are in no group together: no test was made.
