@@ -32,7 +32,14 @@ def probe(
         typer.Option(
             metavar=LIST,
             help="Kinds of tables: strangers, exchange, agreement, units, best-of-n, updates, asking, "
-            "mistakes, one-sided, groups, halves, inference, taxes.",
+            "mistakes, one-sided, groups, halves, inference, taxes, policy.",
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Language model of the kind policy: a judge model that is read here, a folder or a hub id.",
+            show_default="smollm2-135m",
         ),
     ] = None,
     injection: Annotated[
@@ -70,6 +77,8 @@ def probe(
     tables = list(dict.fromkeys(part.strip() for part in (kinds or "").split(",") if part.strip()))
     if kinds is not None and not tables:
         raise InputError("--kinds names nothing", hint="for example --kinds strangers,exchange")
+    if policy is not None and "policy" not in tables:
+        raise InputError("--policy is for the kind policy alone", hint="add --kinds policy")
     targets = [] if transfer is None else registry.select("datasets", transfer)
     names = None if methods is None else registry.select("methods", methods)
     places = None if dataset is None else registry.select("datasets", dataset)
@@ -88,6 +97,7 @@ def probe(
         transfer=targets,
         kinds=tables,
         injection=injection,
+        **({} if policy is None else {"policy": policy}),
         methods=names,
         datasets_=places,
     )

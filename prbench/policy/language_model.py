@@ -46,6 +46,18 @@ class LanguageModel(LocalModel):
         self.prepare()
         return self._model
 
+    @property
+    def chat_tokenizer(self) -> Any:
+        """The tokenizer with the chat template that is used here."""
+        tokenizer = self.tokenizer
+        tokenizer.chat_template = self._template
+        return tokenizer
+
+    def messages(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Messages as the tokenizer takes them, without tokens that steer the model."""
+        self._read_tokenizer()
+        return [{"role": role, "content": self._defused(content)} for role, content in messages]
+
     def forget(self) -> None:
         """Let the weights go; the next call loads them again, as they are on disk."""
         self._model = None
@@ -66,9 +78,8 @@ class LanguageModel(LocalModel):
         return Sequenced(tuple(whole[:same]), tuple(reply))
 
     def _whole(self, messages: Sequence[Message]) -> list[int]:
-        said = [{"role": role, "content": self._defused(content)} for role, content in messages]
         ids: list[int] = self._tokenizer.apply_chat_template(
-            said,
+            self.messages(messages),
             chat_template=self._template,
             add_generation_prompt=False,
             tokenize=True,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LONGEST = 200
+POLICY = "policy"
+"""The kind that has a file for each language model, `probe-policy-MODEL.parquet`."""
 POOLS = ("own", "new", "high reward", "long", "other directions")
 """Where pools of candidates come from: the user's test groups, or new prompts, some of them shifted."""
 WHOLE, REAL, TEXT = "int64", "float32", "str"
@@ -83,6 +85,15 @@ TABLES: dict[str, dict[str, str]] = {
     "inference": {"attribute": TEXT, "users": WHOLE, "classes": WHOLE, "auc": REAL, "p": REAL},
     "taxes": {"user": WHOLE, "prompt": WHOLE, "cold": REAL, "adapted": REAL, "tossed": REAL},
     "asking": {"user": WHOLE, "rule": WHOLE, "questions": WHOLE, "accuracy": REAL, "cold": REAL},
+    POLICY: {
+        "user": WHOLE,
+        "comparison": WHOLE,
+        "model": TEXT,
+        "summed": REAL,
+        "per_token": REAL,
+        "reward": REAL,
+        "cold": REAL,
+    },
 }
 """Columns by kind. Numbers of users, comparisons and strangers count from 0; rates and margins as in scores.
 
@@ -105,6 +116,9 @@ halves: the rank of a user's own other half among those of all `users`, and the 
 inference: how well each attribute of so many unseen `users` is read off their states, and by chance.
 taxes: how often a user's state prefers a prompt's reply of higher shared quality, before adapting, after it, and
 after tossed labels.
+policy: of each test choice the difference of log-probabilities under a language model, summed and per token, and of
+rewards after and before adapting, each by its standard deviation over the seen users' training pairs; `model` is the
+language model's name and fingerprint.
 units: the variance over unseen users of each dimension of a latent state, in units of the prior's.
 """
 
@@ -116,6 +130,13 @@ def nothing(kind: str) -> pd.DataFrame:
     return pd.DataFrame({name: [] for name in (*scores.COLUMNS, "split", *TABLES[kind])})
 
 
+def kind_of(path: Path) -> str | None:
+    """The kind of table in a probe's file, None for a file of scores."""
+    kind = path.stem.removeprefix("probe-")
+    kind = POLICY if kind.startswith(f"{POLICY}-") else kind
+    return kind if kind in TABLES else None
+
+
 def read(runs: Path, kind: str) -> pd.DataFrame:
     """Every cell's table of a kind: the columns of `TABLES`, and dataset, encoder, method, selection and split.
 
@@ -125,8 +146,10 @@ def read(runs: Path, kind: str) -> pd.DataFrame:
 
     parts = []
     for folder in cells.folders(runs):
-        path = folder / f"probe-{kind}.parquet"
-        if digests.of(folder).has(path):
+        seals = digests.of(folder)
+        for path in sorted(path for path in folder.glob(f"probe-{kind}*.parquet") if kind_of(path) == kind):
+            if not seals.has(path):
+                continue
             record = cells.read_record(folder)
             same: dict[str, Any] = {"split": record.split}
             same |= dict(zip(scores.COLUMNS, record.row, strict=True))

@@ -13,7 +13,7 @@ from prbench import registry
 from prbench.base.errors import InputError
 from prbench.protocol.metrics import ALL_SHOTS, flips
 from prbench.results import cells, digests, scores
-from prbench.results.probe_tables import TABLES
+from prbench.results.probe_tables import POLICY, kind_of
 from prbench.results.record import CellRecord
 
 if TYPE_CHECKING:
@@ -29,17 +29,20 @@ COLUMNS = (*scores.COLUMNS, "split", "restart", "shots", *cells.SCORES, "probe",
 @dataclass(frozen=True)
 class Probe:
     """One condition: a share of flipped support labels, the support itself, another data set, instructions to the
-    judge model in the rejected replies, another rounding, or a kind of `TABLES`.
+    judge model in the rejected replies, another rounding, or a kind of `probe_tables.TABLES`, one of which is made
+    with a language `model`.
     """
 
     kind: str
     noise: float = 0.0
     on: str = ""
+    model: str = ""
 
     @property
     def name(self) -> str:
         """What its file is called after `probe-`."""
-        return {"noise": f"noise-{self.noise:g}", "on": f"on-{self.on}"}.get(self.kind, self.kind)
+        rest = {"noise": f"{self.noise:g}", "on": self.on, POLICY: self.model}.get(self.kind)
+        return self.kind if rest is None else f"{self.kind}-{rest}"
 
     @classmethod
     def named(cls, name: str) -> Probe:
@@ -47,6 +50,8 @@ class Probe:
         kind, _, rest = name.partition("-")
         if kind == "noise":
             return cls(kind, noise=float(rest))
+        if kind == POLICY:
+            return cls(kind, model=rest)
         return cls(kind, on=rest) if kind == "on" else cls(name)
 
     def file(self, folder: Path) -> Path:
@@ -86,15 +91,14 @@ def require_finished(runs: Path, kind: Literal["methods", "datasets"], wanted: s
 
 def load(runs: Path, watch: Callable[[], None] | None = None) -> pd.DataFrame:
     """Every probe's scores in `runs`: the columns of `results.load` plus `probe` (noise, support or on), `noise`
-    and `on`; those of `TABLES` are left to `probe_tables.read`. Empty without probes. Raises InputError for an
-    unreadable file."""
+    and `on`; those of `probe_tables.TABLES` are left to `probe_tables.read`. Empty without probes. Raises
+    InputError for an unreadable file."""
     import pandas as pd
 
     parts = []
     for folder in cells.folders(runs):
         seals = digests.of(folder)
-        tables = {f"probe-{kind}.parquet" for kind in TABLES}
-        files = sorted(p for p in folder.glob("probe-*.parquet") if p.name not in tables and seals.has(p))
+        files = sorted(p for p in folder.glob("probe-*.parquet") if kind_of(p) is None and seals.has(p))
         if not files:
             continue
         record = cells.read_record(folder)

@@ -38,7 +38,7 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons
 from prbench.encoders import OWN
 from prbench.encoders.base import require_device, resolved_device
-from prbench.judging import prompts
+from prbench.judging import judge_entry_for, prompts
 from prbench.method import Method, Watch
 from prbench.protocol import splits
 from prbench.protocol.samples import sampled
@@ -48,8 +48,10 @@ from prbench.registry.schema import DatasetEntry, SelectionRule
 from prbench.results import cells as results
 from prbench.results import scores
 from prbench.results.claims import Claims
+from prbench.results.probe_tables import POLICY
 from prbench.results.probes import INJECTION, ROUNDING, ROUNDING_SPLITS, SUPPORT, Probe, finished
 from prbench.results.record import CellRecord, DoneRecord, PlannedRecord
+from prbench.running import policies
 from prbench.running.display import Display
 from prbench.running.execution import HERE, Execution
 from prbench.running.executors import Local, Work, executor_for
@@ -67,11 +69,12 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class ProbeTask:
-    """A probe of a finished cell."""
+    """A probe of a finished cell; `policy` finds the language model that the probe names, where it names one."""
 
     folder: Path
     record: PlannedRecord
     probe: Probe
+    policy: str = ""
 
     @property
     def done(self) -> bool:
@@ -87,6 +90,7 @@ def tasks(
     rounding: bool = False,
     transfer: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    policy: str = policies.MODEL,
     injection: bool = False,
     methods: Sequence[str] | None = None,
     datasets_: Sequence[str] | None = None,
@@ -94,8 +98,8 @@ def tasks(
     """The probes of every finished cell in `runs`, of these methods and data sets where given.
 
     `transfer` names the data sets to test on; a cell whose encoder reads texts is tested on those of another family
-    that are texts. `rounding` takes the first `ROUNDING_SPLITS` splits of each row. Rows chosen on test data are not
-    probed.
+    that are texts. `policy` is the language model of the kind "policy". `rounding` takes the first `ROUNDING_SPLITS`
+    splits of each row. Rows chosen on test data are not probed.
 
     Raises InputError for a share of noise outside (0, 1], for an unknown data set, for unreadable results, and where
     there is nothing to do.
@@ -112,9 +116,10 @@ def tasks(
             f"--injection: {runs} has no finished fit that reads texts", hint="make some with `prbench run --judge`"
         )
     conditions = [Probe("noise", noise=share) for share in noise] + ([Probe(SUPPORT)] if support else [])
-    conditions += [Probe(kind) for kind in kinds]
+    asked = judge_entry_for(policy).name if POLICY in kinds else ""
+    conditions += [Probe(kind, model=asked if kind == POLICY else "") for kind in kinds]
     todo = [
-        ProbeTask(folder, record, probe)
+        ProbeTask(folder, record, probe, policy if probe.kind == POLICY else "")
         for folder, record in cells
         for probe in _probes_of(record, conditions, targets, injection)
     ]
@@ -202,6 +207,7 @@ def execute(todo: Sequence[ProbeTask], *, device: str = "auto", execution: Execu
         return 0, 0
     runs = missing[0].folder.parents[3]
     groups = [list(group) for _, group in groupby(missing, key=lambda task: _tested_on(task)[:-1])]
+    _ask_models(missing, device)
     claims = Claims(runs)
     try:
         with progress() as display:
@@ -274,7 +280,10 @@ def _do(
 
 def perform(description: ProbesDescription, watch: Watch, opened: dict[str, list[OpenDataset]]) -> Untold:
     """Do described probes, and return how many gave nothing; `opened` keeps the last job's data set for the next."""
-    todo = [ProbeTask(folder, results.read_record(folder), Probe.named(name)) for folder, name in description.probes]
+    todo = [
+        ProbeTask(folder, results.read_record(folder), Probe.named(name), description.policy)
+        for folder, name in description.probes
+    ]
     return _do(todo, description.device, Claims(description.runs, description.lost), opened, watch)
 
 
@@ -282,6 +291,14 @@ def opened_as(description: ProbesDescription) -> str:
     """What groups of probes have in common that are made on the same open data set."""
     folder, name = description.probes[0]
     return _same(ProbeTask(folder, results.read_record(folder), Probe.named(name)))
+
+
+def _ask_models(tasks: Sequence[ProbeTask], device: str) -> None:
+    """What language models say of data sets is computed before anything else: it has a display of its own."""
+    for task in {(*_tested_on(task)[:2], task.policy): task for task in tasks if task.probe.model}.values():
+        setting = _opened(task, device, {})
+        if setting.data.embedded is None:
+            policies.logs_of(setting, task.policy)
 
 
 def _described(group: Sequence[ProbeTask], runs: Path, device: str, threads: int) -> ProbesDescription:
@@ -296,6 +313,7 @@ def _described(group: Sequence[ProbeTask], runs: Path, device: str, threads: int
         title=f"probing {group[0].record.method} on {_tested_on(group[0])[0]}",
         work=canonical_json(["probe", *names, *_tested_on(group[0])[:2], *group[0].record.row]),
         code={entry.target: code} if (code := group[0].record.code) else {},
+        policy=max(task.policy for task in group),
     )
 
 
@@ -378,7 +396,7 @@ def _probed(task: ProbeTask, setting: OpenDataset) -> dict[str, Any]:
         if probe.kind == ROUNDING:
             return refitted(method, _rule_of(record), replace(setting, entry=entry), split)
         if maker := MAKERS.get(probe.kind):
-            return maker(method, setting, split, task.folder)
+            return maker(method, setting, split, task.folder, task.policy)
         return unseen_margins(method, setting, split, probe, record.restart)
 
 

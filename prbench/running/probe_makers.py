@@ -8,6 +8,7 @@ from typing import Any
 
 from prbench.method import Method
 from prbench.protocol.splits import Split
+from prbench.results.probe_tables import POLICY
 from prbench.running import (
     asking,
     best_of_n,
@@ -17,19 +18,31 @@ from prbench.running import (
     inference,
     mistakes,
     one_sided,
+    policies,
     taxes,
     updates,
 )
 from prbench.running.open_dataset import OpenDataset
 
-Maker = Callable[[Method, OpenDataset, Split, Path], dict[str, Any]]
-"""Takes the fitted method, its data, the split, and the folder of its cell; raises NotApplicableError to be
-skipped."""
+Columns = dict[str, Any]
+Maker = Callable[[Method, OpenDataset, Split, Path, str], Columns]
+"""Takes the fitted method, its data, the split, the folder of its cell and the name of a language model, "" for none;
+raises NotApplicableError to be skipped."""
 
 
-def _alone(make: Callable[[Method, OpenDataset, Split], dict[str, Any]]) -> Maker:
+def _alone(make: Callable[[Method, OpenDataset, Split], Columns]) -> Maker:
     """A maker that looks at no other cell."""
-    return lambda method, setting, split, folder: make(method, setting, split)
+    return lambda method, setting, split, folder, model: make(method, setting, split)
+
+
+def _beside(make: Callable[[Method, OpenDataset, Split, Path], Columns]) -> Maker:
+    """A maker that looks at other cells of the split."""
+    return lambda method, setting, split, folder, model: make(method, setting, split, folder)
+
+
+def _with_model(make: Callable[[Method, OpenDataset, Split, str], Columns]) -> Maker:
+    """A maker that asks a language model."""
+    return lambda method, setting, split, folder, model: make(method, setting, split, model)
 
 
 MAKERS: dict[str, Maker] = {
@@ -37,15 +50,16 @@ MAKERS: dict[str, Maker] = {
     "exchange": _alone(controls.exchanged),
     "agreement": _alone(controls.agreement),
     "units": _alone(controls.units),
-    "best-of-n": best_of_n.best_of_n,
+    "best-of-n": _beside(best_of_n.best_of_n),
     "updates": _alone(updates.updates),
     "asking": _alone(asking.asking),
-    "mistakes": mistakes.mistakes,
+    "mistakes": _beside(mistakes.mistakes),
     "one-sided": _alone(one_sided.one_sided),
-    "groups": groups.groups,
+    "groups": _beside(groups.groups),
     "halves": _alone(halves.halves),
     "inference": _alone(inference.inference),
     "taxes": _alone(taxes.taxes),
+    POLICY: _with_model(policies.policy),
 }
 
 
@@ -59,6 +73,8 @@ def applies(kind: str, method: Method, setting: OpenDataset) -> bool:
         return bool(setting.data.attributes)
     if kind == "taxes":
         return setting.data.truth is not None and setting.data.truth.quality is not None
+    if kind == POLICY:
+        return setting.data.embedded is None
     if kind == "updates":
         return setting.entry.protocol.name == "chronological"
     return True

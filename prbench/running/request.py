@@ -153,12 +153,16 @@ class StudyDescription(Description):
 
 
 class ProbesDescription(Description):
-    """Probes of cells of one row on one data set: the cells' folders in `runs`, each with the probe's name."""
+    """Probes of cells of one row on one data set: the cells' folders in `runs`, each with the probe's name.
+
+    `policy` finds the language model of those that ask one.
+    """
 
     kind: Literal["probe"] = "probe"
     runs: Path
     device: str
     probes: tuple[tuple[Path, str], ...]
+    policy: str = ""
 
     def on(self, device: str) -> Self:
         """As in `Description`."""

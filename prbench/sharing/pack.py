@@ -172,8 +172,8 @@ def _pack_done(cell: Path, record: CellRecord, target: Path, with_models: bool) 
     probed = sorted(path for path in cell.glob("probe-*.parquet") if seals.has(path))
     accuracy: dict[str, float] = {}
     for path in [*scores._scores_files(cell), *probed]:
-        kind = path.stem.removeprefix("probe-")
-        if kind in probe_tables.TABLES:
+        kind = probe_tables.kind_of(path) if path in probed else None
+        if kind is not None:
             table = probe_tables.read_table(path, kind)
             cells.write_scores(
                 target / path.name, {name: table[name].to_numpy() for name in probe_tables.TABLES[kind]}

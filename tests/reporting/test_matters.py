@@ -16,6 +16,7 @@ from prbench.registry.pieces import Piece, read_pieces
 from prbench.reporting.matters.asking import q95
 from prbench.reporting.matters.best_of_n import normalised, pool_gains, relation
 from prbench.reporting.matters.noise import slopes
+from prbench.reporting.matters.policy import agreement, shares
 from prbench.reporting.matters.taxes import tax_of
 from prbench.reporting.matters.tested import by_user, family
 from prbench.reporting.matters.whose import exchanged_users, own_and_other
@@ -45,7 +46,7 @@ def test_the_report_lists_pieces_that_are_there_for_methods_that_are_there() -> 
     pieces = read_pieces(entry.options["pieces"], "reports/matters.toml")
     assert pieces[0].methods == registry.select("methods", "all")
     asked = {kind for one in pieces for kind in one.probes}
-    assert asked == set(TABLES) - {"halves", "inference"}
+    assert asked == set(TABLES) - {"halves", "inference", "policy"}
 
 
 def test_gains_over_strangers_are_means_of_strangers_then_of_users_then_of_splits() -> None:
@@ -254,6 +255,67 @@ def test_the_piece_on_best_of_n_prints_no_relation_below_eight_methods() -> None
     assert oracle["pools"] == POOLS[0]
     (said,) = map(str, made.findings)
     assert "fewer than 8 methods" in said
+
+
+def test_policy_accuracy_by_hand() -> None:
+    def row(user: int, summed: float, per_token: float, reward: float, cold: float) -> dict[str, Any]:
+        values = {"summed": summed, "per_token": per_token, "reward": reward, "cold": cold}
+        return {"user": user, "comparison": 0, "model": "tiny (00000000)", **values}
+
+    # d = summed + β · reward: −1 + β, right above β = 1 and a tie there; 1 − 2β, right below β = ½.
+    table = lines("lore", 0, [row(6, -1, 2, 1, 0.5), row(6, 1, -3, -2, 3), row(7, -1, -1, 4, 0)])
+    found = shares(table).set_index("user")
+    assert found.loc[6, [f"summed {b}" for b in ("0", "0.25", "0.5", "1", "2", "4")]].tolist() == pytest.approx(
+        [0.5, 0.5, 0.25, 0.25, 0.5, 0.5]
+    )
+    assert found.loc[6, [f"per_token {b}" for b in ("0", "1", "4")]].tolist() == pytest.approx([0.5, 0.5, 0.5])
+    assert found.loc[6, ["reward", "cold"]].tolist() == pytest.approx([0.5, 0.5])
+    assert found.loc[7, ["summed 0", "summed 0.25", "summed 0.5", "cold"]].tolist() == [0, 0.5, 1, 0]
+
+
+def test_methods_agree_on_reward_and_policy_or_not_and_users_are_resampled() -> None:
+    skill = np.linspace(0.4, 0.8, 9)
+    reward = skill[:, None] + Rng("agreement").numpy().normal(0, 0.02, (9, 60))
+    tau, interval = agreement(reward, 0.5 + reward / 2, Rng("a"), 0.05, 200)
+    assert (tau, interval.high) == (1, 1)
+    assert interval.low > 0.8
+    tau, interval = agreement(reward, -reward, Rng("a"), 0.05, 200)
+    assert (tau, interval.low) == (-1, -1)
+    tau, interval = agreement(reward, np.tile(reward[:1], (9, 1)), Rng("a"), 0.05, 200)
+    assert np.isnan(tau)
+    assert np.isnan(interval.low)
+
+
+def test_a_reward_that_helps_the_policy_is_told_from_one_that_does_not() -> None:
+    methods = registry.select("methods", "all")[:8]
+
+    def make(method: str, split: int) -> pd.DataFrame:
+        draw = Rng("policy", split).numpy()
+        skill = 0.5 + 0.06 * methods.index(method)
+        rows = []
+        for user in range(6, 12):
+            for test in range(20):
+                logs = 1.0 if draw.random() < 0.5 else -1.0
+                reward = 2.0 if draw.random() < skill else -2.0
+                values = {"summed": logs, "per_token": -logs, "reward": reward, "cold": 0.0}
+                rows.append({"user": user, "comparison": test, "model": "tiny (00000000)", **values})
+        return lines(method, split, rows)
+
+    made = planted("policy", make, tuple(methods)).make(piece("policy:policy", methods))
+    worst, best = (record(made, method=method) for method in (methods[0], methods[-1]))
+    assert best["adds"] > 0.3
+    assert best["adds_p"] < 0.05
+    assert worst["adds_p"] > 0.05
+    assert best["summed_0"] == pytest.approx(1 - best["per_token_0"])
+    # Twice the spread of the other: the reward decides.
+    assert best["summed_1"] == best["summed_4"] == best["reward"]
+    relation_of = made.grids[-1]
+    assert [row[1].text for row in relation_of.rows] == ["0", "¼", "½", "1", "2", "4"]
+    assert relation_of.rows[0][2].text == "–"
+    assert relation_of.rows[3][2].text.startswith("1.00 [")
+    agree, said = map(str, made.findings)
+    assert "under tiny (00000000) order the 8 methods alike with tau-b 1.00" in agree
+    assert registry.get("methods", methods[-1]).title in said.split("raises its accuracy")[0]
 
 
 def test_the_gain_of_the_last_choices_against_the_first_by_hand() -> None:

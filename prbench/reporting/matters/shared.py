@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ONLY = {
     "best-of-n": "only where a user's pools have three and more candidates",
+    "policy": "with a language model, and only on data of texts",
     "groups": "only where users' attributes are known",
     "inference": "only where an attribute of the users has two classes of ten unseen users",
     "taxes": "only where replies have a known quality that all users share",
