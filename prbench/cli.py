@@ -22,6 +22,7 @@ from prbench.commands import (
     embedding,
     encoder,
     inspection,
+    policy,
     probe,
     results,
     runs,
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(encoder.app, name="encoder")
 app.add_typer(user.app, name="user")
+app.add_typer(policy.app, name="policy")
 app.add_typer(results.app, name="results")
 app.add_typer(splits.app, name="splits")
 app.add_typer(bench.app, name="bench")

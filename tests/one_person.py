@@ -66,7 +66,7 @@ def made(folder: Path) -> Iterator[Place]:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         import_table(file, "texts")
         settings = [*short("lore"), "lore.bases=2", "lore.divisor=1.0"]
-        plan = make_plan(["lore"], ["texts"], encoder="planted", splits=1, overrides=settings, out=place.runs)
+        plan = make_plan(["bt", "lore"], ["texts"], encoder="planted", splits=1, overrides=settings, out=place.runs)
         assert run.execute(plan).failed == 0
         model = UserModel.open(place.runs, METHOD)
         model.save(model.adapt(own_choices()), place.me)

@@ -31,7 +31,7 @@ class LogProbabilities(Encoder):
 
     dim = 2
     has_reward = False
-    texts_at_once: ClassVar[int] = 32
+    texts_at_once: ClassVar[int] = 8
 
     def __init__(
         self,
@@ -45,6 +45,8 @@ class LogProbabilities(Encoder):
         batch_tokens: int = 0,
         system: Literal["apart", "folded"] = "apart",
     ) -> None:
+        # 0 is the model's own limit, which its files say: the tokenizer need not be read to know what is stored.
+        self.max_length = max_length
         self._policy = LanguageModel(
             model=model,
             revision=revision,
@@ -65,7 +67,7 @@ class LogProbabilities(Encoder):
             **said,
             "gives": "log-probabilities",
             "reading": READING,
-            "limit": self._policy.context,
+            "max_length": self.max_length,
         }
 
     def prepare(self, device: str) -> None:

@@ -158,8 +158,8 @@ def test_every_command_has_help_with_an_example(run: Run, command: tuple[str, ..
 
 
 def test_the_commands_of_the_design_are_there() -> None:
-    expected = "list show check doctor embed tune run probe status report data get|info|show|verify|import|import-embeddings results verify|pack|unpack|merge|submit|fetch|import-margins user adapt|score|rank|serve bench fit|embed|gpu|scale|growth encoder show splits export"
-    groups = ("data", "results", "user", "bench", "encoder", "splits")
+    expected = "list show check doctor embed tune run probe status report data get|info|show|verify|import|import-embeddings results verify|pack|unpack|merge|submit|fetch|import-margins user adapt|score|rank|serve policy dpo bench fit|embed|gpu|scale|growth encoder show splits export"
+    groups = ("data", "results", "user", "policy", "bench", "encoder", "splits")
     single, nested = [], []
     words = expected.split()
     for before, word in zip(["", *words], words, strict=False):
