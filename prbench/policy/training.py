@@ -73,7 +73,7 @@ def train(
     from transformers import PrinterCallback, TrainerCallback, set_seed
     from trl import DPOConfig, DPOTrainer
 
-    class Steps(TrainerCallback):  # type: ignore[misc]
+    class Steps(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             watch()
 

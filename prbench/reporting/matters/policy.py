@@ -23,7 +23,7 @@ from prbench.reporting.grid import DASH, Grid, TableCell, decimal, percent
 from prbench.reporting.matters import tested
 from prbench.reporting.matters.best_of_n import LEAST_METHODS
 from prbench.reporting.matters.shared import means, of_row, over_boards, present, star_note
-from prbench.reporting.matters.tested import Tested, by_user
+from prbench.reporting.matters.tested import RowTest, by_user
 from prbench.reporting.page.findings import Finding
 from prbench.reporting.paper.evidence import Evidence, PieceResult, splits_of
 from prbench.results.probe_tables import POLICY
@@ -119,7 +119,7 @@ def over_users(values: FloatArray) -> FloatArray:
     return np.asarray(np.nanmean(values, axis=1))
 
 
-def _record(board: Board, row: Row, model: str, by: dict[str, FloatArray], added: Tested) -> dict[str, Any]:
+def _record(board: Board, row: Row, model: str, by: dict[str, FloatArray], added: RowTest) -> dict[str, Any]:
     return {
         **dict(zip(metrics.ROW, (board.dataset, board.encoder, *row.key), strict=True)),
         "title": row.title,
@@ -133,7 +133,7 @@ def _record(board: Board, row: Row, model: str, by: dict[str, FloatArray], added
     }
 
 
-def _line(name: str, record: dict[str, Any], added: Tested, alpha: float) -> list[TableCell]:
+def _line(name: str, record: dict[str, Any], added: RowTest, alpha: float) -> list[TableCell]:
     shown = [percent(record[f"summed_{beta:g}"]) for beta in BETAS]
     shown += [percent(record[key]) for key in ("reward", "per_token_1", "cold")]
     shown += [f"{added.text(alpha)} {added.over_users}", str(record["users"])]
@@ -211,7 +211,7 @@ def _tau(record: dict[str, Any], name: str) -> str:
 
 
 def _said(
-    board: Board, model: str, found: dict[str, Tested], relations: list[dict[str, Any]], alpha: float
+    board: Board, model: str, found: dict[str, RowTest], relations: list[dict[str, Any]], alpha: float
 ) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     headline = next(r for r in relations if r["beta"] == HEADLINE)
