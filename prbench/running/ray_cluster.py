@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 # How often a job is begun again after its worker or node was lost, and what memory it then asks for.
 TRIES, MORE_MEMORY = 4, 2
+# Seconds before that, for every time that it was begun, where memory ran out: other programs may need less by then.
+REST = 5.0
 # Seconds between looks at messages, and those that tasks get to clear up after Ctrl-C.
 PAUSE, GRACE = 0.3, 8.0
 # Data that would take more than this share of a node's object store are opened by each worker.
@@ -134,9 +137,17 @@ class RayCluster:
         actor = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
         self._mailbox = actor.remote()
         self._pending: dict[Any, _Attempt] = {}
+        self._resting: list[tuple[float, _Attempt]] = []
         for number, each in enumerate(needs):
             self._begin(_Attempt(number, 1, each))
-        while self._pending:
+        while self._pending or self._resting:
+            now = time.monotonic()
+            for attempt in [attempt for since, attempt in self._resting if since <= now]:
+                self._begin(attempt)
+            self._resting = [(since, attempt) for since, attempt in self._resting if since > now]
+            if not self._pending:
+                time.sleep(PAUSE)
+                continue
             ready, _ = ray.wait(list(self._pending), timeout=PAUSE)
             self._hear()
             for reference in ready:
@@ -190,6 +201,9 @@ class RayCluster:
             sent: Sent = self._ray.get(reference)
         except errors.OutOfMemoryError:
             self._again(attempt, "its machine ran out of memory", more_memory=True)
+        except errors.WorkerCrashedError:
+            # The system ends processes where memory runs out, and does not say so.
+            self._again(attempt, "its worker process was lost, as happens where memory runs out", more_memory=True)
         except errors.RayTaskError as error:
             said = " ".join(str(error.cause or error).split())[:300]
             self._lose(number, f"its worker could not begin: {said}")
@@ -230,7 +244,8 @@ class RayCluster:
         asks = f" with {needs.memory / GIB:.1f} GiB" if more_memory else ""
         self._note(number, f"{self._jobs[number].title}: {why}; it is begun again{asks}")
         submissions.write_note(self._folder, number, Note(state="queued", reason=why))
-        self._begin(_Attempt(number, attempt.tries + 1, needs))
+        rest = REST * attempt.tries if more_memory else 0.0
+        self._resting.append((time.monotonic() + rest, _Attempt(number, attempt.tries + 1, needs)))
 
     def _leave(self) -> None:
         """Cancel what is pending, with force where it takes its time; void the claims of what was ended so."""
@@ -259,8 +274,7 @@ class _Tell:
 
 def _in_words(error: Exception) -> str:
     name = type(error).__name__
-    words = {"NodeDiedError": "its machine was lost", "WorkerCrashedError": "its worker process was lost"}
-    return words.get(name, f"the cluster lost it ({name})")
+    return "its machine was lost" if name == "NodeDiedError" else f"the cluster lost it ({name})"
 
 
 def _seeds(job: AnyDescription) -> Parcel | None:
