@@ -254,12 +254,9 @@ class LocalModel(Backend):
         device, first = self._model.device, batch[0].request
         end = self._tokenizer.eos_token_id
         width = max(len(prompt.ids) for prompt in batch)
-        shared = min(_common([p.ids for p in batch]), *(len(p.ids) - 1 for p in batch))
-        shared = shared if len(batch) > 1 and shared >= LEAST_SHARED else 0
-        # Filled up on the left of what differs, where the mask hides it: new tokens come at the right.
-        rows = [(list(p.ids[:shared]), width - len(p.ids), list(p.ids[shared:])) for p in batch]
-        ids = torch.tensor([[*begin, *[end] * gap, *rest] for begin, gap, rest in rows], device=device)
-        mask = torch.tensor([[*[1] * shared, *[0] * gap, *[1] * len(rest)] for _, gap, rest in rows], device=device)
+        # Filled up on the left, where the mask hides it: new tokens come at the right.
+        ids = torch.tensor([[end] * (width - len(p.ids)) + list(p.ids) for p in batch], device=device)
+        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in batch], device=device)
         settings = copy.deepcopy(self._model.generation_config)
         sampling = first.temperature > 0
         settings.update(
@@ -275,8 +272,7 @@ class LocalModel(Backend):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # What is drawn depends on what is asked alone, and on which of several samples it is.
             torch.manual_seed(int(digest(first.content(), length=15), 16))
-            past = self._computed(batch[0].ids[:shared], len(batch))
-            made = self._model.generate(ids, attention_mask=mask, generation_config=settings, **past)
+            made = self._model.generate(ids, attention_mask=mask, generation_config=settings)
         seconds = (time.perf_counter() - began) / len(batch)
         for prompt, row in zip(batch, made[:, width:], strict=True):
             text = self._tokenizer.decode(row, skip_special_tokens=True)
@@ -293,16 +289,8 @@ class LocalModel(Backend):
             )
 
     def _writing(self, prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
-        """Prompts whose texts are written together: the likeliest ones in batches of what begins alike, drawn ones
-        alone.
-        """
-
-        def kind(p: _Prompt) -> tuple[int, float, Any]:
-            messages = p.request.messages
-            start = messages[:-1], messages[-1].content[: p.request.shared]
-            return p.request.limit, p.request.temperature, start
-
-        for (_, temperature, _), group in _grouped(prompts, kind):
+        """Prompts whose texts are written together: the likeliest ones in batches, drawn ones alone."""
+        for (_, temperature), group in _grouped(prompts, lambda p: (p.request.limit, p.request.temperature)):
             batch: list[_Prompt] = []
             for prompt in sorted(group, key=lambda p: len(p.ids)):
                 room = (len(batch) + 1) * (len(prompt.ids) + prompt.request.limit)

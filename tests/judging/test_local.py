@@ -86,28 +86,6 @@ def test_prompts_that_begin_alike_share_their_beginning(folder: Path, monkeypatc
     assert len(sizes) == 2
 
 
-def test_texts_that_begin_alike_are_those_of_each_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = Example(Pair(ASK, "yes", "no"), True)
-    pairs = [Pair(ASK, "x" * (11 * i % 40 + 1), "y") for i in range(6)]
-    asked = [verdict(pair, examples=[example] * (i // 3), reasoned=10) for i, pair in enumerate(pairs)]
-    alone = [ask(LocalModel(model=str(folder)), [request])[0] for request in asked]
-    model = LocalModel(model=str(folder))
-    model.prepare()
-    computed: list[int] = []
-    forward = model._model.forward
-
-    def counted(*args: object, **kwargs: object) -> object:
-        computed.append(kwargs["input_ids"].numel())  # type: ignore[attr-defined]
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(model._model, "forward", counted)
-    together = ask(model, asked)
-    assert [answer.text for answer in together] == [answer.text for answer in alone]
-    assert len({answer.text for answer in together}) > 1
-    # What three prompts begin with goes through the model once.
-    assert sum(computed) < 0.7 * sum(len(model._ids(request.messages)) for request in asked)
-
-
 def test_a_label_that_begins_another_is_what_is_left() -> None:
     tokens = [(1,), (2,), (1, 0)]
     values = [np.log(0.6), np.log(0.3), np.log(0.25)]

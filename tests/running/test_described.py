@@ -32,7 +32,7 @@ DESCRIBED = [
     "--methods",
     "bt",
 ]
-FEW = ["--set", "synthesizeme-persona.support=40"]
+FEW = ["--set", "synthesizeme-persona.support=40", "--set", "synthesizeme-persona.random=0"]
 
 
 class Joint(Letters):
