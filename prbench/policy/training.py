@@ -79,6 +79,9 @@ def train(
 
     policy.forget()
     weights, tokenizer = policy.weights, policy.chat_tokenizer
+    if policy.gguf:
+        # What was read from the file are plain numbers; transformers refuses to train what is marked as quantised.
+        weights.is_quantized = False
     cpu = policy.device == "cpu"
     needed = pairs[: recipe.steps * recipe.batch]
     said = [
@@ -90,23 +93,24 @@ def train(
         for pair in needed
     ]
     workspace = folder / "trainer"
-    settings = DPOConfig(
-        output_dir=str(workspace),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.batch,
-        learning_rate=recipe.rate,
-        beta=recipe.beta,
-        max_length=policy.context,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        save_strategy="no",
-        report_to="none",
-        logging_steps=max(1, recipe.steps // 20),
-        disable_tqdm=True,
-        use_cpu=cpu,
-        bf16=not cpu,
-        gradient_checkpointing=not cpu,
-    )
+    with _quiet():
+        settings = DPOConfig(
+            output_dir=str(workspace),
+            max_steps=recipe.steps,
+            per_device_train_batch_size=recipe.batch,
+            learning_rate=recipe.rate,
+            beta=recipe.beta,
+            max_length=policy.context,
+            seed=recipe.seed,
+            data_seed=recipe.seed,
+            save_strategy="no",
+            report_to="none",
+            logging_steps=max(1, recipe.steps // 20),
+            disable_tqdm=True,
+            use_cpu=cpu,
+            bf16=not cpu,
+            gradient_checkpointing=not cpu,
+        )
     adapter = LoraConfig(
         r=recipe.rank,
         lora_alpha=2 * recipe.rank,
