@@ -597,6 +597,9 @@ def test_doctor_finds_what_is_wrong(run: Run, mine: Path, monkeypatch: pytest.Mo
     shadow = tmp_path / "checkout"
     (shadow / "datasets").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [*sys.path, str(shadow)])
+    # Where trl is installed the real package is on the path, and no folder is taken for it.
+    inner = doctor.shadowing_folders
+    monkeypatch.setattr(doctor, "shadowing_folders", lambda path: inner([str(shadow)] if str(shadow) in path else []))
     done = run("doctor", "--json", "--registry", mine)
     assert done.code == 1
     problems = json.loads(done.out)["problems"]
