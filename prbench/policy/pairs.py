@@ -22,8 +22,8 @@ from prbench.protocol.splits import Split, make_split
 from prbench.results import cells
 from prbench.results.probes import finished
 from prbench.results.record import CellRecord
-from prbench.running.beside import fit_of_bt
 from prbench.running.open_dataset import OpenDataset, adapt_rng, open_dataset
+from prbench.running.probes.beside import fit_of_bt
 from prbench.running.skipping import NotApplicableError
 from prbench.training.compute import computing
 

@@ -103,12 +103,12 @@ def embed(
 def _executor(execution: Execution, job: EmbeddingJob, count: int) -> Executor:
     folder = job.store.folder
     if execution.executor == "slurm":
-        from prbench.running import slurm
+        from prbench.running.cluster import slurm
 
         slurm.require(execution)
         return slurm.Slurm(execution, folder, [share_needs(job, count, execution)] * count)
     if execution.executor == "ray":
-        from prbench.running import ray_cluster
+        from prbench.running.cluster import ray_cluster
 
         def needs(where: Execution) -> Sequence[Needs]:
             return [share_needs(job, count, where)] * count

@@ -105,13 +105,13 @@ def executor_for(execution: Execution, local: Local, work: Work, memory: InMemor
     and where what a cluster needs is not here.
     """
     if execution.executor == "slurm":
-        from prbench.running import slurm
+        from prbench.running.cluster import slurm
 
         slurm.require(execution)
         require_embedded(work.settings)
         return slurm.Slurm(execution, work.folder, work.needs(execution))
     if execution.executor == "ray":
-        from prbench.running import ray_cluster, ray_connection
+        from prbench.running.cluster import ray_cluster, ray_connection
 
         ray_connection.imported()
         return ray_cluster.RayCluster(execution, work.needs, work.folder, work.settings, memory)

@@ -51,13 +51,13 @@ from prbench.results.claims import Claims
 from prbench.results.probe_tables import POLICY
 from prbench.results.probes import INJECTION, ROUNDING, ROUNDING_SPLITS, SUPPORT, Probe, finished
 from prbench.results.record import CellRecord, DoneRecord, PlannedRecord
-from prbench.running import policies
 from prbench.running.display import Display
 from prbench.running.execution import HERE, Execution
 from prbench.running.executors import Local, Work, executor_for
 from prbench.running.needs import Needs, fit_needs
 from prbench.running.open_dataset import Drawing, InMemory, OpenDataset, adapt_rng, open_dataset, open_recorded
-from prbench.running.probe_makers import MAKERS
+from prbench.running.probes import policies
+from prbench.running.probes.makers import MAKERS
 from prbench.running.request import ProbesDescription
 from prbench.running.rounding import refitted
 from prbench.running.skipping import NotApplicableError

@@ -35,7 +35,7 @@ from prbench.running.execution import HERE, Execution
 from prbench.running.open_dataset import OpenDataset
 from prbench.running.plan import Plan, selections_of
 from prbench.running.probe import ProbeTask
-from prbench.running.probe_makers import MAKERS, applies
+from prbench.running.probes.makers import MAKERS, applies
 from prbench.running.request import CallBudget, RunRequest
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from prbench.results import cells as results
 from prbench.results import scores
 from prbench.results.claims import Claims
 from prbench.results.record import CellState
-from prbench.running import submissions
-from prbench.running.submissions import JobState, State
+from prbench.running.cluster import submissions
+from prbench.running.cluster.submissions import JobState, State
 
 if TYPE_CHECKING:
     from prbench.base.layout import Sheet

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import TypeAdapter
 
 from prbench.base.errors import InputError
-from prbench.running.dispatch import do
+from prbench.running.cluster.dispatch import do
 from prbench.running.request import AnyDescription
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from prbench.method import Method
 from prbench.policy.log_probabilities import response_logs
 from prbench.protocol.splits import make_split
 from prbench.results import cells, probe_tables, probes
-from prbench.running import policies
 from prbench.running.open_dataset import adapt_rng, open_dataset
+from prbench.running.probes import policies
 from prbench.running.skipping import NotApplicableError
 from prbench.sharing import pack
 

@@ -11,7 +11,7 @@ from counting_method import Counts, opened, split
 from prbench.method import ParameterCount, UserStates
 from prbench.protocol.metrics import ALL_SHOTS
 from prbench.protocol.questions import RULES, inverse_norms, next_question
-from prbench.running import asking
+from prbench.running.probes import asking
 from prbench.running.skipping import NotApplicableError
 
 

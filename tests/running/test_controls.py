@@ -10,7 +10,7 @@ from counting_method import Counts, opened, split
 
 from prbench.comparisons import Truth
 from prbench.protocol.agreement import strangers_of, support_rates
-from prbench.running import controls
+from prbench.running.probes import controls
 from prbench.running.skipping import NotApplicableError
 
 

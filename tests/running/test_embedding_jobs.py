@@ -11,7 +11,7 @@ from planted_encoder import entry, texts_data
 from prbench import registry
 from prbench.embedding import stage
 from prbench.running import embedding_jobs
-from prbench.running.batch import Task
+from prbench.running.cluster.batch import Task
 from prbench.running.execution import Execution
 from prbench.running.request import EmbedDescription
 
@@ -26,7 +26,7 @@ def test_shares_are_jobs_that_slurm_can_do(
         handed.extend(tasks)
         return [f"{n + 1}-1" for n in range(len(tasks))]
 
-    monkeypatch.setattr("prbench.running.slurm.submit", take)
+    monkeypatch.setattr("prbench.running.cluster.slurm.submit", take)
     monkeypatch.chdir(tmp_path)
     dataset, made = registry.get("datasets", "sim-text"), entry()
     texts = texts_data([f"reply {i}" for i in range(30)])

@@ -9,7 +9,7 @@ from counting_method import Counts, opened
 from prbench.method import ParameterCount, UserStates
 from prbench.protocol.leaks import auc, distances, own_ranks
 from prbench.protocol.splits import Split
-from prbench.running import halves
+from prbench.running.probes import halves
 from prbench.running.skipping import NotApplicableError
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from prbench.base.seeds import Rng
 from prbench.protocol.leaks import _aucs, auc, class_auc, logistic_scores
-from prbench.running.inference import inference
+from prbench.running.probes.inference import inference
 from prbench.running.skipping import NotApplicableError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from counting_method import Counts, opened, split
 
-from prbench.running import mistakes
-from prbench.running.mistakes import RATES, flip_chances
+from prbench.running.probes import mistakes
+from prbench.running.probes.mistakes import RATES, flip_chances
 
 
 def test_flips_have_the_stated_mean_fall_with_the_margin_and_never_pass_one_half() -> None:

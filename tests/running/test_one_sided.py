@@ -9,7 +9,7 @@ import pytest
 from counting_method import Counts, opened, split
 
 from prbench.comparisons import Truth
-from prbench.running.one_sided import SIDES, drawn, one_sided
+from prbench.running.probes.one_sided import SIDES, drawn, one_sided
 
 # User 0 is seen and judged items 0 to 2; user 1 is not.
 ROWS = [(0, 0, 1), (0, 1, 2), (1, 0, 1), (1, 2, 3), (1, 3, 0), (1, 0, 2)]

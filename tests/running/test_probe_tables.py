@@ -101,7 +101,7 @@ def test_pools_of_two_are_no_pools_and_shifts_need_bt(
     todo = probe_module.tasks(runs, kinds=["best-of-n"], methods=["bt-offset"])
     assert probe_module.execute(todo, device="cpu") == (0, 0)
     assert "run bt first" in capsys.readouterr().err
-    from prbench.running import best_of_n
+    from prbench.running.probes import best_of_n
 
     monkeypatch.setattr(best_of_n, "LEAST", 4)
     assert probe_module.execute(todo, device="cpu") == (0, 0)

@@ -18,13 +18,13 @@ from small_runs import assert_same_scores, make_plan, registry_folder, short
 
 from prbench import cli, registry
 from prbench.base.errors import InputError
-from prbench.running import ray_cluster, ray_connection, ray_tasks, returned
+from prbench.running.cluster import ray_cluster, ray_connection, ray_tasks, returned
+from prbench.running.cluster.parcel import Parcel, registry_parcel, unpacked_registry
+from prbench.running.cluster.ray_connection import Machine, within
+from prbench.running.cluster.ray_tasks import Begun, Errand, Mailbox, Sent, perform
+from prbench.running.cluster.shipment import Shipment, packed, unpacked
 from prbench.running.needs import GIB, Needs
-from prbench.running.parcel import Parcel, registry_parcel, unpacked_registry
 from prbench.running.plan import Plan
-from prbench.running.ray_connection import Machine, within
-from prbench.running.ray_tasks import Begun, Errand, Mailbox, Sent, perform
-from prbench.running.shipment import Shipment, packed, unpacked
 from prbench.running.worker import Ended, InputFault, Line, Share
 
 NEEDS = Needs(cpus=4, gpus=0.0, memory=8 * GIB, seconds=60.0)

@@ -14,12 +14,12 @@ from small_runs import registry_folder, short
 from prbench import cli, registry
 from prbench.base.errors import InputError
 from prbench.base.processes import this_process
-from prbench.running import submissions
-from prbench.running.batch import Task, failure, noted
+from prbench.running.cluster import submissions
+from prbench.running.cluster.batch import Task, failure, noted
+from prbench.running.cluster.submissions import Note, SubmittedJob
 from prbench.running.execution import Resources, read_resources, read_slurm
 from prbench.running.job import CellEnd
 from prbench.running.needs import Needs
-from prbench.running.submissions import Note, SubmittedJob
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -106,7 +106,7 @@ def test_a_task_does_its_job_where_it_was_planned(
         handed.extend(tasks)
         return [f"77_{n}" for n in range(len(tasks))]
 
-    monkeypatch.setattr("prbench.running.slurm.submit", take)
+    monkeypatch.setattr("prbench.running.cluster.slurm.submit", take)
     assert cli.main(given("--threads", "1")) == 0
     (cluster / "states").write_text("77_0|RUNNING\n77_1|PENDING\n")
     handed[0]()

@@ -10,7 +10,7 @@ import torch
 from counting_method import Counts, opened, split
 
 from prbench.comparisons import Truth
-from prbench.running import taxes
+from prbench.running.probes import taxes
 from prbench.running.skipping import NotApplicableError
 
 

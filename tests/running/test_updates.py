@@ -20,7 +20,7 @@ from prbench.loaders.simulated import Simulated
 from prbench.method import UserStates
 from prbench.protocol.splits import make_split
 from prbench.registry.schema import ProtocolEntry
-from prbench.running import updates
+from prbench.running.probes import updates
 from prbench.running.skipping import NotApplicableError
 
 IN_TIME = ProtocolEntry(name="chronological")

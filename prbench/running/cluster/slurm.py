@@ -15,12 +15,12 @@ from prbench.base.console import stderr
 from prbench.base.errors import InputError, near
 from prbench.base.files import home
 from prbench.base.processes import start_of
-from prbench.running import submissions
-from prbench.running.batch import Task
+from prbench.running.cluster import submissions
+from prbench.running.cluster.batch import Task
+from prbench.running.cluster.submissions import SubmittedJob
 from prbench.running.execution import STAND_INS, Execution
 from prbench.running.needs import GIB, Needs
 from prbench.running.request import AnyDescription
-from prbench.running.submissions import SubmittedJob
 
 if TYPE_CHECKING:
     from prbench.running.executors import Listener

@@ -12,9 +12,9 @@ from prbench.base.seeds import Rng
 from prbench.comparisons import FloatArray
 from prbench.method import Method
 from prbench.protocol.splits import Split
-from prbench.running.beside import fit_of_bt
-from prbench.running.controls import turned
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probes.beside import fit_of_bt
+from prbench.running.probes.controls import turned
 
 RATES = (0.0, 0.1, 0.2, 0.3)
 MOST = 0.5

@@ -14,8 +14,8 @@ from prbench.method import Method
 from prbench.protocol.metrics import ALL_SHOTS, decisions
 from prbench.protocol.questions import RULES, next_question
 from prbench.protocol.splits import Split
-from prbench.running.controls import require_personal
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probes.controls import require_personal
 from prbench.running.skipping import NotApplicableError
 
 MOST = 20

@@ -9,7 +9,8 @@ from typing import Any
 from prbench.method import Method
 from prbench.protocol.splits import Split
 from prbench.results.probe_tables import POLICY
-from prbench.running import (
+from prbench.running.open_dataset import OpenDataset
+from prbench.running.probes import (
     asking,
     best_of_n,
     controls,
@@ -22,7 +23,6 @@ from prbench.running import (
     taxes,
     updates,
 )
-from prbench.running.open_dataset import OpenDataset
 
 Columns = dict[str, Any]
 Maker = Callable[[Method, OpenDataset, Split, Path, str], Columns]

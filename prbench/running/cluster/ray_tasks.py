@@ -18,9 +18,9 @@ from prbench.base import provenance
 from prbench.base.errors import InputError
 from prbench.base.files import home
 from prbench.base.processes import this_process
-from prbench.running.parcel import Parcel, collected, unpacked_registry
+from prbench.running.cluster.parcel import Parcel, collected, unpacked_registry
+from prbench.running.cluster.shipment import Shipment, unpacked
 from prbench.running.request import AnyDescription, JobDescription, StudyDescription
-from prbench.running.shipment import Shipment, unpacked
 from prbench.running.worker import Ended, InputFault, Line, Share, TextLines
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def perform(errand: Errand, files: Parcel | None, shipment: Shipment | None, tel
 
 
 def _do(description: AnyDescription, shipment: Shipment | None, tell: Callable[[Message], None]) -> Any:
-    from prbench.running.dispatch import do, enter, opened_as
+    from prbench.running.cluster.dispatch import do, enter, opened_as
 
     enter(description)
     said, waiting = time.monotonic(), 0.0

@@ -13,8 +13,8 @@ from prbench.comparisons import Comparisons, IntArray
 from prbench.method import Method
 from prbench.protocol.leaks import distances, own_ranks
 from prbench.protocol.splits import Split
-from prbench.running.controls import require_personal
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probes.controls import require_personal
 from prbench.running.skipping import NotApplicableError
 
 PAIRS = 500

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prbench.base.processes import this_process
-from prbench.running.submissions import Note, write_note
+from prbench.running.cluster.submissions import Note, write_note
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -39,7 +39,7 @@ class Task:
     def _do(self) -> str:
         from pydantic import TypeAdapter
 
-        from prbench.running.dispatch import do
+        from prbench.running.cluster.dispatch import do
         from prbench.running.request import AnyDescription
 
         adapter: TypeAdapter[AnyDescription] = TypeAdapter(AnyDescription)

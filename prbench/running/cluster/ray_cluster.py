@@ -16,12 +16,15 @@ from prbench.base.errors import InputError
 from prbench.base.files import home, write_text
 from prbench.results import cells
 from prbench.results.claims import Claims
-from prbench.running import ray_connection, ray_tasks, returned, submissions, tuned
-from prbench.running.batch import failure
+from prbench.running import tuned
+from prbench.running.cluster import ray_connection, ray_tasks, returned, submissions
+from prbench.running.cluster.batch import failure
+from prbench.running.cluster.parcel import Parcel, collected, registry_parcel
+from prbench.running.cluster.ray_tasks import OUT, TUNED, Begun, Errand, Mailbox, Sent
+from prbench.running.cluster.shipment import packed
+from prbench.running.cluster.submissions import Note, SubmittedJob
 from prbench.running.execution import Execution
 from prbench.running.needs import GIB, Needs
-from prbench.running.parcel import Parcel, collected, registry_parcel
-from prbench.running.ray_tasks import OUT, TUNED, Begun, Errand, Mailbox, Sent
 from prbench.running.request import (
     AnyDescription,
     EmbedDescription,
@@ -29,8 +32,6 @@ from prbench.running.request import (
     ProbesDescription,
     StudyDescription,
 )
-from prbench.running.shipment import packed
-from prbench.running.submissions import Note, SubmittedJob
 from prbench.running.worker import Ended, InputFault, Line, Share
 
 if TYPE_CHECKING:

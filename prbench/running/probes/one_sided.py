@@ -11,8 +11,8 @@ import numpy as np
 from prbench.comparisons import Comparisons, FloatArray, IntArray, PreferenceData
 from prbench.method import Method
 from prbench.protocol.splits import Split
-from prbench.running.controls import require_personal
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probes.controls import require_personal
 
 SIDES = ("clicks", "rejections")
 

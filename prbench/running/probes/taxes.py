@@ -11,8 +11,8 @@ from prbench.comparisons import Comparisons, FloatArray, IntArray
 from prbench.method import Method
 from prbench.protocol.metrics import decisions
 from prbench.protocol.splits import Split
-from prbench.running.controls import turned
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probes.controls import turned
 from prbench.running.skipping import NotApplicableError
 
 

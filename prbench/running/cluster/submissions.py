@@ -179,7 +179,7 @@ class _Scheduler:
     def _words(self) -> dict[str, str]:
         """Slurm's words for the jobs' states, by job; none where it does not answer."""
         if self._found is None:
-            from prbench.running.slurm import states_of
+            from prbench.running.cluster.slurm import states_of
 
             self._found = states_of([job.job_id for job in self._submission.jobs])
         return self._found

@@ -12,7 +12,7 @@ from prbench.results import cells as results
 from prbench.results import digests, own_code
 from prbench.results.record import CellState
 from prbench.running import tuned
-from prbench.running.parcel import Parcel
+from prbench.running.cluster.parcel import Parcel
 
 CELL_DEPTH = 5
 """data set / encoder / method / split / file."""

@@ -11,9 +11,9 @@ from prbench.method import Method
 from prbench.protocol.groups import LEAST
 from prbench.protocol.leaks import class_auc
 from prbench.protocol.splits import Split
-from prbench.running.controls import require_personal
-from prbench.running.halves import fixed_pairs, view
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probes.controls import require_personal
+from prbench.running.probes.halves import fixed_pairs, view
 from prbench.running.skipping import NotApplicableError
 
 

@@ -17,8 +17,8 @@ from prbench.method import Method, UserStates
 from prbench.protocol.pools import Pools, judged_pools, known_pools
 from prbench.protocol.splits import Split
 from prbench.results.probe_tables import POOLS
-from prbench.running.beside import fit_of_bt
 from prbench.running.open_dataset import OpenDataset, adapt_rng
+from prbench.running.probes.beside import fit_of_bt
 from prbench.running.skipping import NotApplicableError
 
 LEAST = 3
