@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from prbench.base.errors import InputError
 from prbench.base.processes import host
+from prbench.base.reading import parse_json
 from prbench.results import cells as results
 from prbench.results import scores
 from prbench.results.claims import Claims
@@ -122,7 +122,7 @@ def _rows(runs: Path) -> list[Row]:
 def _title(work: str) -> str:
     """What to call claimed work: programs claim a row by the names of its columns, as JSON, or by a sentence."""
     try:
-        parts = json.loads(work)
+        parts = parse_json(work)
     except ValueError:
         return work
     if not isinstance(parts, list):

@@ -123,7 +123,7 @@ def test_a_claim_rests_on_its_own_rows_alone() -> None:
         (({**ROW, "measure": "three classes"},), "not run here"),
     ):
         assert verdict_of(outcomes(claim(*checks, absent="out of reach"), fake.results())) == verdict
-    assert examine(fake, dataset="uf-p-2").why == "prbench has no data set uf-p-2"
+    assert examine(fake, dataset="rfm-users").why == "prbench has no data set rfm-users"
 
 
 @pytest.mark.parametrize(

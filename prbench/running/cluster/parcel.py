@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from prbench.base.errors import InputError
 from prbench.base.files import digest, writing, writing_folder
+from prbench.base.reading import read_bytes
 from prbench.registry import KINDS
 
 # A folder of entries holds texts; a larger one was meant for something else.
@@ -69,7 +70,7 @@ def registry_parcel(folder: Path) -> Parcel:
                 f"--registry {folder}: more than {REGISTRY_BYTES // 2**20} MiB of files cannot go to every machine",
                 hint="keep entries and their modules in a folder of their own, or put it where every machine sees it",
             )
-        files[PurePosixPath(*parts).as_posix()] = path.read_bytes()
+        files[PurePosixPath(*parts).as_posix()] = read_bytes(path)
     if not any(place.split("/")[0] in KINDS for place in files):
         raise InputError(f"--registry {folder}: without a file of an entry")
     return Parcel.of(files)
@@ -81,7 +82,7 @@ def unpacked_registry(parcel: Parcel, home: Path) -> Path:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     there = {place for place in there if "__pycache__" not in place}
     files = parcel.opened()
-    if there == set(files) and all((folder / place).read_bytes() == files[place] for place in there):
+    if there == set(files) and all(read_bytes(folder / place) == files[place] for place in there):
         return folder.resolve()
     with writing_folder(folder) as temporary:
         for place, content in files.items():
@@ -96,5 +97,5 @@ def collected(folder: Path, places: Iterable[Path]) -> dict[str, bytes]:
     for place in places:
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+                found[path.relative_to(folder).as_posix()] = read_bytes(path)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
 from prbench.base.files import home, write_text
+from prbench.base.reading import parse_json
 from prbench.results import cells
 from prbench.results.claims import Claims
 from prbench.running import tuned
@@ -284,7 +284,7 @@ def _seeds(job: AnyDescription) -> Parcel | None:
         return None
     out, files = job.request.out, {}
     if isinstance(job, JobDescription):
-        dataset, encoder, method = json.loads(job.work)[:3]
+        dataset, encoder, method = parse_json(job.work)[:3]
         row = cells.row_folder(out, dataset, encoder, method)
         if row.is_dir():
             files = {f"{OUT}/{place}": content for place, content in collected(out, [row]).items()}
@@ -302,7 +302,7 @@ def _seeds(job: AnyDescription) -> Parcel | None:
 
 def _record(job: StudyDescription) -> Path:
     """Where the record of a search belongs."""
-    _, dataset, encoder, method = json.loads(job.work)[:4]
+    _, dataset, encoder, method = parse_json(job.work)[:4]
     return tuned.record_file(job.request.out, dataset, encoder, method)
 
 

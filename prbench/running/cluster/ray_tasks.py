@@ -18,6 +18,7 @@ from prbench.base import provenance
 from prbench.base.errors import InputError
 from prbench.base.files import home
 from prbench.base.processes import this_process
+from prbench.base.reading import read_bytes
 from prbench.running.cluster.parcel import Parcel, collected, unpacked_registry
 from prbench.running.cluster.shipment import Shipment, unpacked
 from prbench.running.request import AnyDescription, JobDescription, StudyDescription
@@ -87,8 +88,8 @@ class Errand:
     def shared(self) -> bool:
         """Whether this machine sees the folder of the results."""
         try:
-            return Path(self.token[0]).read_text(encoding="utf-8") == self.token[1]
-        except (OSError, UnicodeDecodeError):
+            return read_bytes(Path(self.token[0])) == self.token[1].encode()
+        except InputError:
             return False
 
 

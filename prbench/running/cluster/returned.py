@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from prbench.base.errors import InputError
 from prbench.base.files import writing, writing_folder
+from prbench.base.reading import read_bytes
 from prbench.results import cells as results
 from prbench.results import digests, own_code
 from prbench.results.record import CellState
@@ -63,4 +64,4 @@ def take_record(parcel: Parcel, path: Path) -> None:
             temporary.write_bytes(content)
             sent = tuned.read(temporary)
             if path.is_file() and len(tuned.read(path).trials) > len(sent.trials):
-                temporary.write_bytes(path.read_bytes())
+                temporary.write_bytes(read_bytes(path))
