@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ import torch
 
 from prbench import registry
 from prbench.base.errors import InputError
+from prbench.base.reading import parse_json
 from prbench.base.seeds import Rng
 from prbench.comparisons import Message
 from prbench.encoders import build_encoder
@@ -234,6 +236,15 @@ def growth(
     return found
 
 
+# The peak that a system tells of a process counts what its parent held when it was started: torch, here.
+LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+_, status, usage = os.wait4(subprocess.Popen(sys.argv[1:], stdout=sys.stderr).pid, 0)
+print(json.dumps([time.perf_counter() - start, status, usage.ru_maxrss]))
+"""
+
+
 def _stages(world: World, folder: Path) -> Iterator[Stage]:
     entries = folder / "registry"
     (entries / "encoders").mkdir(parents=True)
@@ -258,22 +269,22 @@ def _stages(world: World, folder: Path) -> Iterator[Stage]:
 def _measured(command: Sequence[str], home: Path) -> tuple[float, int]:
     """Seconds and peak memory in bytes of a prbench command in a process of its own."""
     environment = {**os.environ, "PRBENCH_HOME": str(home)}
+    launcher = [sys.executable, "-S", "-c", LAUNCHER, sys.executable, "-m", "prbench", *command]
     with tempfile.TemporaryFile() as said:
-        start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "prbench", *command], stdout=said, stderr=subprocess.STDOUT, env=environment
+            launcher, stdout=subprocess.PIPE, stderr=said, env=environment, start_new_session=True
         )
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            told, _ = process.communicate()
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             raise
-        seconds = time.perf_counter() - start
-        # Popen does not know that its process was waited for.
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        seconds, status, peak = parse_json(told)
+        code = os.waitstatus_to_exitcode(int(status))
+        if code:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
             line = next((line for line in lines if line.startswith("error: ")), lines[-1])
-            raise InputError(f"prbench {' '.join(command[2:4])} ended with {process.returncode}: {line}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            raise InputError(f"prbench {' '.join(command[2:4])} ended with {code}: {line}")
+    return float(seconds), int(peak) * (1 if sys.platform == "darwin" else 1024)

@@ -60,6 +60,14 @@ def test_a_command_that_fails_is_told_with_its_error(tmp_path: Path) -> None:
         growth._measured(["--registry", str(tmp_path), "list", "nonsense"], tmp_path)
 
 
+def test_the_peak_is_the_commands_own_and_not_that_of_whoever_started_it(tmp_path: Path) -> None:
+    here = np.ones(2**26)
+    seconds, peak = growth._measured(["version"], tmp_path)
+    assert here.nbytes == 512 * MIB
+    assert 8 * MIB < peak < 300 * MIB
+    assert seconds > 0
+
+
 @pytest.mark.extras
 def test_the_three_commands_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["bench", "growth", "--choices", "500,1000", "--items", "200", "--encoder", "none", "--device", "cpu"]
