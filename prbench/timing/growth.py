@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 
 from prbench import registry
@@ -271,13 +271,13 @@ def _measured(command: Sequence[str], home: Path) -> tuple[float, int]:
     environment = {**os.environ, "PRBENCH_HOME": str(home)}
     launcher = [sys.executable, "-S", "-c", LAUNCHER, sys.executable, "-m", "prbench", *command]
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            launcher, stdout=subprocess.PIPE, stderr=said, env=environment, start_new_session=True
-        )
+        process = subprocess.Popen(launcher, stdout=subprocess.PIPE, stderr=said, env=environment)
         try:
             told, _ = process.communicate()
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            for started in psutil.Process(process.pid).children(recursive=True):
+                started.kill()
+            process.kill()
             process.wait()
             raise
         seconds, status, peak = parse_json(told)
