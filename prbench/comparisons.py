@@ -8,14 +8,15 @@ number, `group[i]` the unit (conversation, argument pair, ...) that is never div
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prbench.base import hashing
 from prbench.base.errors import InputError
 from prbench.base.seeds import Rng
 from prbench.base.texts import canonical_text
@@ -39,7 +40,6 @@ Context = tuple[Message, ...]
 # Columns that are compared of every pair before whole embeddings are.
 COMPARED_FIRST = 4
 ROWS_AT_ONCE = 16_384
-TEXTS_AT_ONCE = 4096
 
 
 def as_context(value: str | Sequence[Mapping[str, str]]) -> Context:
@@ -225,22 +225,6 @@ def concatenate(parts: Iterable[Comparisons]) -> Comparisons:
     return Comparisons(items=parts[0].items, **columns)
 
 
-def _spelled(*columns: Sequence[object]) -> Iterator[bytes]:
-    """The bytes of `repr` of a tuple of tuples, in pieces: the whole would hold every text once more, or twice."""
-    for number, column in enumerate(columns):
-        yield b"((" if number == 0 else b", ("
-        for start in range(0, len(column), TEXTS_AT_ONCE):
-            part = ", ".join(map(repr, column[start : start + TEXTS_AT_ONCE]))
-            yield (part if start == 0 else f", {part}").encode()
-        yield b",)" if len(column) == 1 else b")"
-    yield b",)" if len(columns) == 1 else b")"
-
-
-def _update(state: hashlib._Hash, column: NDArray[Any]) -> None:
-    """Hash the bytes of an array, without a copy of them."""
-    state.update(np.ascontiguousarray(column).data)
-
-
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What is known of simulated users. Accuracies are expected values over the choice noise, per user [users].
@@ -330,18 +314,18 @@ class PreferenceData:
     def fingerprint(self) -> str:
         """16 hex digits that change whenever a text, a choice or a user's identity changes."""
         state = hashlib.sha256()
-        for piece in _spelled(self.contexts, self.responses):
+        for piece in hashing.spelled(self.contexts, self.responses):
             state.update(piece)
         for name in ("item_context", "user", "chosen", "rejected", "group", "block", "mark", "time"):
             column = getattr(self, name)
             state.update(name.encode())
             if column is not None:
-                _update(state, column)
+                hashing.update(state, column)
         state.update(repr(self.user_keys).encode())
         if self.embedded is not None:
-            _update(state, self.embedded.embedding.contiguous().numpy())
+            hashing.update(state, self.embedded.embedding.contiguous().numpy())
             if self.embedded.context is not None:
-                _update(state, self.embedded.context.contiguous().numpy())
+                hashing.update(state, self.embedded.context.contiguous().numpy())
         return state.hexdigest()[:16]
 
     @cached_property
@@ -353,7 +337,7 @@ class PreferenceData:
         """
         numbers: dict[object, int] = {}
         if self.embedded is not None:
-            keys: Iterable[object] = _digests(self.embedded)
+            keys: Iterable[object] = hashing.row_digests(_parts(self.embedded))
         else:
             asked = [canonical_text(context[-1].content) if context else "" for context in self.contexts]
             keys = ((asked[c], canonical_text(r)) for c, r in zip(self.item_context, self.responses, strict=True))
@@ -464,35 +448,9 @@ class PreferenceData:
         )
 
 
-def _digests(items: Items) -> Iterable[bytes]:
-    """One digest of each item's embedding and, where there is one, its context's."""
+def _parts(items: Items) -> list[NDArray[np.uint8]]:
+    """The bytes of the items' embeddings and, where there are any, of their contexts', [m, bytes] each."""
     import torch
 
     parts = [part for part in (items.embedding, items.context) if part is not None]
-    columns = [part.detach().cpu().contiguous().view(torch.uint8).numpy() for part in parts]
-    for row in range(len(items)):
-        state = hashlib.blake2b(digest_size=16)
-        for column in columns:
-            state.update(column[row])
-        yield state.digest()
-
-
-class WatchedComparisons(Comparisons):
-    """Comparisons that know whether anything of them was read."""
-
-    was_read: bool
-
-    @classmethod
-    def of_rows(cls, rows: Comparisons) -> WatchedComparisons:
-        """The same comparisons, not read yet."""
-        watched = cls(**{field.name: getattr(rows, field.name) for field in fields(rows)})
-        object.__setattr__(watched, "was_read", False)
-        return watched
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in _COLUMNS:
-            object.__setattr__(self, "was_read", True)
-        return super().__getattribute__(name)
-
-
-_COLUMNS = frozenset(field.name for field in fields(Comparisons))
+    return [part.detach().cpu().contiguous().view(torch.uint8).numpy() for part in parts]

@@ -18,7 +18,7 @@ from rich.markup import escape
 from prbench import registry
 from prbench.base.console import stderr
 from prbench.base.errors import InputError
-from prbench.comparisons import Comparisons, WatchedComparisons
+from prbench.comparisons import Comparisons
 from prbench.method import Method, Watch
 from prbench.protocol.selection import fit_problem
 from prbench.protocol.splits import Split
@@ -35,6 +35,7 @@ from prbench.running.plan import Plan, open_settings, reads_text
 from prbench.running.plan import plan as make_plan
 from prbench.running.request import JobDescription
 from prbench.running.scoring import score_split, score_unseen
+from prbench.running.watched import WatchedComparisons
 from prbench.training.compute import computing, peak_memory
 from prbench.training.text_method import TrainedTextMethod
 

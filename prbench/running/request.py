@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -109,7 +110,7 @@ class TuneRequest(PlainRecord):
     out: Path = Path("tuned")
 
 
-class Description(PlainRecord):
+class Description(PlainRecord, ABC):
     """A job for another process: with the folders of further entries and the number of compute threads.
 
     `title` is what people call it, `work` the name under which programs claim it. `code` has the code of every target
@@ -125,14 +126,14 @@ class Description(PlainRecord):
     memory: Annotated[int, Field(ge=0)] = 0
     lost: tuple[tuple[str, int, str], ...] = ()
 
+    @abstractmethod
     def on(self, device: str) -> Self:
         """The same job, computed on `device`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def computes_on(self) -> str:
         """The device that it is computed on."""
-        raise NotImplementedError
 
 
 class StudyDescription(Description):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from prbench import comparisons, data, registry
+from prbench.base import hashing
 from prbench.base.seeds import Rng
 from prbench.comparisons import Message, PreferenceData
 from prbench.contract import population
@@ -24,16 +25,16 @@ from prbench.training.tables import DifferenceTable, without_residue
 
 @pytest.mark.parametrize("texts", [0, 1, 2, 5])
 def test_a_fingerprint_hashes_the_bytes_it_always_did(texts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparisons, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(hashing, "TEXTS_AT_ONCE", 2)
     contexts = tuple((Message("user", f"it's {i} \\ 'ü\n"), Message("assistant", '"')) for i in range(texts))
     responses = tuple(f'é{i}"' for i in range(texts))
     for columns in ((contexts, responses), (responses[:1], contexts), (contexts,)):
-        assert b"".join(comparisons._spelled(*columns)) == repr(columns).encode()
+        assert b"".join(hashing.spelled(*columns)) == repr(columns).encode()
     numbers = np.arange(6, dtype=np.int64).reshape(2, 3)
     for column in (numbers, numbers[:, 1:], numbers[:0], numbers.astype(np.float32)):
         plain, pieces = hashlib.sha256(), hashlib.sha256()
         plain.update(np.ascontiguousarray(column).tobytes())
-        comparisons._update(pieces, column)
+        hashing.update(pieces, column)
         assert plain.digest() == pieces.digest()
 
 

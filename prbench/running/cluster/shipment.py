@@ -6,7 +6,7 @@ reading alone. Everything else of a data set is small, and each worker has its o
 
 from __future__ import annotations
 
-import pickle
+import copy
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,13 @@ COLUMNS = ("embedding", "reward", "head", "length", "identity", "context")
 
 @dataclass(frozen=True)
 class Shipment:
-    """A data set without its embeddings, pickled, and the columns of its items by name.
+    """A data set without its embeddings and what is known of it, and the columns of its items by name.
 
     `context` counts the leading columns of the embeddings that are those of the context alone; None where there are
     none, or where they are a column of their own.
     """
 
-    rest: bytes
+    rest: tuple[OpenDataset, dict[str, Any]]
     columns: dict[str, np.ndarray[Any, Any]]
     context: int | None = None
 
@@ -60,12 +60,13 @@ def packed(setting: OpenDataset, comparisons: Comparisons) -> Shipment:
         "same_item": setting.data.same_item,
     }
     arrays = {name: np.ascontiguousarray(column.detach().cpu().numpy()) for name, column in columns.items()}
-    return Shipment(pickle.dumps((alone, known)), arrays, context)
+    return Shipment((alone, known), arrays, context)
 
 
 def unpacked(shipment: Shipment, device: str) -> OpenDataset:
     """The data set, open, with its comparisons in the memory that it came in; methods compute on `device`."""
-    setting, known = pickle.loads(shipment.rest)
+    # The arrays in it came for reading alone too, which torch warns of.
+    setting, known = copy.deepcopy(shipment.rest)
     tensors = {name: _reading(column) for name, column in shipment.columns.items()}
     embedding = tensors["embedding"]
     context = tensors.pop("context", None) if shipment.context is None else embedding[:, : shipment.context]
