@@ -8,6 +8,7 @@ A method of your own may start from any of these; a plain `prbench.method.Method
     NetworkMethod (networks)        a network per split in mini-batches of choices, stacked over splits
     ContextMethod (context_method)  networks that read a user's choices as input (GPO, NP)
     LatentMethod (context_method)   the same with one latent vector a user (VPL)
+    SplitBySplit (split_by_split)   any fit that gains nothing from other splits beside it: write `fit_problem`
     ConvexMethod, OnePenalty (convex)   convex problems whose penalty is chosen from a grid (ridge BT, BT + offset)
     LinearBases (linear_bases)      the adapted state and scores of score = e·Vᵀ·w, for any way of fitting it
     Factorisation (factorisation)   bases from users' own fits (PReF, RFM)

@@ -175,6 +175,14 @@ def _stored(file: Path | None, of: str, number: int, optimiser: Any) -> Pass | N
     return Pass(number, own, float(told["loss"]), measures)
 
 
+def _made(trainer: Any, model: AdaptedModel, settings: Any, rows: Any, optimizers: Any, **more: Any) -> Any:
+    """A trainer of trl's with what all of them are given."""
+    tokenizer = model.own.tokenizer
+    return trainer(
+        model=model.peft, args=settings, train_dataset=rows, processing_class=tokenizer, optimizers=optimizers, **more
+    )
+
+
 class RewardStage(Stage):
     """Bradley–Terry training of a reward model (trl's RewardTrainer). Rows have `chosen_ids` and `rejected_ids`."""
 
@@ -183,13 +191,8 @@ class RewardStage(Stage):
     def trainer(self, model: AdaptedModel, common: dict[str, Any], rows: Any, optimizers: Any) -> Any:
         """See `Stage.trainer`. Rows are as long as the model reads, so that none is left out for its length."""
         trl: Any = importlib.import_module("trl")
-        return trl.RewardTrainer(
-            model=model.peft,
-            args=trl.RewardConfig(**common, max_length=None, disable_dropout=True),
-            train_dataset=rows,
-            processing_class=model.own.tokenizer,
-            optimizers=optimizers,
-        )
+        settings = trl.RewardConfig(**common, max_length=None, disable_dropout=True)
+        return _made(trl.RewardTrainer, model, settings, rows, optimizers)
 
 
 class SupervisedStage(Stage):
@@ -202,13 +205,8 @@ class SupervisedStage(Stage):
     def trainer(self, model: AdaptedModel, common: dict[str, Any], rows: Any, optimizers: Any) -> Any:
         """See `Stage.trainer`."""
         trl: Any = importlib.import_module("trl")
-        return trl.SFTTrainer(
-            model=model.peft,
-            args=trl.SFTConfig(**common, max_length=None, packing=False),
-            train_dataset=rows,
-            processing_class=model.own.tokenizer,
-            optimizers=optimizers,
-        )
+        settings = trl.SFTConfig(**common, max_length=None, packing=False)
+        return _made(trl.SFTTrainer, model, settings, rows, optimizers)
 
 
 @dataclass(frozen=True)
@@ -232,20 +230,15 @@ class ReinforcedStage(Stage):
         trl: Any = importlib.import_module("trl")
         prompts = common["per_device_train_batch_size"]
         own = common | {"per_device_train_batch_size": self.completions, "gradient_accumulation_steps": prompts}
-        return trl.GRPOTrainer(
-            model=model.peft,
-            reward_funcs=[_of_texts(reward) for reward in self.rewards],
-            args=trl.GRPOConfig(
-                **own,
-                num_generations=self.completions,
-                max_completion_length=self.limit,
-                temperature=self.temperature,
-                beta=0.0,
-            ),
-            train_dataset=rows,
-            processing_class=model.own.tokenizer,
-            optimizers=optimizers,
+        settings = trl.GRPOConfig(
+            **own,
+            num_generations=self.completions,
+            max_completion_length=self.limit,
+            temperature=self.temperature,
+            beta=0.0,
         )
+        rewards = [_of_texts(reward) for reward in self.rewards]
+        return _made(trl.GRPOTrainer, model, settings, rows, optimizers, reward_funcs=rewards)
 
     def measures(self, history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The mean reward, and how often all completions of a prompt had one reward, so that nothing was learned."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from prbench.base.seeds import Rng
 from prbench.comparisons import Comparisons, concatenate
-from prbench.method import FitProblem, Method, Watch
+from prbench.method import FitProblem, Watch
 from prbench.training.gradient import CandidateScore, curves, judge
+from prbench.training.split_by_split import SplitBySplit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ Strengths = tuple[float, ...]
 """One strength for each penalty of a method."""
 
 
-class ConvexMethod(Method):
+class ConvexMethod(SplitBySplit):
     """A method that is solved, not trained: what is left to choose is how strong its penalties are.
 
     A subclass gives the strengths to choose from (`grid`), what it uses where nothing is chosen (`default`), the
@@ -49,25 +50,8 @@ class ConvexMethod(Method):
     def accept(self, tensors: Mapping[str, Tensor], train: Comparisons) -> Self:
         """Take a solution."""
 
-    def fit_seen(self, train: Comparisons, validation: Comparisons, *, rng: Rng, device: str = "cpu") -> Self:
-        """Fit one split; see `Method.fit_seen`."""
-        self._fit(FitProblem(train, validation, rng), device, lambda share: None)
-        return self
-
-    @classmethod
-    def fit_splits(
-        cls,
-        methods: Sequence[Self],
-        problems: Sequence[FitProblem],
-        *,
-        device: str = "cpu",
-        watch: Watch | None = None,
-    ) -> None:
-        """One split after another; a problem's own `choose` judges the strengths in place of validation choices."""
-        for method, problem in zip(methods, problems, strict=True):
-            method._fit(problem, device, lambda share: watch(share / len(methods)) if watch else None)
-
-    def _fit(self, problem: FitProblem, device: str, watch: Watch) -> None:
+    def fit_problem(self, problem: FitProblem, device: str, watch: Watch) -> None:
+        """See `SplitBySplit.fit_problem`."""
         train, strengths = problem.train, self.default()
         self.stream = problem.rng
         record: dict[str, Any] = {"rule": "last"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from prbench.judging.reader import Reader, reader_of
 from prbench.method import FitProblem, ParameterCount, UserStates, Watch
 from prbench.training.adapter_training import Pass
 from prbench.training.gradient import CandidateScore, curves, judge
+from prbench.training.split_by_split import SplitBySplit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ CHOOSING, FINAL = "choosing", "final"
 """The folders of the passes that are candidates, and of those of the training that counts."""
 
 
-class TrainedTextMethod(TextMethod):
+class TrainedTextMethod(SplitBySplit, TextMethod):
     """A subclass says how users' states come about (`states_of`) and how the adapter is trained (`passes_of`).
 
     Every pass over the seen users' choices is a candidate: the best one is chosen as in
@@ -76,25 +77,8 @@ class TrainedTextMethod(TextMethod):
         found.begin(rng.child("adapter"))
         return found
 
-    def fit_seen(self, train: Comparisons, validation: Comparisons, *, rng: Rng, device: str = "cpu") -> Self:
-        """Fit one split; see `Method.fit_seen`. It is trained where the judge model lies, whatever the `device`."""
-        self._fit(FitProblem(train, validation, rng), lambda share: None)
-        return self
-
-    @classmethod
-    def fit_splits(
-        cls,
-        methods: Sequence[Self],
-        problems: Sequence[FitProblem],
-        *,
-        device: str = "cpu",
-        watch: Watch | None = None,
-    ) -> None:
-        """Fit one split after another."""
-        for method, problem in zip(methods, problems, strict=True):
-            method._fit(problem, lambda share: watch(share / len(methods)) if watch else None)
-
-    def _fit(self, problem: FitProblem, watch: Callable[[float], None]) -> None:
+    def fit_problem(self, problem: FitProblem, device: str, watch: Watch) -> None:
+        """See `SplitBySplit.fit_problem`. It is trained where the judge model lies, whatever the `device`."""
         whole = concatenate([problem.train, problem.validation])
         if reader_of(whole.items).dry:
             for data in [problem.train, whole] if len(problem.validation) else [whole]:
