@@ -96,7 +96,12 @@ def _findings(board: Board, tests: dict[str, dict[str, tested.RowTest]], alpha: 
     if any(tested.undefined(family) for family in tests.values()):
         return []
     losing = {side: tested.sorted_by_sign(family, alpha)[0] for side, family in tests.items()}
-    parts = [f"with {side} alone by {tested.names(names)}" for side, names in losing.items()]
+    parts = [f"with {side} alone by {tested.names(names)}" for side, names in losing.items() if names]
+    lost = (
+        f"a part of the gain is lost {', and '.join(parts)}"
+        if parts
+        else "neither side alone loses a part of the gain beyond noise"
+    )
     rule = tested.rule_of(len(tests[SIDES[0]]), alpha)
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
-    return [Finding("tested", place, f"a part of the gain is lost {', and '.join(parts)} ({rule})")]
+    return [Finding("tested", place, f"{lost} ({rule})")]

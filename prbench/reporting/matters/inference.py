@@ -73,8 +73,10 @@ def attributes(evidence: Evidence, piece: Piece) -> PieceResult:
 def _findings(board: Board, records: list[dict[str, Any]], alpha: float) -> list[Finding]:
     place = f"On {board.dataset} ({board.encoder}, {splits_of(board)})"
     telling = [f"{r['title']} the {r['attribute']}" for r in records if r["p_holm"] < alpha]
+    rule = f"labels permuted over users, Holm over the {len(records)} lines, p < {alpha:g}"
     text = (
-        f"an adapted state tells an attribute that nobody gave it: {tested.names(telling)}, of {len(records)} "
-        f"methods and attributes (labels permuted over users, Holm over the lines, p < {alpha:g})"
+        f"an adapted state tells an attribute that nobody gave it: {tested.names(telling)} ({rule})"
+        if telling
+        else f"no method's adapted state tells an attribute beyond noise ({rule})"
     )
     return [Finding("tested", place, text)]
