@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Display:
     """The listener that shows jobs in one bar: their `names`, and what each of them counts in it (`sizes`).
 
-    A subclass takes over what a job came to (`end`) and what is lost with it (`lose`).
+    A subclass takes over what a job came to (`end`) and what is lost with it (`lose`). On a cluster either may come
+    without a `begin`.
     """
 
     def __init__(self, names: Sequence[str], sizes: Sequence[float], display: Progress, bar: TaskID) -> None:

@@ -118,9 +118,11 @@ class _Cells(Display):
             cell.state, cell.reason, cell.shots = state, reason, shots
         if {self._jobs[job].cells[i].state for i in self._open[job]} == {CellState.done} and not self._terminal:
             # A log or a notebook shows no bar: it gets a line for every finished method.
-            seconds = time.perf_counter() - self._began[job]
             count = len(self._open[job])
-            self.tell(f"{self.names[job]}: {count} split{'s' * (count > 1)} in {seconds:,.0f} s")
+            line = f"{self.names[job]}: {count} split{'s' * (count > 1)}"
+            # From another machine nobody may have heard when it began.
+            began = self._began.get(job)
+            self.tell(line if began is None else f"{line} in {time.perf_counter() - began:,.0f} s")
         super().end(job, outcome)
 
     def hand_over(self, job: int, where: str) -> None:

@@ -18,12 +18,18 @@ import torch
 from small_runs import assert_same_scores, make_plan, registry_folder, short
 
 from prbench import cli, registry
+from prbench.base.console import progress
 from prbench.base.errors import InputError
+from prbench.results.cells import CellState
+from prbench.running import run
 from prbench.running.cluster import ray_cluster, ray_connection, ray_tasks, returned
 from prbench.running.cluster.parcel import Parcel, registry_parcel, unpacked_registry
+from prbench.running.cluster.ray_cluster import RayCluster
 from prbench.running.cluster.ray_connection import Machine, within
 from prbench.running.cluster.ray_tasks import Begun, Errand, Mailbox, Sent, perform
 from prbench.running.cluster.shipment import Shipment, packed, unpacked
+from prbench.running.execution import HERE
+from prbench.running.job import CellEnd
 from prbench.running.needs import GIB, Needs
 from prbench.running.plan import Plan
 from prbench.running.worker import Ended, InputFault, Line, Share
@@ -125,6 +131,33 @@ def test_a_worker_with_other_code_or_another_prbench_is_refused(folder: Path) ->
     assert said.startswith("a worker has prbench ")
     assert said.endswith("this command is of prbench 0.0.1")
     assert not Path("two").exists()
+
+
+def test_a_job_may_end_before_anybody_hears_that_it_began(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Messages and answers travel apart: a late one neither revives a job that is over nor ends the command."""
+    plan = planned("one")
+    job = plan.jobs[0]
+    for cell in job.cells:
+        cell.state = CellState.missing
+    with progress() as display:
+        cells = run._Cells(plan, [job], display, display.add_task("", total=2))
+        cells.end(0, [CellEnd(CellState.done, "", [])] * 2)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("on tiny: 2 splits")
+
+    begun: list[int] = []
+    cluster = RayCluster(HERE, lambda execution: [], folder)
+    mailbox = SimpleNamespace(take=SimpleNamespace(remote=lambda: [(0, Begun(("h", 1, "t"), "node"))]))
+    ray = SimpleNamespace(get=lambda messages, timeout: messages, exceptions=SimpleNamespace(RayError=OSError))
+    listener = SimpleNamespace(begin=begun.append, end=lambda job, outcome: None)
+    for name, value in {"ray": ray, "mailbox": mailbox, "listener": listener, "folder": folder}.items():
+        setattr(cluster, f"_{name}", value)
+    cluster._hear()
+    assert begun == [0]
+    cluster._finish(0, Ended([], ""))
+    cluster._hear()
+    assert begun == [0]
+    assert '"done"' in (folder / "0.json").read_text()
 
 
 def test_what_goes_wrong_in_a_job_is_told_and_raised_by_nobody(folder: Path) -> None:

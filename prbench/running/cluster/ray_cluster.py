@@ -73,6 +73,7 @@ class RayCluster:
         self._settings, self._memory = settings, memory
         self._lost: set[tuple[str, int, str]] = set()
         self._writers: dict[int, tuple[str, int, str]] = {}
+        self._over: set[int] = set()
 
     def run(self, jobs: Sequence[AnyDescription], listener: Listener) -> None:
         """As `Executor.run`; however this ends, no task is left."""
@@ -180,7 +181,8 @@ class RayCluster:
             # Messages are for the display alone: where the machine that kept them is lost, another one goes on.
             return
         for number, message in messages:
-            if isinstance(message, Begun):
+            # A worker's messages and its answer travel apart: of a job that is over they may come late.
+            if isinstance(message, Begun) and number not in self._over:
                 self._writers[number] = message.writer
                 submissions.write_note(self._folder, number, Note(state="running", writer=message.writer))
                 self._listener.begin(number)
@@ -220,6 +222,7 @@ class RayCluster:
             self._finish(number, sent.ended)
 
     def _finish(self, number: int, ended: Ended) -> None:
+        self._over.add(number)
         if ended.error:
             self._lose(number, ended.error)
             return
@@ -228,6 +231,7 @@ class RayCluster:
         self._listener.end(number, ended.outcome)
 
     def _lose(self, number: int, reason: str) -> None:
+        self._over.add(number)
         submissions.write_note(self._folder, number, Note(state="failed", reason=reason))
         self._listener.lose(number, reason)
 
